@@ -1,0 +1,1 @@
+"""The teacher in the cloud: guidance out."""

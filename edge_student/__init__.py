@@ -1,0 +1,1 @@
+"""The student on the edge: an OpenAI-compatible endpoint in, answers out."""

@@ -1,0 +1,1 @@
+"""Measures the running services over HTTP, like any client."""

@@ -1,0 +1,1 @@
+"""The command line: starts either side, both, asks, and manages models."""

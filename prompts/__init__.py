@@ -1,0 +1,1 @@
+"""Guidance templates, versioned files with front matter: `prompts/NAME/VERSION.md`."""

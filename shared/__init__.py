@@ -1,0 +1,1 @@
+"""What both sides speak: messages, errors, streams, chat templates, models. Imports neither side."""

@@ -1,0 +1,156 @@
+"""The error tree. Each class carries its HTTP status and a stable code; nothing matches errors by their text.
+
+GktError
+├── ClientError                      the caller can mend it
+│   ├── InvalidRequest        400    invalid_request
+│   │   ├── PromptTooLong     400    prompt_too_long
+│   │   └── BudgetTooLarge    400    budget_too_large
+│   ├── Unauthorized          401    unauthorized
+│   ├── NotFound              404    not_found
+│   │   ├── UnknownModel      404    model_not_found
+│   │   └── UnknownTemplate   404    template_not_found
+│   ├── BodyTooLarge          413    body_too_large
+│   └── TooManyRequests       429    too_many_requests
+├── ServerError                      the service has to mend it
+│   ├── InternalError         500    internal_error
+│   ├── EngineFailed          500    engine_failed
+│   ├── NotReady              503    not_ready
+│   └── Overloaded            503    overloaded
+├── StreamError                      a stream of events that cannot be trusted
+│   ├── StreamBroken                 ended without its terminal event
+│   └── StreamGarbled                holds something that is not of the protocol
+├── ModelError                       a model cannot be had
+│   ├── UnknownModelName             not in the catalogue, not a path, not a hub name
+│   ├── SourceUnavailable            no source could deliver
+│   └── WrongDigest                  what arrived is not what was asked for
+└── ConfigurationError               the settings contradict each other
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GktError(Exception):
+    """Root of every error of ours.
+
+    `param` names the request field at fault, if one is. `retry_after_s` says when trying again can help.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    kind: ClassVar[str] = "server_error"
+    """OpenAI's `type` of the error object."""
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request can succeed later."""
+        return self.status in {429, 503}
+
+
+class ClientError(GktError):
+    kind = "invalid_request_error"
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidRequest(ClientError):
+    pass
+
+
+class PromptTooLong(InvalidRequest):
+    code = "prompt_too_long"
+
+
+class BudgetTooLarge(InvalidRequest):
+    code = "budget_too_large"
+
+
+class Unauthorized(ClientError):
+    kind = "authentication_error"
+    status = 401
+    code = "unauthorized"
+
+
+class NotFound(ClientError):
+    status = 404
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    code = "model_not_found"
+
+
+class UnknownTemplate(NotFound):
+    code = "template_not_found"
+
+
+class BodyTooLarge(ClientError):
+    status = 413
+    code = "body_too_large"
+
+
+class TooManyRequests(ClientError):
+    kind = "rate_limit_error"
+    status = 429
+    code = "too_many_requests"
+
+
+class ServerError(GktError):
+    pass
+
+
+class InternalError(ServerError):
+    pass
+
+
+class EngineFailed(ServerError):
+    code = "engine_failed"
+
+
+class NotReady(ServerError):
+    status = 503
+    code = "not_ready"
+
+
+class Overloaded(ServerError):
+    status = 503
+    code = "overloaded"
+
+
+class StreamError(GktError):
+    code = "stream_error"
+
+
+class StreamBroken(StreamError):
+    code = "stream_broken"
+
+
+class StreamGarbled(StreamError):
+    code = "stream_garbled"
+
+
+class ModelError(GktError):
+    code = "model_error"
+
+
+class UnknownModelName(ModelError):
+    code = "unknown_model_name"
+
+
+class SourceUnavailable(ModelError):
+    code = "source_unavailable"
+
+
+class WrongDigest(ModelError):
+    code = "wrong_digest"
+
+
+class ConfigurationError(GktError):
+    code = "configuration_error"

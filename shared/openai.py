@@ -1,0 +1,296 @@
+"""The edge's own HTTP messages: OpenAI's chat and text completions, and the `gkt` object that requests and answers may carry.
+
+Unknown fields are tolerated, as clients send many; known fields with wrong values are errors that name the field.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from shared.wire import MAX_STOPS, Message, Usage
+
+
+class OpenAIModel(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class Mode(StrEnum):
+    """Who writes the answer."""
+
+    OFF = "off"
+    """The student alone; the cloud is never asked."""
+    FIXED = "fixed"
+    """The teacher writes up to `max_guidance_tokens`, the student the rest."""
+    TEACHER = "teacher"
+    """The teacher writes all of it; the student stands in where the cloud fails."""
+
+
+class Source(StrEnum):
+    TEACHER = "teacher"
+    STUDENT = "student"
+
+
+class FallbackReason(StrEnum):
+    """Why the student had to go on without (more) guidance."""
+
+    UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    FIRST_TOKEN_DEADLINE = "first_token_deadline"  # noqa: S105 - not a password
+    STALLED = "stalled"
+    BROKEN = "broken"
+    GARBLED = "garbled"
+    BREAKER_OPEN = "breaker_open"
+    NOT_CONFIGURED = "not_configured"
+
+
+class GktOptions(OpenAIModel):
+    """What a request may ask of the pair; what it leaves out the edge's policy decides."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    mode: Mode | None = None
+    max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
+    template: str | None = Field(default=None, min_length=1, max_length=100)
+
+
+class TextPart(OpenAIModel):
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(OpenAIModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    def plain(self) -> Message:
+        """The message as both models take it: one string, `developer` as `system` (OpenAI's newer name for it)."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return Message(role="system" if self.role == "developer" else self.role, content=text)
+
+
+class StreamOptions(OpenAIModel):
+    include_usage: bool = False
+
+
+def _stops(value: str | list[str] | None) -> str | list[str] | None:
+    for stop in [value] if isinstance(value, str) else value or []:
+        if not stop:
+            raise ValueError("a stop string may not be empty")
+        if len(stop) > 1000:
+            raise ValueError("a stop string may have 1,000 characters at most")
+    return value
+
+
+Stops = Annotated[str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None, AfterValidator(_stops)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class CompletionOptions(OpenAIModel):
+    """What both kinds of completion take."""
+
+    model: str = Field(default="gkt", max_length=200)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenCount | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    seed: Seed | None = None
+    n: int | None = Field(default=None, ge=1)
+    stop: Stops = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class ChatCompletionRequest(CompletionOptions):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    max_completion_tokens: TokenCount | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    gkt: GktOptions | None = None
+
+
+class CompletionRequest(CompletionOptions):
+    """Body of `POST /v1/completions`: raw text for the student, no template, no guidance."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: TokenCount | None = 16
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool = False
+
+
+class TopLogprob(OpenAIModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer. In the teacher's part an entry is an event of the wire: mostly one token."""
+
+    top_logprobs: list[TopLogprob] = []
+
+
+class Logprobs(OpenAIModel):
+    content: list[TokenLogprob] = []
+
+
+class Segment(OpenAIModel):
+    """A run of the answer from one source, in characters and in that source's own tokens."""
+
+    source: Source
+    chars: int
+    tokens: int
+
+
+class Side(OpenAIModel):
+    """What one side did for a request, n choices together."""
+
+    model: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_ms: float | None = Field(default=None, description="from the request's arrival at the edge")
+    total_ms: float | None = None
+
+
+class GktReport(OpenAIModel):
+    """The `gkt` object of an answer: who wrote what, and what it took."""
+
+    mode: Mode
+    segments: list[list[Segment]] = Field(description="of each choice, in order")
+    student: Side
+    teacher: Side | None = None
+    template: str | None = None
+    fallback: FallbackReason | None = None
+    cost_usd: float | None = None
+    request_id: str
+
+
+class PromptTokensDetails(OpenAIModel):
+    cached_tokens: int = 0
+
+
+class CompletionUsage(OpenAIModel):
+    """Prompt tokens as the student counts them; completion tokens of both sides, each in its own vocabulary."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails = PromptTokensDetails()
+
+    @classmethod
+    def of(cls, usage: Usage) -> CompletionUsage:
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        )
+
+
+AnswerEnd = Literal["stop", "length"]
+
+
+class AnswerMessage(OpenAIModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class Choice(OpenAIModel):
+    index: int
+    message: AnswerMessage
+    logprobs: Logprobs | None = None
+    finish_reason: AnswerEnd
+
+
+class ChatCompletion(OpenAIModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+    gkt: GktReport
+
+
+class Delta(OpenAIModel):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(OpenAIModel):
+    index: int
+    delta: Delta
+    logprobs: Logprobs | None = None
+    finish_reason: AnswerEnd | None = None
+
+
+class ChunkSource(OpenAIModel):
+    """The `gkt` object of a chunk that carries text."""
+
+    source: Source
+
+
+class ChatCompletionChunk(OpenAIModel):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | None = None
+    gkt: ChunkSource | GktReport | None = None
+
+
+class TextLogprobs(OpenAIModel):
+    """Log-probabilities in the older, columnar form."""
+
+    tokens: list[str] = []
+    token_logprobs: list[float] = []
+    top_logprobs: list[dict[str, float]] | None = None
+    text_offset: list[int] = []
+
+
+class TextChoice(OpenAIModel):
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: AnswerEnd | None
+
+
+class TextCompletion(OpenAIModel):
+    """Answer of `POST /v1/completions`, and each chunk of its stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: CompletionUsage | None = None
+
+
+class ModelCard(OpenAIModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "gkt"
+
+
+class ModelList(OpenAIModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -1,0 +1,66 @@
+"""Typed server-sent events, written and read. A stream without its terminal event is an error.
+
+The data of each event is JSON in ASCII. FastAPI and httpx both split lines at every character that `str.splitlines` takes
+for a line's end (U+2028 and U+0085 among them), which raw Unicode in JSON may hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import httpx
+from fastapi.sse import format_sse_event
+from httpx_sse import EventSource, SSEError
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import StreamBroken, StreamGarbled
+from shared.wire import Done, Event, Failure, Guidance, Start
+
+_TYPES: dict[str, type[Start | Guidance | Done | Failure]] = {t.event: t for t in (Start, Guidance, Done, Failure)}
+
+
+def ascii_json(message: BaseModel) -> str:
+    """JSON of a message, unset optional fields left out, every character beyond ASCII escaped."""
+    return message.model_dump_json(exclude_none=True, ensure_ascii=True)
+
+
+def encode(event: Event) -> bytes:
+    """One event of the guidance stream as it goes over the wire."""
+    return format_sse_event(data_str=ascii_json(event), event=event.event)
+
+
+async def decode(response: httpx.Response) -> AsyncGenerator[Event, None]:
+    """Read a guidance stream, up to and including its terminal event.
+
+    Raises StreamGarbled for what is not of the protocol, StreamBroken where the stream ends early; errors of the transport
+    are httpx's own.
+    """
+    started = False
+    try:
+        async for sse in EventSource(response).aiter_sse():
+            event = _parse(sse.event, sse.data)
+            if isinstance(event, Start) == started and not isinstance(event, Failure):
+                raise StreamGarbled("a stream has exactly one start event, at its start")
+            started = True
+            yield event
+            if isinstance(event, Done | Failure):
+                return
+    except (SSEError, UnicodeDecodeError) as error:
+        raise StreamGarbled(f"not a stream of server-sent events: {error}") from error
+    raise StreamBroken("the stream ended without its terminal event")
+
+
+def _parse(name: str, data: str) -> Event:
+    try:
+        return _TYPES[name].model_validate_json(data)
+    except KeyError:
+        raise StreamGarbled(f"unknown event {name[:40]!r}") from None
+    except ValidationError as error:
+        raise StreamGarbled(f"event {name!r} does not hold what it should: {error.error_count()} errors") from None
+
+
+async def with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Put back the first item of a stream, taken out so that what failed before it could still become a proper status."""
+    yield first
+    async for item in rest:
+        yield item

@@ -1,0 +1,132 @@
+"""Every message that crosses HTTP between the edge and the cloud, version 1 (`/v1/...`).
+
+`POST /v1/guidance` takes a `GuidanceRequest` and answers with server-sent events: one `Start`, any number of `Guidance`,
+then exactly one of `Done` and `Failure`. `shared.streams` writes and reads them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_STOPS = 16
+"""Stop strings a request may carry. OpenAI allows 4."""
+
+
+class WireModel(BaseModel):
+    """Base of all messages: frozen, and unknown fields are ignored so that an older side understands a newer one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Message(WireModel):
+    """One turn of a conversation, plain text."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class GuidanceRequest(WireModel):
+    """Asks the teacher for the beginning of an answer."""
+
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    template: str = Field(default="answer", max_length=100, description="`name`, or `name@version`")
+    max_guidance_tokens: int = Field(ge=1, le=1_000_000)
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    logprobs: bool = False
+
+
+class FinishReason(StrEnum):
+    """Why the teacher stopped."""
+
+    STOP = "stop"
+    """It ended its answer."""
+    BUDGET = "budget"
+    """It wrote as many tokens as it was allowed."""
+    LENGTH = "length"
+    """Its context is full."""
+
+
+class Usage(WireModel):
+    """Tokens of the teacher, in its own vocabulary. `cached_tokens` is the part of `prompt_tokens` that was not computed again."""
+
+    prompt_tokens: int = Field(ge=0)
+    cached_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
+class Timing(WireModel):
+    """Milliseconds in the cloud, from the arrival of the request."""
+
+    queue_ms: float | None = None
+    first_token_ms: float | None = None
+    total_ms: float
+
+
+class Start(WireModel):
+    """The request was admitted."""
+
+    event: ClassVar[str] = "start"
+    request_id: str
+    model: str
+    template: str = Field(description="`name@version#hash` of the template that was rendered")
+    tokenizer: str = Field(description="fingerprint of the teacher's tokenizer and chat template")
+
+
+class Guidance(WireModel):
+    """The next words. `text` may be empty where a token ends inside a character; `logprobs` has one entry a token."""
+
+    event: ClassVar[str] = "guidance"
+    text: str
+    token_ids: list[int]
+    logprobs: list[float] | None = None
+
+
+class Done(WireModel):
+    """The guidance is complete."""
+
+    event: ClassVar[str] = "done"
+    finish_reason: FinishReason
+    usage: Usage
+    timing: Timing
+    cost_usd: float | None = Field(default=None, description="by the operator's prices, where there are any")
+
+
+class Failure(WireModel):
+    """The guidance ends here, unfinished."""
+
+    event: ClassVar[str] = "error"
+    code: str
+    message: str
+    retryable: bool = False
+    retry_after_s: float | None = None
+
+
+Event = Start | Guidance | Done | Failure
+
+
+class ErrorDetail(WireModel):
+    """What an error response holds, in OpenAI's shape with two fields more."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+    retryable: bool = False
+    retry_after_s: float | None = None
+
+
+class ErrorBody(WireModel):
+    error: ErrorDetail
+
+
+class Health(WireModel):
+    """Answer of `/health` and `/ready`."""
+
+    status: Literal["ok", "loading", "failed"]
+    model: str | None = None
+    detail: str | None = None
