@@ -6,9 +6,9 @@ Unknown fields are tolerated, as clients send many; known fields with wrong valu
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from shared.wire import MAX_STOPS, Message, Usage
 
@@ -229,7 +229,15 @@ class ChatCompletion(OpenAIModel):
     gkt: GktReport
 
 
-class Delta(OpenAIModel):
+class Sparse(OpenAIModel):
+    """Leaves out what is None, where OpenAI leaves it out too; elsewhere its clients expect an explicit null."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class Delta(Sparse):
     role: Literal["assistant"] | None = None
     content: str | None = None
 
@@ -247,7 +255,7 @@ class ChunkSource(OpenAIModel):
     source: Source
 
 
-class ChatCompletionChunk(OpenAIModel):
+class ChatCompletionChunk(Sparse):
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int

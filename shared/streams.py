@@ -19,14 +19,18 @@ from shared.wire import Done, Event, Failure, Guidance, Start
 _TYPES: dict[str, type[Start | Guidance | Done | Failure]] = {t.event: t for t in (Start, Guidance, Done, Failure)}
 
 
-def ascii_json(message: BaseModel) -> str:
-    """JSON of a message, unset optional fields left out, every character beyond ASCII escaped."""
-    return message.model_dump_json(exclude_none=True, ensure_ascii=True)
-
-
 def encode(event: Event) -> bytes:
     """One event of the guidance stream as it goes over the wire."""
-    return format_sse_event(data_str=ascii_json(event), event=event.event)
+    return format_sse_event(data_str=event.model_dump_json(exclude_none=True, ensure_ascii=True), event=event.event)
+
+
+def encode_data(message: BaseModel) -> bytes:
+    """One unnamed event, as OpenAI streams them."""
+    return format_sse_event(data_str=message.model_dump_json(ensure_ascii=True))
+
+
+OPENAI_DONE = format_sse_event(data_str="[DONE]")
+"""What ends a stream of OpenAI's."""
 
 
 async def decode(response: httpx.Response) -> AsyncGenerator[Event, None]:

@@ -52,7 +52,7 @@ class FinishReason(StrEnum):
 
 
 class Usage(WireModel):
-    """Tokens of the teacher, in its own vocabulary. `cached_tokens` is the part of `prompt_tokens` that was not computed again."""
+    """Tokens of the teacher, in its own vocabulary. `cached_tokens` of the prompt were not computed again."""
 
     prompt_tokens: int = Field(ge=0)
     cached_tokens: int = Field(default=0, ge=0)

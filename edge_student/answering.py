@@ -1,0 +1,282 @@
+"""The use case: plan, ask the teacher, take its words in, hand over, finish, and say who wrote what."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from edge_student.choice import Choice, Ended, Piece
+from edge_student.cloud import Cloud, CloudFailed
+from edge_student.merging import merge
+from edge_student.metrics import EdgeMetrics
+from edge_student.policy import Plan
+from edge_student.seam import Seam
+from edge_student.student import Sampling, Student, StudentSequence, Word
+from shared.errors import GktError
+from shared.openai import AnswerEnd, FallbackReason, GktReport, Mode, Side, Source, TokenLogprob, TopLogprob
+from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message, Start, Usage
+
+logger = logging.getLogger("gkt.answering")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request, understood. `messages` is None for raw text, which only the student can go on with."""
+
+    request_id: str
+    prompt: list[int]
+    messages: Sequence[Message] | None
+    plan: Plan
+    sampling: Sampling
+    """Its `max_tokens` counts both sides."""
+    stops: tuple[str, ...] = ()
+    n: int = 1
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that the cloud gets too, such as `traceparent`."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All choices are complete: what it took."""
+
+    report: GktReport
+    usage: Usage
+
+
+Part = Piece | Ended | Finished
+
+
+class Answering:
+    """Answers requests with a student and, where the plan says so, a teacher behind the cloud."""
+
+    def __init__(self, student: Student, cloud: Cloud, metrics: EdgeMetrics) -> None:
+        self._student = student
+        self._cloud = cloud
+        self._metrics = metrics
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
+        """Parts of the answer as they come; `Finished` is the last. Closing it stops both sides.
+
+        Whatever the cloud does, the student ends the answer. Raises what `Student.open` and `StudentSequence.generate` raise.
+        """
+        run = _Run(ask, self._student, self._cloud)
+        outcome = "cancelled"
+        self._metrics.running.inc()
+        try:
+            async with aclosing(run.parts()) as parts:
+                async for part in parts:
+                    yield part
+            outcome = "ok"
+        except GktError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._metrics.running.dec()
+            run.close()
+            self._metrics.observe(ask.plan.mode, outcome, run.report(), run.elapsed_s())
+            logger.info("%s %s in %d ms: %s", ask.request_id, outcome, run.elapsed_s() * 1000, run.summary())
+
+
+class _Run:
+    """One request under way."""
+
+    def __init__(self, ask: Ask, student: Student, cloud: Cloud) -> None:
+        self._ask = ask
+        self._student = student
+        self._cloud = cloud
+        self._choices = [Choice(index, ask.stops) for index in range(ask.n)]
+        self._sequences: list[StudentSequence] = []
+        self._guidance = ""
+        self._started = time.monotonic()
+        self._student_side = Side(model=student.model)
+        self._teacher_side: Side | None = None
+        self._template: str | None = None
+        self._fallback: FallbackReason | None = None
+        self._cost_usd: float | None = None
+
+    async def parts(self) -> AsyncGenerator[Part, None]:
+        plan, messages = self._ask.plan, self._ask.messages
+        if plan.mode is not Mode.TEACHER:
+            # The student prefills the prompt while the teacher works. In mode `teacher` it mostly has nothing to do.
+            self._open()
+        if plan.budget and messages is not None:
+            async with aclosing(self._guided(messages)) as guided:
+                async for part in guided:
+                    yield part
+        unfinished = [choice for choice in self._choices if not choice.ended]
+        if unfinished:
+            if not self._sequences:
+                self._open()
+            async with aclosing(merge([self._written(choice) for choice in unfinished])) as written:
+                async for part in written:
+                    yield part
+        self._student_side.total_ms = self._elapsed_ms() if self._sequences else None
+        prompt_tokens, completion_tokens = len(self._ask.prompt), self._student_side.completion_tokens
+        if self._teacher_side:
+            completion_tokens += self._teacher_side.completion_tokens
+        yield Finished(self.report(), Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens))
+
+    def close(self) -> None:
+        for sequence in self._sequences:
+            sequence.close()
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def report(self) -> GktReport:
+        return GktReport(
+            mode=self._ask.plan.mode,
+            segments=[[s for s in choice.segments if s.tokens or s.chars] for choice in self._choices],
+            student=self._student_side,
+            teacher=self._teacher_side,
+            template=self._template,
+            fallback=self._fallback,
+            cost_usd=self._cost_usd,
+            request_id=self._ask.request_id,
+        )
+
+    def summary(self) -> str:
+        """For the log: figures, and nothing of what was said."""
+        teacher = self._teacher_side.completion_tokens if self._teacher_side else 0
+        return (
+            f"mode={self._ask.plan.mode} teacher_tokens={teacher} "
+            f"student_tokens={self._student_side.completion_tokens} fallback={self._fallback}"
+        )
+
+    def _open(self) -> None:
+        for _ in self._choices:
+            sequence = self._student.open(self._ask.prompt)
+            self._sequences.append(sequence)
+            if self._guidance:
+                sequence.extend(self._guidance)
+        self._student_side.prompt_tokens = len(self._ask.prompt)
+
+    async def _guided(self, messages: Sequence[Message]) -> AsyncGenerator[Part, None]:
+        """The teacher's part, the same for every choice."""
+        plan = self._ask.plan
+        seam = Seam(None if plan.alone else plan.budget)
+        complete = False
+        end: AnswerEnd | None = None
+        headers = {"x-request-id": self._ask.request_id, **self._ask.headers}
+        try:
+            async with aclosing(self._cloud.guide(self._request(messages), headers)) as events:
+                async for event in events:
+                    match event:
+                        case Start():
+                            self._teacher_side = Side(model=event.model)
+                            self._template = event.template
+                        case Guidance():
+                            self._count(event)
+                            text = seam.push(event.text, len(event.token_ids))
+                            for part in self._take(text, len(event.token_ids), _logprobs(event)):
+                                yield part
+                            if all(choice.ended for choice in self._choices):
+                                return
+                        case Done():
+                            self._account(event)
+                            end = _end(event.finish_reason, alone=plan.alone)
+                            complete = end is not None
+        except CloudFailed as failure:
+            self._fallback = failure.reason
+            logger.warning("%s goes on without the cloud: %s", self._ask.request_id, failure)
+        finally:
+            if self._teacher_side:
+                self._teacher_side.total_ms = self._elapsed_ms()
+        for part in self._take(seam.finish(complete=complete)):
+            yield part
+        for choice in self._choices:
+            if end and not choice.ended:
+                for part in choice.end(end):
+                    yield part
+
+    def _request(self, messages: Sequence[Message]) -> GuidanceRequest:
+        plan, sampling = self._ask.plan, self._ask.sampling
+        return GuidanceRequest(
+            messages=list(messages),
+            template=plan.template,
+            max_guidance_tokens=plan.budget,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            logprobs=sampling.top_logprobs is not None,
+        )
+
+    def _count(self, event: Guidance) -> None:
+        side = self._teacher_side
+        assert side is not None  # noqa: S101 - a stream has its start first
+        side.completion_tokens += len(event.token_ids)
+        if side.first_token_ms is None:
+            side.first_token_ms = self._elapsed_ms()
+
+    def _account(self, done: Done) -> None:
+        self._cost_usd = done.cost_usd
+        if self._teacher_side:
+            self._teacher_side = self._teacher_side.model_copy(update=done.usage.model_dump())
+
+    def _take(self, text: str, tokens: int = 0, logprobs: Sequence[TokenLogprob] = ()) -> list[Part]:
+        """Guidance goes to the student and to the client."""
+        self._guidance += text
+        parts: list[Part] = []
+        for choice in self._choices:
+            if not choice.ended:
+                parts += choice.take(text, Source.TEACHER, tokens=tokens, logprobs=logprobs)
+        if text:
+            for sequence in self._sequences:
+                sequence.extend(text)
+        return parts
+
+    async def _written(self, choice: Choice) -> AsyncGenerator[Part, None]:
+        """The student's part of one choice."""
+        side = self._student_side
+        sequence = self._sequences[choice.index]
+        sampling = self._ask.sampling
+        left = sampling.max_tokens - (self._teacher_side.completion_tokens if self._teacher_side else 0)
+        seed = None if sampling.seed is None else sampling.seed + choice.index
+        async with aclosing(sequence.generate(replace(sampling, max_tokens=left, seed=seed))) as words:
+            async for word in words:
+                if side.first_token_ms is None:
+                    side.first_token_ms = self._elapsed_ms()
+                tokens = 1 if word.token else 0
+                side.completion_tokens += tokens
+                for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=_word_logprobs(word)):
+                    yield part
+                if choice.ended:
+                    return
+                if word.end:
+                    for part in choice.end(word.end):
+                        yield part
+
+    def _elapsed_ms(self) -> float:
+        return round(self.elapsed_s() * 1000, 1)
+
+
+def _end(reason: FinishReason, *, alone: bool) -> AnswerEnd | None:
+    """How the answer ends with the guidance, or None where the student goes on."""
+    if reason is FinishReason.STOP:
+        return "stop"
+    return "length" if alone else None
+
+
+def _logprobs(event: Guidance) -> list[TokenLogprob]:
+    if event.logprobs is None or not event.token_ids:
+        return []
+    return [TokenLogprob(token=event.text, bytes=list(event.text.encode()), logprob=sum(event.logprobs))]
+
+
+def _word_logprobs(word: Word) -> list[TokenLogprob]:
+    if word.logprob is None:
+        return []
+    return [
+        TokenLogprob(
+            token=word.token.decode(errors="replace"),
+            bytes=list(word.token),
+            logprob=word.logprob,
+            top_logprobs=[
+                TopLogprob(token=a.token.decode(errors="replace"), bytes=list(a.token), logprob=a.logprob)
+                for a in word.alternatives
+            ],
+        )
+    ]

@@ -1,0 +1,70 @@
+"""The edge's app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from edge_student import chat_api, completions_api
+from edge_student.cloud import Cloud, HttpCloud, NoCloud
+from edge_student.edge import Edge
+from edge_student.settings import EdgeSettings
+from edge_student.student import Student
+from shared.service import create_service
+
+logger = logging.getLogger("gkt.edge")
+
+
+def create_app(
+    settings: EdgeSettings,
+    *,
+    student: Student | None = None,
+    cloud: Cloud | None = None,
+    on_failure: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """An edge. It loads its own student from the settings unless it is given one; `on_failure` is told where that fails."""
+    edge = Edge(settings, cloud or _cloud(settings), started=int(time.time()))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Edge]]:
+        async def load() -> None:
+            try:
+                await edge.load(lambda: student or _llama(settings))
+            except Exception:
+                logger.exception("%s cannot be loaded", settings.model)
+                on_failure()
+
+        loading = asyncio.create_task(load())
+        try:
+            yield {"edge": edge}
+        finally:
+            # A load cannot be interrupted half-way: its thread is waited for, so that nothing outlives the app.
+            await loading
+            await edge.close()
+
+    app = create_service(
+        "gkt edge",
+        lifespan=lifespan,
+        readiness=edge.health,
+        registries=lambda: [edge.metrics.registry, *([edge.student.registry] if edge.student else [])],
+        max_body_bytes=settings.max_body_bytes,
+    )
+    app.include_router(chat_api.router)
+    app.include_router(completions_api.router)
+    return app
+
+
+def _cloud(settings: EdgeSettings) -> Cloud:
+    return HttpCloud(settings.cloud_url, settings) if settings.cloud_url else NoCloud()
+
+
+def _llama(settings: EdgeSettings) -> Student:
+    from edge_student.llama.llama_student import LlamaStudent
+    from shared.catalog import ensure_gguf
+
+    return LlamaStudent(settings.model, ensure_gguf(settings.model), settings)

@@ -1,0 +1,139 @@
+"""`POST /v1/chat/completions` and `GET /v1/models`, as OpenAI has them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from fastapi import APIRouter, Request, Response
+
+from edge_student.answering import Ask, Finished, Part
+from edge_student.choice import Ended, Piece
+from edge_student.edge import Edge, TheEdge
+from edge_student.policy import MODEL_MODES
+from edge_student.requests import chat_ask, collect, stream
+from shared.errors import UnknownModel
+from shared.openai import (
+    AnswerEnd,
+    AnswerMessage,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    Choice,
+    ChunkChoice,
+    ChunkSource,
+    CompletionUsage,
+    Delta,
+    GktReport,
+    Logprobs,
+    ModelCard,
+    ModelList,
+    TokenLogprob,
+)
+from shared.streams import encode_data
+
+router = APIRouter(prefix="/v1")
+
+
+@router.post("/chat/completions", response_model=ChatCompletion)
+async def chat_completions(body: ChatCompletionRequest, request: Request, edge: TheEdge) -> Response | ChatCompletion:
+    """Answer a conversation, with the teacher's guidance where the plan says so."""
+    ask = await chat_ask(body, request, edge)
+    if body.stream:
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await stream(_chunks(ask, body.model, edge, include_usage=usage))
+    parts = await collect(edge.answering.answer(ask), request)
+    return _completion(ask, body.model, parts) if parts else Response(status_code=499)
+
+
+@router.get("/models")
+async def models(edge: TheEdge) -> ModelList:
+    return ModelList(data=[_card(name, edge) for name in MODEL_MODES])
+
+
+@router.get("/models/{name}")
+async def model(name: str, edge: TheEdge) -> ModelCard:
+    if name not in MODEL_MODES:
+        raise UnknownModel(f"there is no model {name!r}; there are {', '.join(MODEL_MODES)}", param="model")
+    return _card(name, edge)
+
+
+def _card(name: str, edge: Edge) -> ModelCard:
+    return ModelCard(id=name, created=edge.started)
+
+
+def _completion(ask: Ask, model: str, parts: Sequence[Part]) -> ChatCompletion:
+    texts = [""] * ask.n
+    logprobs: list[list[TokenLogprob]] = [[] for _ in range(ask.n)]
+    ends: dict[int, AnswerEnd] = {}
+    report: GktReport | None = None
+    usage: CompletionUsage | None = None
+    for part in parts:
+        match part:
+            case Piece():
+                texts[part.index] += part.text
+                logprobs[part.index] += part.logprobs
+            case Ended():
+                ends[part.index] = part.reason
+            case Finished():
+                report, usage = part.report, CompletionUsage.of(part.usage)
+    assert report is not None and usage is not None  # noqa: S101, PT018 - `Finished` is always the last part
+    wanted = ask.sampling.top_logprobs is not None
+    return ChatCompletion(
+        id=f"chatcmpl-{ask.request_id}",
+        created=int(time.time()),
+        model=model,
+        choices=[
+            Choice(
+                index=index,
+                message=AnswerMessage(content=texts[index]),
+                logprobs=Logprobs(content=logprobs[index]) if wanted else None,
+                finish_reason=ends[index],
+            )
+            for index in range(ask.n)
+        ],
+        usage=usage,
+        gkt=report,
+    )
+
+
+async def _chunks(ask: Ask, model: str, edge: Edge, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+    created = int(time.time())
+
+    def chunk(
+        choices: list[ChunkChoice], gkt: ChunkSource | GktReport | None = None, usage: CompletionUsage | None = None
+    ) -> bytes:
+        return encode_data(
+            ChatCompletionChunk(
+                id=f"chatcmpl-{ask.request_id}", created=created, model=model, choices=choices, gkt=gkt, usage=usage
+            )
+        )
+
+    last: Ended | None = None
+    async with aclosing(edge.answering.answer(ask)) as parts:
+        # The roles go first, but not before the answer is known to begin: until then a failure is a status.
+        opened = False
+        async for part in parts:
+            if not opened:
+                opened = True
+                for index in range(ask.n):
+                    yield chunk([ChunkChoice(index=index, delta=Delta(role="assistant", content=""))])
+            match part:
+                case Piece():
+                    logprobs = Logprobs(content=list(part.logprobs)) if part.logprobs else None
+                    choice = ChunkChoice(index=part.index, delta=Delta(content=part.text), logprobs=logprobs)
+                    yield chunk([choice], ChunkSource(source=part.source))
+                case Ended():
+                    # The last one waits for the report: a chunk without choices would be news to most clients.
+                    if last:
+                        yield chunk([_ended(last)])
+                    last = part
+                case Finished():
+                    yield chunk([_ended(last)] if last else [], part.report)
+                    if include_usage:
+                        yield chunk([], usage=CompletionUsage.of(part.usage))
+
+
+def _ended(part: Ended) -> ChunkChoice:
+    return ChunkChoice(index=part.index, delta=Delta(), finish_reason=part.reason)

@@ -1,0 +1,166 @@
+"""The edge's way to the cloud: one connection pool, deadlines, a breaker, and one kind of failure with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+import httpx
+
+from edge_student.breaker import Breaker
+from edge_student.settings import EdgeSettings
+from shared.errors import StreamBroken, StreamGarbled
+from shared.openai import FallbackReason
+from shared.streams import decode
+from shared.wire import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest
+
+
+class CloudFailed(Exception):
+    """There is no (more) guidance. What had arrived stays good."""
+
+    def __init__(self, reason: FallbackReason, detail: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class Cloud(Protocol):
+    """Where guidance comes from."""
+
+    def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+        """Events of one guidance stream, `Done` last. Raises CloudFailed. Closing it early stops the teacher."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class NoCloud:
+    """An edge without a cloud."""
+
+    async def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+        raise CloudFailed(FallbackReason.NOT_CONFIGURED)
+        yield  # pragma: no cover - makes this a generator
+
+    async def close(self) -> None:
+        pass
+
+
+class HttpCloud:
+    """`POST /v1/guidance` over httpx."""
+
+    def __init__(self, url: str, settings: EdgeSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        headers = {"accept": "text/event-stream"}
+        if settings.cloud_key:
+            headers["authorization"] = f"Bearer {settings.cloud_key.get_secret_value()}"
+        # Reads and writes are bounded by the deadlines below, which know what is being waited for.
+        timeout = httpx.Timeout(None, connect=settings.connect_deadline_s)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60)
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=timeout, limits=limits, transport=transport, follow_redirects=False
+        )
+        self._first_token_s = settings.first_token_deadline_s
+        self._next_token_s = settings.next_token_deadline_s
+        self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+
+    async def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+        if not self.breaker.allow():
+            raise CloudFailed(FallbackReason.BREAKER_OPEN, "the cloud failed of late and is left alone for a while")
+        judged = False
+        try:
+            async with aclosing(self._events(request, headers)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        judged = True
+                        self.breaker.succeeded()
+                    yield event
+        except CloudFailed as failure:
+            judged = True
+            self._judge(failure)
+            raise
+        finally:
+            if not judged:
+                self.breaker.abandoned()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _judge(self, failure: CloudFailed) -> None:
+        if failure.retry_after_s is not None:
+            self.breaker.hold(failure.retry_after_s)
+        elif failure.reason in {FallbackReason.REJECTED, FallbackReason.UNAUTHORIZED, FallbackReason.RATE_LIMITED}:
+            # The cloud is well and said no. Asking again costs a round trip, not a deadline.
+            self.breaker.succeeded()
+        else:
+            self.breaker.failed()
+
+    async def _events(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+        """The stream with its deadlines. Whatever goes wrong leaves as CloudFailed."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._first_token_s
+        late = FallbackReason.FIRST_TOKEN_DEADLINE
+        body = request.model_dump_json().encode()
+        headers = {**headers, "content-type": "application/json"}
+        response: httpx.Response | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._http.send(
+                    self._http.build_request("POST", "/v1/guidance", content=body, headers=headers), stream=True
+                )
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+            if response.status_code != httpx.codes.OK:
+                raise _refusal(response)
+            async with aclosing(decode(response)) as events:
+                while True:
+                    async with asyncio.timeout_at(deadline):
+                        event = await anext(events)
+                    if isinstance(event, Failure):
+                        reason = FallbackReason.UNAVAILABLE if event.retryable else FallbackReason.FAILED
+                        raise CloudFailed(reason, event.code, retry_after_s=event.retry_after_s)
+                    if isinstance(event, Guidance):
+                        late = FallbackReason.STALLED
+                        deadline = clock() + self._next_token_s
+                    yield event
+                    if isinstance(event, Done):
+                        return
+        except TimeoutError:
+            raise CloudFailed(late) from None
+        except StreamBroken as error:
+            raise CloudFailed(FallbackReason.BROKEN, error.message) from error
+        except StreamGarbled as error:
+            raise CloudFailed(FallbackReason.GARBLED, error.message) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise CloudFailed(FallbackReason.UNREACHABLE, type(error).__name__) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CloudFailed(FallbackReason.BROKEN, type(error).__name__) from error
+        finally:
+            if response is not None:
+                await response.aclose()
+
+
+_REFUSALS = {
+    401: FallbackReason.UNAUTHORIZED,
+    403: FallbackReason.UNAUTHORIZED,
+    429: FallbackReason.RATE_LIMITED,
+    502: FallbackReason.UNAVAILABLE,
+    503: FallbackReason.UNAVAILABLE,
+    504: FallbackReason.UNAVAILABLE,
+}
+
+
+def _refusal(response: httpx.Response) -> CloudFailed:
+    status = response.status_code
+    reason = _REFUSALS.get(status)
+    if reason is None:
+        reason = FallbackReason.REJECTED if 400 <= status < 500 else FallbackReason.FAILED
+    try:
+        code = ErrorBody.model_validate_json(response.content).error.code
+    except ValueError:
+        code = None
+    try:
+        retry_after = float(response.headers["retry-after"])
+    except (KeyError, ValueError):
+        retry_after = None
+    return CloudFailed(reason, f"{status} {code or ''}".strip(), retry_after_s=retry_after)

@@ -1,0 +1,73 @@
+"""What the edge's endpoints work with: the student once it is loaded, the use case, the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from edge_student.answering import Answering
+from edge_student.cloud import Cloud
+from edge_student.metrics import EdgeMetrics
+from edge_student.settings import EdgeSettings
+from edge_student.student import Student
+from shared.errors import NotReady
+from shared.wire import Health
+
+logger = logging.getLogger("gkt.edge")
+
+
+class Edge:
+    """One edge: loads its student beside the event loop, and serves once that is there."""
+
+    def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int) -> None:
+        self.settings = settings
+        self.started = started
+        self.metrics = EdgeMetrics()
+        self.student: Student | None = None
+        self._cloud = cloud
+        self._load_failure: str | None = None
+
+    async def load(self, load: Callable[[], Student]) -> None:
+        """Loads the student off the event loop. A failure is kept for `health` and raised again."""
+        try:
+            self.student = await asyncio.to_thread(load)
+        except Exception as error:
+            self._load_failure = str(error)
+            raise
+        logger.info("the student %s is ready", self.student.model)
+
+    @property
+    def answering(self) -> Answering:
+        return Answering(self.ready_student(), self._cloud, self.metrics)
+
+    def ready_student(self) -> Student:
+        """The student. Raises NotReady while it loads."""
+        if self.student is None:
+            raise NotReady(self._load_failure or f"{self.settings.model} is being loaded", retry_after_s=2)
+        return self.student
+
+    def health(self) -> Health:
+        failure = self._load_failure or (self.student.failure() if self.student else None)
+        if failure:
+            return Health(status="failed", model=self.settings.model, detail=failure)
+        if self.student is None:
+            return Health(status="loading", model=self.settings.model, detail="the student is being loaded")
+        return Health(status="ok", model=self.student.model)
+
+    async def close(self) -> None:
+        await self._cloud.close()
+        if self.student:
+            await self.student.close()
+
+
+def _edge(request: Request) -> Edge:
+    edge = request.state.edge
+    assert isinstance(edge, Edge)  # noqa: S101 - the lifespan put it there
+    return edge
+
+
+TheEdge = Annotated[Edge, Depends(_edge)]

@@ -1,0 +1,185 @@
+"""One llama.cpp model and context: the ctypes calls of a step, and nothing that decides."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from edge_student.llama.scheduler import Chunk
+from edge_student.llama.vocab import Vocab
+from shared.errors import EngineFailed
+
+logger = logging.getLogger("gkt.llama")
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    """`n_cells` tokens of KV cache are shared by `n_slots` sequences; `n_batch` tokens are computed at once."""
+
+    n_slots: int
+    n_cells: int
+    n_batch: int
+    threads: int
+
+
+class Aborted(Exception):
+    """A decode was interrupted; none of its tokens count."""
+
+
+class CacheFull(Exception):
+    """There is no room in the KV cache for this batch; nothing was computed."""
+
+
+class LlamaContext:
+    """Owns the native model, context and batch. All but `abort` belongs to one thread. Raises EngineFailed."""
+
+    def __init__(self, path: Path, options: ContextOptions) -> None:
+        _route_log()
+        llama_cpp.llama_backend_init()
+        self._model: Any = llama_cpp.llama_model_load_from_file(
+            str(path).encode(), llama_cpp.llama_model_default_params()
+        )
+        if not self._model:
+            raise EngineFailed(f"llama.cpp cannot load {path.name}")
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = options.n_cells
+        params.n_batch = params.n_ubatch = options.n_batch
+        params.n_seq_max = options.n_slots
+        params.n_threads = params.n_threads_batch = options.threads
+        params.kv_unified = True
+        params.no_perf = True
+        self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            llama_cpp.llama_model_free(self._model)
+            raise EngineFailed(f"llama.cpp cannot make a context of {options.n_cells} tokens for {path.name}")
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self.vocab = Vocab(llama_cpp.llama_model_get_vocab(self._model))
+        self.trained_tokens = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        self._batch = _Batch(options.n_batch)
+        self._abort_flag = ctypes.create_string_buffer(2)
+        # The callback is asked before every node of the graph, so it must not be Python. libc's strlen of a buffer that is
+        # empty or holds one character is a native `bool f(void *)` that reads a flag.
+        self._abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
+        llama_cpp.llama_set_abort_callback(
+            self._context, self._abort_callback, ctypes.cast(self._abort_flag, ctypes.c_void_p)
+        )
+
+    def metadata(self, key: str) -> str | None:
+        """A string of the model file's metadata."""
+        for size in (1 << 10, 1 << 20):
+            buffer = ctypes.create_string_buffer(size)
+            length = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, size)
+            if length < 0:
+                return None
+            if length < size:
+                return buffer.value.decode()
+        raise EngineFailed(f"the model's {key} is too long")
+
+    def arm(self) -> None:
+        """Forget an earlier `abort`: what is decoded next is meant."""
+        self._abort_flag[0] = b"\x00"
+
+    def abort(self) -> None:
+        """Interrupt the decode under way, or the next one if it is armed already; from any thread."""
+        self._abort_flag[0] = b"\x01"
+
+    def decode(self, chunks: list[Chunk]) -> list[int]:
+        """Compute a batch. Returns for each chunk the batch index of its last token, at which its logits stand.
+
+        Raises Aborted, CacheFull, EngineFailed.
+        """
+        ends = self._batch.fill(chunks)
+        code = llama_cpp.llama_decode(self._context, self._batch.native)
+        if code == 1:
+            raise CacheFull
+        if code == 2:
+            for chunk in chunks:
+                self.forget(_slot(chunk), chunk.start)
+            raise Aborted
+        if code != 0:
+            raise EngineFailed(f"llama_decode returned {code}")
+        return ends
+
+    def logits(self, index: int) -> Logits:
+        """The logits behind a token of the last batch, shape (vocabulary,): a view that the next decode overwrites."""
+        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(pointer, shape=(self.vocab.n_tokens,))
+
+    def sample(self, sampler: Any, index: int) -> int:
+        """Sample with a native chain, which also accepts the token."""
+        return int(llama_cpp.llama_sampler_sample(sampler, self._context, index))
+
+    def forget(self, slot: int, start: int = 0) -> None:
+        """Drop a sequence's tokens from position `start` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1)
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
+
+
+class _Batch:
+    """A `llama_batch` over numpy arrays, filled a chunk at a time instead of a token at a time."""
+
+    def __init__(self, size: int) -> None:
+        self._token = np.zeros(size, np.int32)
+        self._position = np.zeros(size, np.int32)
+        self._count = np.ones(size, np.int32)
+        self._slot = np.zeros(size, np.int32)
+        self._slot_pointers = self._slot.ctypes.data + np.arange(size, dtype=np.uintp) * self._slot.itemsize
+        self._logits = np.zeros(size, np.int8)
+        self.native = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._token, ctypes.c_int32),
+            embd=None,
+            pos=_pointer(self._position, ctypes.c_int32),
+            n_seq_id=_pointer(self._count, ctypes.c_int32),
+            seq_id=_pointer(self._slot_pointers, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self._logits, ctypes.c_int8),
+        )
+
+    def fill(self, chunks: list[Chunk]) -> list[int]:
+        ends = []
+        at = 0
+        for chunk in chunks:
+            to = at + chunk.count
+            self._token[at:to] = chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+            self._position[at:to] = np.arange(chunk.start, chunk.start + chunk.count)
+            self._slot[at:to] = _slot(chunk)
+            self._logits[at:to] = 0
+            self._logits[to - 1] = chunk.logits
+            ends.append(to - 1)
+            at = to
+        self.native.n_tokens = at
+        return ends
+
+
+def _slot(chunk: Chunk) -> int:
+    slot = chunk.sequence.slot
+    assert slot is not None  # noqa: S101 - a planned sequence has one
+    return slot
+
+
+def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+
+_LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _log(level: int, text: bytes, _: Any) -> None:
+    logger.log(_LEVELS.get(level, logging.DEBUG), "%s", text.decode(errors="replace").rstrip())
+
+
+def _route_log() -> None:
+    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))

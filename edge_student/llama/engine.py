@@ -1,0 +1,239 @@
+"""The thread that owns the context: takes commands, computes batches, hands tokens back to asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_student.llama.context import Aborted, CacheFull, LlamaContext
+from edge_student.llama.metrics import EngineMetrics
+from edge_student.llama.sampling import Sampler, scores
+from edge_student.llama.scheduler import Plan, Scheduler, SequenceState
+from edge_student.student import Sampling, Word
+from shared.errors import EngineFailed, GktError, Overloaded
+
+logger = logging.getLogger("gkt.engine")
+
+Outcome = Word | GktError
+
+
+@dataclass(eq=False)
+class EngineSequence(SequenceState):
+    """A sequence in the engine: its scheduling state, and how its tokens are chosen and delivered once it generates."""
+
+    loop: asyncio.AbstractEventLoop = field(kw_only=True)
+    words: asyncio.Queue[Outcome] = field(default_factory=asyncio.Queue, kw_only=True)
+    sampler: Sampler | None = None
+    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    generated: int = 0
+    cancelled: bool = False
+
+
+class Engine:
+    """Continuous batching over one context. Its public methods may be called from any thread and return at once."""
+
+    def __init__(
+        self, context: LlamaContext, scheduler: Scheduler, *, context_tokens: int, max_queue: int, nice: int = 0
+    ) -> None:
+        self.context_tokens = context_tokens
+        self.failure: str | None = None
+        self.metrics = EngineMetrics()
+        self._context = context
+        self._scheduler = scheduler
+        self._limit = scheduler.n_slots + max_queue
+        self._nice = nice
+        self._open: set[EngineSequence] = set()
+        self._computing: Plan | None = None
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="gkt-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, sequence: EngineSequence) -> None:
+        """Begin to prefill a sequence. Raises Overloaded where the queue is full, EngineFailed where the engine is dead."""
+        with self._wake:
+            if self.failure:
+                raise EngineFailed(self.failure)
+            if len(self._open) >= self._limit:
+                raise Overloaded(f"{self._limit} answers are under way or waiting already", retry_after_s=1)
+            self._open.add(sequence)
+            self.metrics.sequences_open.set(len(self._open))
+            self._post(lambda: self._scheduler.add(sequence))
+
+    def append(self, sequence: EngineSequence, tokens: list[int]) -> None:
+        """Guidance goes on: more tokens to prefill."""
+        self._command(lambda: sequence.tokens.extend(tokens))
+
+    def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampling: Sampling) -> None:
+        """Hand over: the sequence is its first `keep` tokens and then `tokens`; write on from there."""
+
+        def command() -> None:
+            del sequence.tokens[keep:]
+            if sequence.n_past > keep:
+                if sequence.slot is not None:
+                    self._context.forget(sequence.slot, keep)
+                sequence.n_past = keep
+            sequence.tokens.extend(tokens)
+            sequence.sampler = Sampler(sampling)
+            sequence.generating = True
+
+        self._command(command)
+
+    def remove(self, sequence: EngineSequence) -> None:
+        """A sequence leaves, at the next step; a long prefill of its own is interrupted."""
+        with self._wake:
+            if sequence.cancelled or sequence not in self._open:
+                return
+            sequence.cancelled = True
+            if self._computing and any(c.sequence is sequence and c.count > 1 for c in self._computing.chunks):
+                self._context.abort()
+            self._post(lambda: self._leave(sequence))
+
+    def close(self) -> None:
+        """Stop the thread and free the context. What was open fails."""
+        with self._wake:
+            self._closing = True
+            self._context.abort()
+            self._wake.notify()
+        self._thread.join()
+
+    def _command(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            self._post(command)
+
+    def _post(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._wake.notify()
+
+    def _run(self) -> None:
+        if self._nice:
+            # On Linux niceness is a thread's own; the compute threads are started from this one and inherit it.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+        try:
+            idle = False
+            while self._take_commands(wait=idle):
+                idle = not self._step()
+        except Exception as error:
+            logger.exception("the student engine died")
+            self._fail(f"the student engine died: {error}")
+        finally:
+            self._fail(self.failure or "the student engine is closed")
+            self._context.close()
+
+    def _take_commands(self, *, wait: bool) -> bool:
+        """Run what was posted. Returns False when it is time to go."""
+        with self._wake:
+            while wait and not self._commands and not self._closing:
+                self._wake.wait()
+            self._computing = None
+            commands = list(self._commands)
+            self._commands.clear()
+        for command in commands:
+            command()
+        return not self._closing
+
+    def _step(self) -> bool:
+        """Compute one batch. Returns False where there was nothing to compute."""
+        plan = self._scheduler.plan()
+        for _, slot in plan.evicted:
+            self._context.forget(slot)
+        self.metrics.observe(self._scheduler, plan)
+        if not plan.chunks:
+            return False
+        with self._wake:
+            self._computing = plan
+            self._context.arm()
+        try:
+            ends = self._context.decode(plan.chunks)
+        except Aborted:
+            return True
+        except CacheFull:
+            self._evict_one(plan)
+            return True
+        self._scheduler.advance(plan)
+        deliveries: list[tuple[EngineSequence, Word]] = []
+        for chunk, index in zip(plan.chunks, ends, strict=True):
+            sequence = chunk.sequence
+            assert isinstance(sequence, EngineSequence)  # noqa: S101 - nothing else is submitted
+            if chunk.logits and not sequence.cancelled:
+                deliveries.append((sequence, self._next_word(sequence, index)))
+        for sequence, word in deliveries:
+            if word.end:
+                self._leave(sequence)
+        _deliver(deliveries)
+        return True
+
+    def _next_word(self, sequence: EngineSequence, index: int) -> Word:
+        sampler = sequence.sampler
+        assert sampler is not None  # noqa: S101 - it generates
+        vocab = self._context.vocab
+        top = sampler.sampling.top_logprobs
+        # The chain permutes no logits of the context, but the row is read first all the same: it is the model's own view.
+        logits = self._context.logits(index) if top is not None else None
+        token = sampler.sample(self._context, index)
+        if vocab.is_end(token):
+            return Word(text=sequence.decoder.decode(b"", final=True), end="stop")
+        sequence.generated += 1
+        sequence.tokens.append(token)
+        self.metrics.generated.inc()
+        full = sequence.generated >= sampler.sampling.max_tokens or len(sequence.tokens) >= self.context_tokens
+        piece = vocab.piece(token)
+        logprob, alternatives = (None, ()) if logits is None else scores(logits, token, top or 0, vocab)
+        return Word(
+            text=sequence.decoder.decode(piece, final=full),
+            token=piece,
+            logprob=logprob,
+            alternatives=alternatives,
+            end="length" if full else None,
+        )
+
+    def _evict_one(self, plan: Plan) -> None:
+        """The cache has less room than was counted: the youngest of the batch computes again later, or fails if it is alone."""
+        youngest = max((chunk.sequence for chunk in plan.chunks), key=lambda s: s.arrival)
+        assert isinstance(youngest, EngineSequence)  # noqa: S101
+        if len(self._scheduler.running) > 1:
+            slot, youngest.n_past = youngest.slot, 0
+            if slot is not None:
+                self._context.forget(slot)
+        else:
+            self._leave(youngest)
+            _deliver([(youngest, EngineFailed("there is no room for this answer in the KV cache"))])
+
+    def _leave(self, sequence: EngineSequence) -> None:
+        slot = self._scheduler.remove(sequence)
+        if slot is not None:
+            self._context.forget(slot)
+        if sequence.sampler:
+            sequence.sampler.close()
+        with self._wake:
+            self._open.discard(sequence)
+            self.metrics.sequences_open.set(len(self._open))
+
+    def _fail(self, message: str) -> None:
+        with self._wake:
+            self.failure = message
+            left = list(self._open)
+            self._open.clear()
+        _deliver([(sequence, EngineFailed(message)) for sequence in left])
+
+
+def _deliver(outcomes: list[tuple[EngineSequence, Word]] | list[tuple[EngineSequence, EngineFailed]]) -> None:
+    """Hand outcomes to their event loops, one wake-up a loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[EngineSequence, Outcome]]] = {}
+    for sequence, outcome in outcomes:
+        by_loop.setdefault(sequence.loop, []).append((sequence, outcome))
+    for loop, batch in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_put, batch)
+
+
+def _put(batch: list[tuple[EngineSequence, Outcome]]) -> None:
+    for sequence, outcome in batch:
+        sequence.words.put_nowait(outcome)

@@ -1,0 +1,158 @@
+"""The Student protocol over the engine: conversations in, words out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from edge_student.llama.context import ContextOptions, LlamaContext
+from edge_student.llama.engine import Engine, EngineSequence
+from edge_student.llama.scheduler import Scheduler
+from edge_student.settings import EdgeSettings
+from edge_student.student import Sampling, Word
+from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
+from shared.wire import Message
+
+
+class LlamaStudent:
+    """A GGUF model on this machine."""
+
+    def __init__(self, model: str, path: Path, settings: EdgeSettings) -> None:
+        """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
+        self.model = model
+        options = ContextOptions(
+            n_slots=settings.max_sequences,
+            n_cells=settings.kv_cache_tokens or settings.context_tokens,
+            n_batch=settings.batch_tokens,
+            threads=settings.threads or os.cpu_count() or 1,
+        )
+        context = LlamaContext(path, options)
+        template = context.metadata("tokenizer.chat_template")
+        if template is None:
+            context.close()
+            raise EngineFailed(f"{path.name} has no chat template: an instruct model is needed")
+        self._vocab = context.vocab
+        self._chat = context.vocab.chat_format(template)
+        self.context_tokens = min(settings.context_tokens, options.n_cells, context.trained_tokens)
+        scheduler = Scheduler(
+            n_slots=options.n_slots,
+            n_cells=options.n_cells,
+            n_batch=options.n_batch,
+            chunk=min(settings.prefill_chunk_tokens, options.n_batch),
+        )
+        self._engine = Engine(
+            context,
+            scheduler,
+            context_tokens=self.context_tokens,
+            max_queue=settings.max_queue,
+            nice=settings.engine_nice,
+        )
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._engine.metrics.registry
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._chat.encode(messages)
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._vocab.tokenize(text)
+
+    def check_tokens(self, ids: Sequence[int]) -> None:
+        for token in ids:
+            if not 0 <= token < self._vocab.n_tokens:
+                raise InvalidRequest(f"prompt: {token} is not a token of {self.model}", param="prompt")
+
+    def open(self, prompt: Sequence[int]) -> LlamaSequence:
+        if not prompt:
+            raise InvalidRequest("the prompt is empty", param="prompt")
+        if len(prompt) >= self.context_tokens:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens; the context of {self.model} has {self.context_tokens}, "
+                "and one is needed for the answer",
+                param="messages",
+            )
+        return LlamaSequence(self, self._engine, list(prompt))
+
+    def continuation(self, text: str) -> list[int]:
+        """Token ids of text that goes on behind a prompt."""
+        return self._vocab.tokenize_continuation(text)
+
+    def failure(self) -> str | None:
+        return self._engine.failure
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._engine.close)
+
+
+class LlamaSequence:
+    """A sequence of the engine, and the text of the guidance it was fed."""
+
+    def __init__(self, student: LlamaStudent, engine: Engine, prompt: list[int]) -> None:
+        self._student = student
+        self._engine = engine
+        self._prompt_tokens = len(prompt)
+        self._state = EngineSequence(prompt, loop=asyncio.get_running_loop())
+        self._guidance = ""
+        self._settled = 0
+        self._fed: list[int] = []
+        engine.submit(self._state)
+
+    @property
+    def guidance_tokens(self) -> int:
+        return len(self._fed)
+
+    def extend(self, text: str) -> None:
+        self._guidance += text
+        settled = settled_length(self._guidance)
+        if settled == self._settled:
+            return
+        self._settled = settled
+        ids = self._student.continuation(self._guidance[:settled])
+        # Mostly what was fed is a prefix of this. Where a tokenizer changed its mind, `generate` puts it right.
+        if ids[: len(self._fed)] == self._fed and self._prompt_tokens + len(ids) < self._student.context_tokens:
+            self._engine.append(self._state, ids[len(self._fed) :])
+            self._fed = ids
+
+    async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+        ids = self._student.continuation(self._guidance)
+        if sampling.max_tokens < 1 or self._prompt_tokens + len(ids) >= self._student.context_tokens:
+            self.close()
+            yield Word(text="", end="length")
+            return
+        same = 0
+        for fed, wanted in zip(self._fed, ids, strict=False):
+            if fed != wanted:
+                break
+            same += 1
+        self._fed = ids
+        self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampling)
+        try:
+            while True:
+                word = await self._state.words.get()
+                if isinstance(word, Exception):
+                    raise word
+                yield word
+                if word.end:
+                    return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._engine.remove(self._state)
+
+
+def settled_length(text: str) -> int:
+    """Up to where the tokens of a growing text can no longer change: the last space that a word stands before.
+
+    The pre-tokenizers of byte-level BPE (GPT-2's pattern and those that come from it) always end a piece before a space that
+    follows a visible character, whatever comes behind it. Text that has no such place is fed at the hand-over.
+    """
+    at = text.rfind(" ")
+    while at > 0 and text[at - 1].isspace():
+        at = text.rfind(" ", 0, at)
+    return max(at, 0)

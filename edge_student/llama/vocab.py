@@ -1,0 +1,132 @@
+"""A llama.cpp vocabulary: text to tokens and back, and the chat format of its model.
+
+Control tokens are those that llama.cpp marks so (`llama_vocab_is_control`). User-defined ones (Qwen's `<tool_call>`)
+are ordinary vocabulary: `llama_tokenize` finds them in plain text too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from functools import cached_property
+
+import llama_cpp
+
+from shared.chat import ChatFormat
+
+ASCII_WHITESPACE = " \t\n\v\f\r"
+"""What llama.cpp strips beside tokens that ask for it (`isspace`)."""
+ANCHORS = ("\x02", "\n", "0")
+"""Characters that merge with nothing that follows them, in most vocabularies."""
+NO_TOKEN = -1
+
+
+class Vocab:
+    """The vocabulary behind a `llama_vocab` pointer. The model it belongs to must outlive it.
+
+    Safe to share between threads: the vocabulary never changes, and caches are only filled.
+    """
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+        self.n_tokens: int = llama_cpp.llama_vocab_n_tokens(pointer)
+        self._pieces: dict[int, bytes] = {}
+
+    def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Ids of a text, without BOS or EOS.
+
+        `parse_special` lets the text speak control tokens: never for text that isn't ours.
+        SentencePiece vocabularies see a word's beginning here (`add_space_prefix`), as at the start of a prompt and
+        behind a control token.
+        """
+        data = text.encode()
+        size = len(data) + 2  # no token is empty; one more for the space some vocabularies put in front
+        while True:
+            ids = (llama_cpp.llama_token * size)()
+            count = llama_cpp.llama_tokenize(self._pointer, data, len(data), ids, size, False, parse_special)
+            if count >= 0:
+                return list(ids[:count])
+            size = -count
+
+    def tokenize_continuation(self, text: str) -> list[int]:
+        """Ids of plain text that goes on from text before it, as guidance does: no space is put in front."""
+        if not text or not self._adds_space:
+            return self.tokenize(text)
+        for anchor in ANCHORS:
+            head, ids = self.tokenize(anchor), self.tokenize(anchor + text)
+            if ids[: len(head)] == head:
+                return ids[len(head) :]
+        return self.tokenize(text)
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Bytes of a token, which may be a part of a character.
+
+        Control tokens are empty, or with `special` their own text. Raises `ValueError` for an id out of range.
+        """
+        piece = self._pieces.get(token)
+        if piece is None:
+            if not 0 <= token < self.n_tokens:  # llama.cpp would end the process
+                raise ValueError(f"the vocabulary has {self.n_tokens} tokens, and none is {token}")
+            piece = self._pieces[token] = self._read_piece(token, special=False)
+        return piece if piece or not special else self._read_piece(token, special=True)
+
+    def detokenize(self, tokens: Iterable[int], *, special: bool = False) -> bytes:
+        """Bytes of the tokens one after the other, as they stand behind other text."""
+        return b"".join(self.piece(token, special=special) for token in tokens)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model ends its answer with this token (end of generation)."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._pointer, token))
+
+    @cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """Control tokens by their text."""
+        is_control, vocab = llama_cpp.llama_vocab_is_control, self._pointer
+        tokens = (token for token in range(self.n_tokens) if is_control(vocab, token))
+        return {text: token for token in tokens if (text := self._text(token))}
+
+    @cached_property
+    def variables(self) -> dict[str, str]:
+        """The tokens a chat template may name, as transformers calls them."""
+        ids = {
+            "bos_token": llama_cpp.llama_vocab_bos(self._pointer),
+            "eos_token": llama_cpp.llama_vocab_eos(self._pointer),
+            "pad_token": llama_cpp.llama_vocab_pad(self._pointer),
+        }
+        return {name: self._text(token) for name, token in ids.items() if token != NO_TOKEN}
+
+    def chat_format(self, template: str) -> ChatFormat:
+        """The chat format of a template with this vocabulary. BOS is the template's to write, as in transformers."""
+        return ChatFormat(
+            template,
+            control_tokens=self.control_tokens,
+            tokenize=self.tokenize,
+            variables=self.variables,
+            strip_before=self._with_attribute(llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP),
+            strip_after=self._with_attribute(llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP),
+            whitespace=ASCII_WHITESPACE,
+        )
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        return self.detokenize(self.tokenize("a")) != b"a"
+
+    def _with_attribute(self, attribute: int) -> list[str]:
+        return [
+            text
+            for text, token in self.control_tokens.items()
+            if llama_cpp.llama_vocab_get_attr(self._pointer, token) & attribute
+        ]
+
+    def _text(self, token: int) -> str:
+        text: bytes = llama_cpp.llama_vocab_get_text(self._pointer, token)
+        return text.decode(errors="replace")
+
+    def _read_piece(self, token: int, *, special: bool) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = llama_cpp.llama_token_to_piece(self._pointer, token, buffer, size, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count

@@ -1,0 +1,46 @@
+"""What the edge counts."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from shared.openai import GktReport, Mode, Source
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class EdgeMetrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "gkt_requests", "Requests by mode and how they ended", ["mode", "outcome"], registry=self.registry
+        )
+        self.fallbacks = Counter(
+            "gkt_fallbacks", "Answers that went on without (more) guidance", ["reason"], registry=self.registry
+        )
+        self.tokens = Counter(
+            "gkt_answer_tokens", "Tokens of answers by who wrote them", ["source"], registry=self.registry
+        )
+        self.first_token = Histogram(
+            "gkt_time_to_first_token_seconds",
+            "From the request to its first text",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "gkt_request_duration_seconds", "From the request to its end", buckets=SECONDS, registry=self.registry
+        )
+        self.running = Gauge("gkt_requests_running", "Answers under way", registry=self.registry)
+
+    def observe(self, mode: Mode, outcome: str, report: GktReport, seconds: float) -> None:
+        """A request has ended."""
+        self.requests.labels(mode, outcome).inc()
+        if report.fallback:
+            self.fallbacks.labels(report.fallback).inc()
+        self.duration.observe(seconds)
+        sides = {Source.TEACHER: report.teacher, Source.STUDENT: report.student}
+        for source, side in sides.items():
+            self.tokens.labels(source).inc(side.completion_tokens if side else 0)
+        firsts = [side.first_token_ms for side in sides.values() if side and side.first_token_ms is not None]
+        if firsts:
+            self.first_token.observe(min(firsts) / 1000)

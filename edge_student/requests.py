@@ -1,0 +1,153 @@
+"""From OpenAI's request bodies to an `Ask`, and what holds for the HTTP side of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import Request
+from fastapi.sse import EventSourceResponse
+
+from edge_student.answering import Ask, Part
+from edge_student.edge import Edge
+from edge_student.policy import plan
+from edge_student.student import Sampling, Student
+from shared.errors import GktError, InternalError, InvalidRequest
+from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest, GktOptions, Mode
+from shared.service import error_body, request_id
+from shared.streams import OPENAI_DONE, encode_data, with_first
+
+
+async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) -> Ask:
+    """Raises InvalidRequest, UnknownModel, NotReady."""
+    student = edge.ready_student()
+    messages = [message.plain() for message in body.messages]
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
+    max_tokens = body.max_completion_tokens or body.max_tokens
+    top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    # Off the event loop: a megabyte of text takes a while, and only its tokens tell whether it is too long.
+    prompt = await asyncio.to_thread(student.encode, messages)
+    return Ask(
+        request_id=request_id(request),
+        prompt=prompt,
+        messages=messages,
+        plan=plan(body.model, body.gkt, max_tokens, edge.settings),
+        sampling=_sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs),
+        stops=body.stops,
+        n=_choices(body, edge),
+        headers=_trace(request),
+    )
+
+
+def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask]:
+    """One ask for each prompt of the body. Raises InvalidRequest, UnknownModel, NotReady."""
+    student = edge.ready_student()
+    if body.echo and body.logprobs is not None:
+        raise InvalidRequest("echo: not together with logprobs", param="echo")
+    if plan(body.model, None, body.max_tokens, edge.settings).mode is Mode.TEACHER:
+        raise InvalidRequest("model: the teacher takes conversations only; use /v1/chat/completions", param="model")
+    return [
+        Ask(
+            request_id=request_id(request),
+            prompt=prompt,
+            messages=None,
+            plan=plan(body.model, GktOptions(mode=Mode.OFF), body.max_tokens, edge.settings),
+            sampling=_sampling(body, edge, prompt, max_tokens=body.max_tokens, top_logprobs=body.logprobs),
+            stops=body.stops,
+            n=_choices(body, edge),
+        )
+        for prompt in _prompts(body, student)
+    ]
+
+
+def _prompts(body: CompletionRequest, student: Student) -> list[list[int]]:
+    match body.prompt:
+        case str(text):
+            return [student.tokenize(text)]
+        case []:
+            raise InvalidRequest("prompt: may not be empty", param="prompt")
+        case [int(), *_] as ids:
+            student.check_tokens(ids)  # type: ignore[arg-type]
+            return [list(ids)]  # type: ignore[arg-type]
+        case many:
+            if len(many) > 16:
+                raise InvalidRequest("prompt: 16 prompts at most", param="prompt")
+            prompts = []
+            for one in many:
+                if isinstance(one, str):
+                    prompts.append(student.tokenize(one))
+                elif isinstance(one, list):
+                    student.check_tokens(one)
+                    prompts.append(one)
+            return prompts
+
+
+def _sampling(
+    body: CompletionOptions, edge: Edge, prompt: list[int], *, max_tokens: int | None, top_logprobs: int | None
+) -> Sampling:
+    return Sampling(
+        max_tokens=max_tokens or max(1, edge.ready_student().context_tokens - len(prompt)),
+        temperature=edge.settings.default_temperature if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=body.seed,
+        top_logprobs=top_logprobs,
+    )
+
+
+def _choices(body: CompletionOptions, edge: Edge) -> int:
+    n = body.n or 1
+    limit = min(edge.settings.max_choices, edge.settings.max_sequences)
+    if n > limit:
+        raise InvalidRequest(f"n: {n} choices were asked for; {limit} is the most", param="n")
+    return n
+
+
+def _trace(request: Request) -> dict[str, str]:
+    parent = request.headers.get("traceparent", "")
+    return {"traceparent": parent} if parent and len(parent) < 100 and parent.isascii() else {}
+
+
+async def collect(parts: AsyncGenerator[Part, None], request: Request) -> list[Part]:
+    """All parts of an answer, unless the client goes away: then the answer is stopped. Raises what the answer raises."""
+
+    async def read() -> list[Part]:
+        async with aclosing(parts):
+            return [part async for part in parts]
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    reading, leaving = asyncio.create_task(read()), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            reading.cancel()
+            await asyncio.wait({reading})
+            return []
+        return reading.result()
+    finally:
+        leaving.cancel()
+        reading.cancel()
+
+
+async def stream(chunks: AsyncGenerator[bytes, None]) -> EventSourceResponse:
+    """Answer with server-sent events. What fails before the first of them is raised, so that it gets its own status."""
+    first = await anext(chunks)
+    return EventSourceResponse(with_first(first, _until_error(chunks)), headers={"cache-control": "no-cache"})
+
+
+async def _until_error(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The rest of a stream and its end mark; or an error in OpenAI's shape and no end mark."""
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+        yield OPENAI_DONE
+    except GktError as error:
+        yield encode_data(error_body(error))
+    except Exception:
+        yield encode_data(error_body(InternalError("something went wrong here; the answer is not complete")))
+        raise

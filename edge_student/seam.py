@@ -1,0 +1,95 @@
+"""Where guidance ends and the student begins: the last word stays out until it can no longer change.
+
+A budget cuts a text wherever its last token falls ("1" of "18"). So, near the budget's end, words are let through only when
+the next one has begun; where guidance is cut, what was held back is dropped. Far from the end each piece goes straight
+through, but for a number: whoever reads its first digits reads a wrong one.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+TAIL_TOKENS = 16
+"""So near to the budget's end whole words are let through only. A word of more tokens than this can still be cut."""
+
+
+class Seam:
+    """Sorts a growing guidance text into what may be used now and what is held back.
+
+    `budget` is the teacher's limit in tokens. None: nothing follows the guidance, so nothing needs to be held back.
+    """
+
+    def __init__(self, budget: int | None) -> None:
+        self._budget = budget
+        self._tokens = 0
+        self._held = ""
+        self._last = ""
+        """The character before what is held back."""
+
+    def push(self, text: str, tokens: int) -> str:
+        """Guidance arrived. Returns what may be used now."""
+        self._tokens += tokens
+        self._held += text
+        if self._budget is None:
+            return self._release(len(self._held))
+        settled = settled_length(self._last, self._held)
+        if self._budget - self._tokens >= TAIL_TOKENS and not _may_be_number(self._held[settled:]):
+            return self._release(len(self._held))
+        return self._release(settled)
+
+    def finish(self, *, complete: bool) -> str:
+        """Guidance ended: by its own end (`complete`: all of it counts), or cut, which drops the word begun."""
+        length = len(self._held) if complete else settled_length(self._last, self._held)
+        if length == 0 and self._held.isalpha() and not _breaks(self._last or " ", self._held[0]):
+            length = len(self._held)  # the word's beginning is out already: the rest of it does less harm than a stump
+        released = self._release(length)
+        self._held = ""
+        return released
+
+    def _release(self, length: int) -> str:
+        released, self._held = self._held[:length], self._held[length:]
+        self._last = released[-1:] or self._last
+        return released
+
+
+def settled_length(before: str, text: str) -> int:
+    """Up to where `text` stays as it is whatever comes next: before the white space that its last word follows, or between
+    two characters of a script that writes no spaces. `before` is the character in front of the text, if there is one.
+    """
+    for at in range(len(text) - 1, -1, -1):
+        left = text[at - 1] if at else before
+        if left and _breaks(left, text[at]):
+            return at
+    return 0
+
+
+def _breaks(left: str, right: str) -> bool:
+    """Whether a word certainly ends between two characters."""
+    if right.isspace():
+        return not left.isspace()
+    if unicodedata.combining(right) or unicodedata.category(right) in {"Mc", "Me", "Cf"}:
+        return False
+    return _spaceless(left) and (_spaceless(right) or not right.isalnum())
+
+
+def _spaceless(character: str) -> bool:
+    """Whether this is written without spaces between words: CJK ideographs, kana, Thai, Lao, Khmer, Burmese."""
+    point = ord(character)
+    return (
+        0x0E00 <= point <= 0x0EFF
+        or 0x1000 <= point <= 0x109F
+        or 0x1780 <= point <= 0x17FF
+        or 0x3001 <= point <= 0x30FF
+        or 0x3400 <= point <= 0x4DBF
+        or 0x4E00 <= point <= 0x9FFF
+        or 0xF900 <= point <= 0xFAFF
+        or 0x20000 <= point <= 0x3FFFF
+    )
+
+
+def _may_be_number(tail: str) -> bool:
+    """Whether the word at the end of a text holds, or is about to hold, digits: `18`, `$18`, `x=18`, `-`."""
+    word = tail.strip()
+    if not word:
+        return True
+    return any(c.isdigit() for c in word) or not word[-1].isalpha()

@@ -1,0 +1,70 @@
+"""The edge's settings, from the environment (`GKT_EDGE_...`) or code. Frozen once read."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.openai import Mode
+
+
+class EdgeSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="GKT_EDGE_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8081, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
+
+    model: str = Field(default="qwen2.5-coder-0.5b-instruct", description="catalogue name, GGUF path, or hub name")
+    context_tokens: int = Field(default=4096, ge=128, description="prompt, guidance and answer together, at most")
+    kv_cache_tokens: int | None = Field(
+        default=None, ge=128, description="tokens of KV cache that all sequences share; unset: as many as one context"
+    )
+    max_sequences: int = Field(default=8, ge=1, le=256, description="answers computed at once")
+    max_queue: int = Field(default=64, ge=0, description="answers that may wait beyond those; more get 503")
+    batch_tokens: int = Field(default=256, ge=16, le=8192, description="tokens computed in one step, at most")
+    prefill_chunk_tokens: int = Field(
+        default=64, ge=1, le=8192, description="prompt tokens in a step in which others are decoding"
+    )
+    threads: int | None = Field(default=None, ge=1, le=512, description="compute threads; unset: as many as cores")
+    engine_nice: int = Field(
+        default=0, ge=0, le=19, description="niceness of the engine's threads, for a machine shared with others"
+    )
+
+    mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name none")
+    max_guidance_tokens: int = Field(
+        default=40, ge=1, description="the teacher's tokens per answer; 40 is the paper's length on GSM8K"
+    )
+    teacher_max_tokens: int = Field(
+        default=1024,
+        ge=1,
+        description="the teacher's tokens in mode `teacher` where the request sets no max_tokens; at most what the cloud allows",
+    )
+    template: str = Field(default="answer", description="guidance template, `name` or `name@version`")
+    default_temperature: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="where a request sets none: 0, so that the same question has the same answer",
+    )
+    max_choices: int = Field(default=8, ge=1, le=128, description="`n` of a request, at most")
+
+    cloud_url: str | None = Field(default=None, description="base URL of the cloud; unset: the student works alone")
+    cloud_key: SecretStr | None = Field(default=None, description="bearer key for the cloud")
+    connect_deadline_s: float = Field(default=2.0, gt=0, description="to reach the cloud")
+    first_token_deadline_s: float = Field(
+        default=5.0, gt=0, description="from the request to the teacher's first token; then the student starts alone"
+    )
+    next_token_deadline_s: float = Field(
+        default=2.0, gt=0, description="between two tokens of the teacher; then the student goes on"
+    )
+    breaker_failures: int = Field(default=3, ge=1, description="failures in a row after which the cloud is left alone")
+    breaker_open_s: float = Field(default=10.0, gt=0, description="for so long, until one request tries again")
+
+    max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
+    shutdown_grace_s: int = Field(
+        default=20, ge=0, description="answers under way may take this long to end at shutdown"
+    )
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )

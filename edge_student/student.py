@@ -1,0 +1,105 @@
+"""The Student protocol: the model on the device, as the rest of the edge sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from shared.wire import Message
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the student chooses its words.
+
+    `temperature` 0 is greedy. `top_logprobs` of None means no log-probabilities, else how many alternatives come with each
+    token's own.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Alternative:
+    token: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Word:
+    """One token of the student. `text` is empty where the token ends inside a character; `end` is set on the last one only."""
+
+    text: str
+    token: bytes = b""
+    logprob: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    end: Literal["stop", "length"] | None = None
+    """None, or why the student stops after this: `stop` (its own end; no token is counted) or `length`."""
+
+
+class StudentSequence(Protocol):
+    """One answer in the making: opened on a prompt, fed with guidance, then handed over to the student."""
+
+    @property
+    def guidance_tokens(self) -> int:
+        """Tokens of the guidance taken in, in the student's vocabulary."""
+        ...
+
+    def extend(self, text: str) -> None:
+        """Take in more guidance. Returns at once; the prefill happens beside."""
+        ...
+
+    def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+        """Write on from the exact end of prompt and guidance. Once only.
+
+        Raises EngineFailed where the engine cannot go on. Closing the generator leaves the engine's batch at its next step.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave the engine, whatever is under way. May be called again."""
+        ...
+
+
+class Student(Protocol):
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that prompt, guidance and answer may have together."""
+        ...
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The engine's own metrics."""
+        ...
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation up to where the answer begins. Raises InvalidRequest where the template refuses it."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of plain text without any template."""
+        ...
+
+    def check_tokens(self, ids: Sequence[int]) -> None:
+        """Raises InvalidRequest unless all are tokens of the vocabulary."""
+        ...
+
+    def open(self, prompt: Sequence[int]) -> StudentSequence:
+        """Begin to prefill a prompt. Raises PromptTooLong, or Overloaded where the queue is full, or EngineFailed."""
+        ...
+
+    def failure(self) -> str | None:
+        """Why the engine is dead, or None while it lives."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,79 @@
+"""Runs an app with uvicorn the same way on both sides."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that says where it listens, and can be told to end as failed."""
+
+    def __init__(self, config: uvicorn.Config, *, port_file: Path | None = None) -> None:
+        super().__init__(config)
+        self.failed = False
+        self._port_file = port_file
+
+    @property
+    def port(self) -> int:
+        """The port it is bound to."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+    def fail(self) -> None:
+        """End the process with status 1: what the app exists for cannot be had."""
+        self.failed = True
+        self.should_exit = True
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started and self._port_file:
+            # Written whole, then moved: whoever waits for the file never reads half a number.
+            partial = self._port_file.with_suffix(".partial")
+            partial.write_text(f"{self.port}\n")
+            partial.replace(self._port_file)
+
+
+def serve(
+    make_app: Callable[[Callable[[], None]], FastAPI],
+    *,
+    host: str,
+    port: int,
+    grace_s: int,
+    log_level: str,
+    port_file: str | None = None,
+) -> int:
+    """Serve until SIGINT or SIGTERM; what is under way then may take `grace_s` seconds to end. Returns the exit status.
+
+    `make_app` is given the function to call where the app cannot do its work at all.
+    """
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    server: Server | None = None
+
+    def fail() -> None:
+        if server:
+            server.fail()
+
+    config = uvicorn.Config(
+        make_app(fail),
+        host=host,
+        port=port,
+        log_config=None,
+        log_level=log_level,
+        access_log=False,
+        timeout_graceful_shutdown=grace_s,
+        server_header=False,
+    )
+    server = Server(config, port_file=Path(port_file) if port_file else None)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return 130
+    return 1 if server.failed or not server.started else 0
