@@ -35,7 +35,7 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         messages=messages,
         plan=plan(body.model, body.gkt, max_tokens, edge.settings),
         sampling=_sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs),
-        stops=body.stops,
+        stops=tuple(body.stop or ()),
         n=_choices(body, edge),
         headers=_trace(request),
     )
@@ -55,7 +55,7 @@ def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask
             messages=None,
             plan=plan(body.model, GktOptions(mode=Mode.OFF), body.max_tokens, edge.settings),
             sampling=_sampling(body, edge, prompt, max_tokens=body.max_tokens, top_logprobs=body.logprobs),
-            stops=body.stops,
+            stops=tuple(body.stop or ()),
             n=_choices(body, edge),
         )
         for prompt in _prompts(body, student)

@@ -67,7 +67,7 @@ def _breaks(left: str, right: str) -> bool:
     """Whether a word certainly ends between two characters."""
     if right.isspace():
         return not left.isspace()
-    if unicodedata.combining(right) or unicodedata.category(right) in {"Mc", "Me", "Cf"}:
+    if unicodedata.category(right) in {"Mn", "Mc", "Me", "Cf"}:
         return False
     return _spaceless(left) and (_spaceless(right) or not right.isalnum())
 

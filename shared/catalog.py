@@ -20,7 +20,7 @@ from typing import Annotated, Self
 
 import platformdirs
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shared.downloads import Source, hub_file
 from shared.errors import ConfigurationError, ModelError, SourceUnavailable, UnknownModelName, WrongDigest
@@ -59,15 +59,21 @@ class Catalog(BaseModel):
 
     models: Mapping[str, ModelEntry]
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _named(cls, models: object) -> object:
+        """The key of each table is the model's name."""
+        if not isinstance(models, dict):
+            return models
+        return {name: {**entry, "name": name} if isinstance(entry, dict) else entry for name, entry in models.items()}
+
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
         """Read a catalogue, by default the one that comes with gkt. Raises ConfigurationError where it holds something else."""
         path = path or Path(__file__).with_name("catalog.toml")
         try:
-            raw = tomllib.loads(path.read_text("utf-8"))
-            models = {name: {"name": name, **fields} for name, fields in raw.pop("models", {}).items()}
-            return cls.model_validate({"models": models, **raw})
-        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+            return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
             raise ConfigurationError(f"the catalogue {path} cannot be read: {error}") from error
 
     def get(self, name: str) -> ModelEntry:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from shared.wire import MAX_STOPS, Message, Usage
 
@@ -79,16 +87,17 @@ class StreamOptions(OpenAIModel):
     include_usage: bool = False
 
 
-def _stops(value: str | list[str] | None) -> str | list[str] | None:
-    for stop in [value] if isinstance(value, str) else value or []:
-        if not stop:
-            raise ValueError("a stop string may not be empty")
-        if len(stop) > 1000:
-            raise ValueError("a stop string may have 1,000 characters at most")
-    return value
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
-Stops = Annotated[str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None, AfterValidator(_stops)]
+def _sane_stops(stops: list[str]) -> list[str]:
+    if not all(0 < len(stop) <= 1000 for stop in stops):
+        raise ValueError("a stop string has 1 to 1,000 characters")
+    return stops
+
+
+Stops = Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list), AfterValidator(_sane_stops)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -106,13 +115,7 @@ class CompletionOptions(OpenAIModel):
     top_p: Probability | None = None
     seed: Seed | None = None
     n: int | None = Field(default=None, ge=1)
-    stop: Stops = None
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+    stop: Stops | None = None
 
 
 class ChatCompletionRequest(CompletionOptions):

@@ -6,7 +6,8 @@ for a line's end (U+2028 and U+0085 among them), which raw Unicode in JSON may h
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import httpx
 from fastapi.sse import format_sse_event
@@ -63,8 +64,12 @@ def _parse(name: str, data: str) -> Event:
         raise StreamGarbled(f"event {name!r} does not hold what it should: {error.error_count()} errors") from None
 
 
-async def with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Put back the first item of a stream, taken out so that what failed before it could still become a proper status."""
-    yield first
-    async for item in rest:
-        yield item
+async def with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Put back the first item of a stream, taken out so that what failed before it could still become a proper status.
+
+    Closing it closes the rest at once, and does not leave that to the garbage collector.
+    """
+    async with aclosing(rest):
+        yield first
+        async for item in rest:
+            yield item

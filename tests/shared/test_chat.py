@@ -123,6 +123,10 @@ def test_templates_may_look_at_contents() -> None:
     assert decode(chat(template).encode(user(content))) == f"answer <s>|{len(content)}"
 
 
+def test_where_two_of_the_templates_tokens_begin_at_one_place_the_longer_counts() -> None:
+    assert chat("<s><s>!<s>").encode(user("")) == [3, 1]
+
+
 def test_a_prompt_without_control_tokens_is_one_run() -> None:
     runs: list[str] = []
 

@@ -1,0 +1,63 @@
+"""`python -m cloud_teacher`: one cloud, set up from the environment.
+
+Ends with status 0 after SIGTERM and 130 after SIGINT, 1 where the teacher cannot be loaded or dies, 2 where the settings are
+wrong. No process of the engine outlives it, unless it is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+from pydantic import ValidationError
+
+from cloud_teacher.app import create_app
+from cloud_teacher.loading import end_processes
+from cloud_teacher.settings import CloudSettings
+from shared.errors import ConfigurationError
+from shared.serving import serve
+
+
+def main() -> int:
+    try:
+        settings = CloudSettings()
+    except (ConfigurationError, ValidationError) as error:
+        sys.stderr.write(f"the settings are wrong: {error}\n")
+        return 2
+    # uvicorn raises the signal again once it is done, and by default SIGTERM would then end us before the last line below.
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        return serve(
+            lambda fail: create_app(settings, on_failure=fail),
+            host=settings.host,
+            port=settings.port,
+            port_file=settings.port_file,
+            grace_s=settings.shutdown_grace_s,
+            log_level=settings.log_level,
+        )
+    finally:
+        # The app ends its engine by itself, except where a second Ctrl-C made uvicorn skip that.
+        end_processes()
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def run() -> None:
+    """`main`, and out without Python's own clean-up: that would trip over a thread which is still importing torch."""
+    try:
+        status: object = main()
+    except SystemExit as stop:
+        status = stop.code
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    run()

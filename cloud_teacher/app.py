@@ -1,0 +1,57 @@
+"""The cloud's app."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from cloud_teacher import guidance_api
+from cloud_teacher.cloud import Cloud
+from cloud_teacher.loading import Loading
+from cloud_teacher.settings import CloudSettings
+from cloud_teacher.teacher import Teacher
+from shared.service import create_service
+
+
+def create_app(
+    settings: CloudSettings,
+    *,
+    teacher: Teacher | None = None,
+    on_failure: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """A cloud. It loads its own teacher from the settings unless it is given one; `on_failure` is told where one fails."""
+    cloud = Cloud(settings)
+
+    def load(loading: Loading) -> Teacher:
+        return teacher or _vllm(settings, loading)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Cloud]]:
+        running = asyncio.create_task(cloud.run(load, on_failure))
+        try:
+            yield {"cloud": cloud}
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+    app = create_service(
+        "gkt cloud",
+        lifespan=lifespan,
+        readiness=cloud.health,
+        registries=cloud.registries,
+        max_body_bytes=settings.max_body_bytes,
+    )
+    app.include_router(guidance_api.router)
+    return app
+
+
+def _vllm(settings: CloudSettings, loading: Loading) -> Teacher:
+    from cloud_teacher.conversion import ensure_folder
+    from cloud_teacher.vllm_teacher import load_vllm
+    from shared.progress import Logged
+
+    return load_vllm(ensure_folder(settings.model, progress=Logged()), settings, loading)

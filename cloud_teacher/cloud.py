@@ -1,0 +1,108 @@
+"""What the cloud's endpoints work with: the use case once the teacher is loaded, the keys, the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry
+
+from cloud_teacher.admission import Admission
+from cloud_teacher.guidance import GuidanceService, Limits
+from cloud_teacher.keys import Keys
+from cloud_teacher.loading import Loading
+from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.settings import CloudSettings
+from cloud_teacher.teacher import Teacher
+from cloud_teacher.templates import Templates
+from shared.errors import EngineFailed, GktError, NotReady
+from shared.wire import Health
+
+logger = logging.getLogger("gkt.cloud")
+
+HEALTH_EVERY_S = 1.0
+
+
+class Cloud:
+    """One cloud service: loads its teacher beside the event loop, serves once that is there, and watches it.
+
+    A teacher that failed, while it was loaded or later, is never mended here: `run` says so and ends. Whoever runs the
+    process has it end too, with a status that is not 0, so that its supervisor starts a new one.
+    """
+
+    def __init__(self, settings: CloudSettings) -> None:
+        self.keys = Keys(settings.keys)
+        self._settings = settings
+        self._templates = Templates.load()
+        self._admission = Admission(settings.max_running, settings.max_running_per_key)
+        self._metrics = CloudMetrics(lambda: self._admission.running)
+        self._teacher: Teacher | None = None
+        self._guidance: GuidanceService | None = None
+        self._failure: str | None = None
+
+    async def run(self, load: Callable[[Loading], Teacher], on_failure: Callable[[], None]) -> None:
+        """Load the teacher, watch over it until cancelled, and close it. Calls `on_failure` where it fails."""
+        try:
+            self._serve(await Loading().run(load))
+            await self._watch()
+        except Exception as error:
+            self._failure = str(error) or type(error).__name__
+            self._guidance = None
+            unexpected = None if isinstance(error, GktError) else error
+            logger.error("the teacher %s failed: %s", self._settings.model, self._failure, exc_info=unexpected)
+            on_failure()
+        finally:
+            if self._teacher:
+                await self._teacher.close()
+
+    def _serve(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self._guidance = GuidanceService(
+            teacher,
+            templates=self._templates,
+            limits=Limits(
+                max_prompt_tokens=self._settings.max_prompt_tokens,
+                max_guidance_tokens=self._settings.max_guidance_tokens,
+            ),
+            admission=self._admission,
+            metrics=self._metrics,
+            prices=self._settings.prices,
+        )
+        logger.info("the teacher %s is ready", teacher.model)
+
+    async def _watch(self) -> None:
+        assert self._teacher is not None  # noqa: S101
+        while True:
+            self._teacher.check_health()
+            await asyncio.sleep(HEALTH_EVERY_S)
+
+    @property
+    def guidance(self) -> GuidanceService:
+        """The use case. Raises NotReady while the teacher loads, EngineFailed where it failed."""
+        if self._failure:
+            raise EngineFailed(self._failure)
+        if self._guidance is None:
+            raise NotReady(f"{self._settings.model} is being loaded", retry_after_s=5)
+        return self._guidance
+
+    def health(self) -> Health:
+        """Whether guidance can be had now, and why not."""
+        failure = self._failure or self._engine_failure()
+        if failure:
+            return Health(status="failed", model=self._settings.model, detail=failure)
+        if self._teacher is None:
+            return Health(status="loading", model=self._settings.model, detail="the teacher is being loaded")
+        return Health(status="ok", model=self._teacher.model)
+
+    def _engine_failure(self) -> str | None:
+        try:
+            if self._teacher:
+                self._teacher.check_health()
+        except EngineFailed as error:
+            return error.message
+        return None
+
+    def registries(self) -> list[CollectorRegistry]:
+        """Our metrics, then the engine's."""
+        return [self._metrics.registry, *([self._teacher.registry] if self._teacher else [])]

@@ -1,0 +1,214 @@
+"""The use case: render the conversation, let the teacher begin the answer, account for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from cloud_teacher.admission import Admission
+from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.teacher import Piece, Sampling, Teacher
+from cloud_teacher.templates import Templates
+from shared.errors import BudgetTooLarge, EngineFailed, GktError, InternalError, PromptTooLong
+from shared.prices import Prices
+from shared.wire import Done, Event, Failure, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
+
+logger = logging.getLogger("gkt.cloud")
+
+LONG_TEXT_CHARS = 20_000
+"""Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
+
+GONE = "gone"
+"""Outcome of a request whose client left before the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a single request may ask for, in the teacher's tokens."""
+
+    max_prompt_tokens: int
+    max_guidance_tokens: int
+
+
+@dataclass(slots=True)
+class Account:
+    """What one request took so far. Times are of `time.monotonic`."""
+
+    arrived_s: float
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    queue_s: float | None = None
+    first_s: float | None = None
+    last_s: float | None = None
+    outcome: str = field(default=GONE)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            completion_tokens=self.completion_tokens,
+        )
+
+    def timing(self) -> Timing:
+        """In milliseconds, as of now."""
+        return Timing(
+            queue_ms=None if self.queue_s is None else round(self.queue_s * 1000, 3),
+            first_token_ms=None if self.first_s is None else round((self.first_s - self.arrived_s) * 1000, 3),
+            total_ms=round((time.monotonic() - self.arrived_s) * 1000, 3),
+        )
+
+
+class GuidanceService:
+    """Answers guidance requests with one teacher."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        *,
+        templates: Templates,
+        limits: Limits,
+        admission: Admission,
+        metrics: CloudMetrics,
+        prices: Prices | None = None,
+    ) -> None:
+        self._teacher = teacher
+        self._templates = templates
+        self._limits = limits
+        self._admission = admission
+        self._metrics = metrics
+        self._prices = prices
+        self._numbers = itertools.count(1)
+
+    async def answer(self, request: GuidanceRequest, *, request_id: str, caller: str) -> AsyncGenerator[Event, None]:
+        """The events of one request. All that can be wrong with it is raised before the first event.
+
+        After `Start` every error is an event: exactly one of `Done` and `Failure` comes last, unless the reader leaves,
+        which closes the generator and with it the engine's work.
+
+        Raises PromptTooLong, BudgetTooLarge, UnknownTemplate, InvalidRequest, Overloaded, TooManyRequests, EngineFailed.
+        """
+        account = Account(arrived_s=time.monotonic())
+        try:
+            template = self._templates.get(request.template)
+            self._check_budget(request.max_guidance_tokens)
+            self._teacher.check_health()
+            prompt_ids = await self._encode(template.apply(request.messages))
+            with self._admission.admit(caller):
+                account.prompt_tokens = len(prompt_ids)
+                yield Start(
+                    request_id=request_id,
+                    model=self._teacher.model,
+                    template=template.identity,
+                    tokenizer=self._teacher.fingerprint,
+                )
+                try:
+                    async with aclosing(self._write(request, request_id, prompt_ids, account)) as events:
+                        async for event in events:
+                            yield event
+                except Exception as error:  # noqa: BLE001 - 200 is sent: whatever it is has to become an event
+                    yield self._failure(error, request_id, account)
+        except GktError as error:
+            account.outcome = error.code
+            raise
+        finally:
+            self._close_account(account, request_id, caller)
+
+    def _check_budget(self, budget: int) -> None:
+        most = self._limits.max_guidance_tokens
+        if budget > most:
+            raise BudgetTooLarge(
+                f"{budget} guidance tokens were asked for; {most} is the most", param="max_guidance_tokens"
+            )
+
+    async def _encode(self, messages: list[Message]) -> list[int]:
+        """The prompt's ids. Raises PromptTooLong where no token would fit behind it, or it is beyond the limit."""
+        if sum(len(message.content) for message in messages) > LONG_TEXT_CHARS:
+            ids = await asyncio.to_thread(self._teacher.encode, messages)
+        else:
+            ids = self._teacher.encode(messages)
+        most = min(self._limits.max_prompt_tokens, self._teacher.max_model_len - 1)
+        if len(ids) > most:
+            raise PromptTooLong(f"the prompt has {len(ids)} tokens; {most} is the most", param="messages")
+        return ids
+
+    async def _write(
+        self, request: GuidanceRequest, request_id: str, prompt_ids: list[int], account: Account
+    ) -> AsyncGenerator[Event, None]:
+        room = self._teacher.max_model_len - len(prompt_ids)
+        budget = request.max_guidance_tokens
+        sampling = Sampling(
+            max_tokens=min(budget, room),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            logprobs=request.logprobs,
+        )
+        # Two requests may come with the same id; the engine wants them apart.
+        engine_id = f"{request_id}.{next(self._numbers)}"
+        end = None
+        async with aclosing(self._teacher.stream(engine_id, prompt_ids, sampling)) as pieces:
+            async for piece in pieces:
+                self._take(piece, account)
+                end = piece.end
+                if piece.token_ids or piece.text:
+                    yield Guidance(
+                        text=piece.text,
+                        token_ids=list(piece.token_ids),
+                        logprobs=None if piece.logprobs is None else list(piece.logprobs),
+                    )
+        if end is None:
+            raise EngineFailed("the engine ended the answer without saying why")
+        limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH
+        reason = FinishReason.STOP if end == "stop" else limit
+        account.outcome = reason
+        yield Done(finish_reason=reason, usage=account.usage, timing=account.timing(), cost_usd=self._cost_usd(account))
+
+    def _take(self, piece: Piece, account: Account) -> None:
+        now = time.monotonic()
+        account.completion_tokens += len(piece.token_ids)
+        account.cached_tokens = max(account.cached_tokens, piece.cached_tokens)
+        account.queue_s = account.queue_s if piece.queue_s is None else piece.queue_s
+        if account.last_s is None:
+            account.first_s = now
+            self._metrics.first_token.observe(now - account.arrived_s)
+        else:
+            self._metrics.inter_token.observe(now - account.last_s)
+        account.last_s = now
+
+    def _failure(self, error: Exception, request_id: str, account: Account) -> Failure:
+        if not isinstance(error, GktError):
+            logger.error("%s crashed", request_id, exc_info=error)
+            error = InternalError("something went wrong here; the log has it under this request's id")
+        account.outcome = error.code
+        return Failure(
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s,
+        )
+
+    def _cost_usd(self, account: Account) -> float | None:
+        return self._prices.cost_usd(account.usage) if self._prices else None
+
+    def _close_account(self, account: Account, request_id: str, caller: str) -> None:
+        timing = account.timing()
+        self._metrics.requests.labels(account.outcome).inc()
+        self._metrics.duration.observe(timing.total_ms / 1000)
+        self._metrics.count(account.usage, self._cost_usd(account))
+        logger.info(
+            "%s by %s: %s, %d prompt tokens (%d cached), %d written, %.0f ms",
+            request_id,
+            caller,
+            account.outcome,
+            account.prompt_tokens,
+            account.cached_tokens,
+            account.completion_tokens,
+            timing.total_ms,
+        )

@@ -1,0 +1,47 @@
+"""`POST /v1/guidance`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.sse import EventSourceResponse
+
+from cloud_teacher.cloud import Cloud
+from shared.service import request_id
+from shared.streams import encode, with_first
+from shared.wire import Event, GuidanceRequest
+
+router = APIRouter()
+
+
+def _cloud(request: Request) -> Cloud:
+    cloud = request.state.cloud
+    assert isinstance(cloud, Cloud)  # noqa: S101 - the lifespan put it there
+    return cloud
+
+
+TheCloud = Annotated[Cloud, Depends(_cloud)]
+
+
+def _caller(request: Request, cloud: TheCloud) -> str:
+    return cloud.keys.identify(request.headers.get("authorization"))
+
+
+Caller = Annotated[str, Depends(_caller)]
+
+
+@router.post("/v1/guidance", response_model=None)
+async def guidance(body: GuidanceRequest, request: Request, cloud: TheCloud, caller: Caller) -> EventSourceResponse:
+    """The beginning of an answer, as events: `start`, `guidance`, then one of `done` and `error`."""
+    chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller))
+    first = await anext(chunks)  # what is wrong with the request is raised here, and gets its own status
+    return EventSourceResponse(with_first(first, chunks), headers={"cache-control": "no-cache"})
+
+
+async def _encoded(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for event in events:
+            yield encode(event)

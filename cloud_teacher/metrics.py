@@ -1,0 +1,53 @@
+"""What the cloud counts. The engine's own metrics (`vllm:*`) follow it at `/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from shared.wire import Usage
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class CloudMetrics:
+    """`running` tells how many requests run."""
+
+    def __init__(self, running: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "gkt_guidance_requests",
+            "Requests by how they ended: a finish reason, the code of an error, or `gone` where the client left",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.prompt_tokens = Counter("gkt_prompt_tokens", "Prompt tokens of admitted requests", registry=self.registry)
+        self.cached_tokens = Counter(
+            "gkt_cached_tokens", "Prompt tokens found in the prefix cache", registry=self.registry
+        )
+        self.generation_tokens = Counter("gkt_generation_tokens", "The teacher's tokens", registry=self.registry)
+        self.cost = Counter("gkt_cost_usd", "Cost by the operator's prices", registry=self.registry)
+        self.first_token = Histogram(
+            "gkt_time_to_first_token_seconds",
+            "From the request's arrival to the first guidance",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.inter_token = Histogram(
+            "gkt_inter_token_latency_seconds", "Between two events of guidance", buckets=SECONDS, registry=self.registry
+        )
+        self.duration = Histogram(
+            "gkt_request_duration_seconds",
+            "From the request's arrival to its end",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        Gauge("gkt_requests_running", "Requests that run", registry=self.registry).set_function(running)
+
+    def count(self, usage: Usage, cost_usd: float | None) -> None:
+        """The tokens of a request that has ended, however it did."""
+        self.prompt_tokens.inc(usage.prompt_tokens)
+        self.cached_tokens.inc(usage.cached_tokens)
+        self.generation_tokens.inc(usage.completion_tokens)
+        self.cost.inc(cost_usd or 0)

@@ -1,0 +1,109 @@
+"""The cloud's settings, from the environment (`GKT_CLOUD_...`) or code. Frozen once read."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import ConfigurationError
+from shared.prices import Prices
+
+
+class CloudSettings(BaseSettings):
+    """Raises ConfigurationError where fields contradict each other, pydantic's ValidationError where one is wrong by itself."""
+
+    model_config = SettingsConfigDict(env_prefix="GKT_CLOUD_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; beyond loopback only with a key")
+    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
+    keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="bearer keys, any of which lets a caller in; in the environment with commas between"
+    )
+
+    model: str = Field(
+        default="qwen2.5-coder-1.5b-instruct", description="catalogue name, GGUF path, model folder, or hub name"
+    )
+    dtype: str = Field(
+        default="auto",
+        pattern="^(auto|bfloat16|float16|float32)$",
+        description="of weights and activations; auto: the model's own, but float32 on an x86 CPU without AVX-512",
+    )
+    max_model_len: int = Field(default=4096, ge=128, description="tokens of prompt and guidance together, at most")
+    kv_cache_gib: float | None = Field(
+        default=None, gt=0, description="GiB for the KV cache; unset: 1 on a CPU, what is left of its memory on a GPU"
+    )
+
+    max_prompt_tokens: int = Field(default=3072, ge=1, description="tokens of a rendered prompt, at most")
+    max_guidance_tokens: int = Field(default=1024, ge=1, description="budget a request may ask for, at most")
+    max_running: int = Field(default=8, ge=1, le=4096, description="requests at once; more get 503")
+    max_running_per_key: int | None = Field(
+        default=None, ge=1, description="requests at once with the same key; more get 429; unset: no limit"
+    )
+    max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
+
+    input_usd_per_million: float | None = Field(default=None, ge=0, description="price of prompt tokens")
+    cached_input_usd_per_million: float | None = Field(
+        default=None, ge=0, description="price of prompt tokens found in the prefix cache; unset: as any prompt token"
+    )
+    output_usd_per_million: float | None = Field(default=None, ge=0, description="price of the teacher's tokens")
+
+    shutdown_grace_s: int = Field(
+        default=20, ge=0, description="guidance under way may take this long to end at shutdown"
+    )
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+
+    @field_validator("keys")
+    @classmethod
+    def _sendable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            text = key.get_secret_value()
+            if not (text.isascii() and text.isprintable() and text and " " not in text):
+                raise ValueError("a key is printable ASCII without spaces, and not empty")
+        return keys
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.keys and not _is_loopback(self.host):
+            raise ConfigurationError(
+                f"{self.host} can be reached from elsewhere: set GKT_CLOUD_KEYS, or listen on 127.0.0.1"
+            )
+        if self.max_prompt_tokens >= self.max_model_len:
+            raise ConfigurationError(
+                f"max_prompt_tokens ({self.max_prompt_tokens}) leaves no room for guidance: "
+                f"it must be below max_model_len ({self.max_model_len})"
+            )
+        if (self.input_usd_per_million is None) != (self.output_usd_per_million is None):
+            raise ConfigurationError("input_usd_per_million and output_usd_per_million are set together or not at all")
+        return self
+
+    @property
+    def prices(self) -> Prices | None:
+        """The operator's prices; None where there are none."""
+        if self.input_usd_per_million is None or self.output_usd_per_million is None:
+            return None
+        cached = self.cached_input_usd_per_million
+        return Prices(
+            input_usd=self.input_usd_per_million,
+            cached_input_usd=self.input_usd_per_million if cached is None else cached,
+            output_usd=self.output_usd_per_million,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name that may mean anything

@@ -1,0 +1,75 @@
+"""The teacher, as the use case sees it: token ids in, pieces of an answer out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from shared.wire import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to write. `temperature` 0 is greedy; `max_tokens` is at least 1 and fits into the context behind the prompt."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What the teacher wrote since the piece before: mostly one token.
+
+    `text` may be empty where a token ends inside a character. `logprobs` has one natural logarithm a token, where they were
+    asked for. The last piece says what ended the answer: `stop` is the model's own end, `limit` is `max_tokens`.
+    """
+
+    text: str
+    token_ids: Sequence[int]
+    logprobs: Sequence[float] | None = None
+    end: Literal["stop", "limit"] | None = None
+    cached_tokens: int = 0
+    """Of the prompt, found in the prefix cache."""
+    queue_s: float | None = None
+    """Waited in the engine before the first step, where the engine knows."""
+
+
+class Teacher(Protocol):
+    """A model that is loaded. Every method is called on the event loop, except `encode`, which any thread may call."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together, at most."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of tokenizer and chat template: the same wherever the same conversation becomes the same ids."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The engine's own metrics."""
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt as ids, up to and including the generation prompt. Raises InvalidRequest."""
+
+    def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Write an answer. The last piece has an `end`.
+
+        Closing the generator, or cancelling who waits for it, stops the engine's work within a step.
+        `request_id` is unique among those that run. Raises EngineFailed.
+        """
+
+    def check_health(self) -> None:
+        """Raises EngineFailed where the engine cannot work any more."""
+
+    async def close(self) -> None:
+        """Leave nothing behind, no process either."""

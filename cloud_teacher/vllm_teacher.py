@@ -1,0 +1,156 @@
+"""vLLM as the teacher, in process: `AsyncLLM`. The only module that imports vllm.
+
+The same code on CUDA, where vLLM finds it, and on a CPU. vLLM runs its engine in processes of its own, which it is told to
+spawn, not fork: they are started from a thread beside a running event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Literal
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from cloud_teacher.hf_chat import chat_format
+from cloud_teacher.loading import Loading, end_processes
+from cloud_teacher.settings import CloudSettings
+from cloud_teacher.teacher import Piece, Sampling
+from shared.chat import ChatFormat
+from shared.errors import EngineFailed
+from shared.wire import Message
+
+logger = logging.getLogger("gkt.cloud")
+
+GIB = 1 << 30
+CPU_KV_CACHE_GIB = 1.0
+"""Unset, vLLM would take 92 % of the machine's memory."""
+ENDS: dict[str | None, Literal["stop", "limit"]] = {"stop": "stop", "length": "limit"}
+"""vLLM's finish reasons; the others are failures."""
+FEW_CPUS = 4
+"""Up to so many, the engine computes on all of them. vLLM itself keeps one back, which of two is half the machine."""
+
+
+def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTeacher:
+    """Start an engine with the model in `folder` (or of that hub name). Blocks for tens of seconds; call it in a thread.
+
+    Raises EngineFailed where vLLM cannot start, ConfigurationError for a model without a chat template.
+    """
+    _prepare_environment(folder, settings)
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    on_cpu = current_platform.is_cpu()
+    kv_cache_gib = settings.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
+    arguments = AsyncEngineArgs(
+        model=folder,
+        served_model_name=[settings.model],
+        dtype=_dtype(settings.dtype, on_cpu=on_cpu),
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_running,
+        kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
+        enable_prefix_caching=True,
+        enforce_eager=on_cpu,  # compiling takes minutes there and wins little
+        enable_log_requests=False,
+    )
+    loading.may_start_processes()
+    try:
+        engine = AsyncLLM.from_engine_args(arguments)
+    except Exception as error:
+        raise EngineFailed(f"vLLM cannot start {settings.model}: {error}") from error
+    return VllmTeacher(engine, settings.model)
+
+
+class VllmTeacher:
+    """A running engine behind the Teacher protocol."""
+
+    def __init__(self, engine: Any, model: str) -> None:
+        self._engine = engine
+        self._format: ChatFormat = chat_format(engine.get_tokenizer())
+        self.model = model
+        self.max_model_len: int = engine.model_config.max_model_len
+        self.fingerprint = self._format.fingerprint
+        self.registry: CollectorRegistry = REGISTRY  # where vLLM registers its own, and nobody else here anything
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._format.encode(messages)
+
+    async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        parameters = SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            logprobs=0 if sampling.logprobs else None,  # 0: of the sampled token alone
+            output_kind=RequestOutputKind.DELTA,
+        )
+        try:
+            outputs = self._engine.generate(tokens_input(prompt_ids), parameters, request_id)
+            async with aclosing(outputs):
+                async for output in outputs:
+                    yield _piece(output)
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineFailed(f"the engine failed: {error}") from error
+
+    def check_health(self) -> None:
+        if self._engine.errored:
+            raise EngineFailed("the engine's process has died")
+
+    async def close(self) -> None:
+        # Blocks the event loop for a second or two, at the very end of the service's life.
+        self._engine.shutdown()
+        end_processes()
+
+
+def _piece(output: Any) -> Piece:
+    answer = output.outputs[0]
+    logprobs = None
+    if answer.logprobs is not None:
+        logprobs = [entry[token].logprob for token, entry in zip(answer.token_ids, answer.logprobs, strict=True)]
+    stats = output.metrics
+    return Piece(
+        text=answer.text,
+        token_ids=list(answer.token_ids),
+        logprobs=logprobs,
+        end=ENDS.get(answer.finish_reason),
+        cached_tokens=output.num_cached_tokens or 0,
+        queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
+    )
+
+
+def _prepare_environment(folder: str, settings: CloudSettings) -> None:
+    """What vLLM reads from the environment when it is imported. What the operator has set stays."""
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_LOGGING_LEVEL": "DEBUG" if settings.log_level == "debug" else "WARNING",
+        # Threads that spin while they wait would take the cores from an edge on the same machine.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    if Path(folder).is_dir():
+        wanted["HF_HUB_OFFLINE"] = "1"
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if 0 < len(cpus) <= FEW_CPUS:
+        wanted["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def _dtype(wanted: str, *, on_cpu: bool) -> str:
+    """float32 where the CPU has no AVX-512: without it oneDNN has no bfloat16, and a prompt takes five times as long."""
+    if wanted != "auto" or not on_cpu or platform.machine() != "x86_64":
+        return wanted
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return wanted
+    return wanted if "avx512f" in flags else "float32"

@@ -1,0 +1,134 @@
+"""A scripted student and a scripted cloud behind the edge's own protocols."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from prometheus_client import CollectorRegistry
+
+from edge_student.cloud import CloudFailed
+from edge_student.student import Alternative, Sampling, Word
+from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
+from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
+
+
+class ScriptedStudent:
+    """Speaks the words it was given, one a step; a token is a code point."""
+
+    model = "scripted-student"
+
+    def __init__(self, *words: str, context_tokens: int = 1000, room: int = 100, dies_after: int | None = None) -> None:
+        self.words = words
+        self.context_tokens = context_tokens
+        self.registry = CollectorRegistry()
+        self.sequences: list[ScriptedSequence] = []
+        self.room = room
+        self.dies_after = dies_after
+        self.closed = False
+        self.gate = asyncio.Event()
+        """Cleared, it stops the student before its next word."""
+        self.gate.set()
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self.tokenize("".join(f"{m.role}:{m.content}\n" for m in messages))
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+    def check_tokens(self, ids: Sequence[int]) -> None:
+        if any(not 0 <= token < 0x110000 for token in ids):
+            raise InvalidRequest("prompt: not a token", param="prompt")
+
+    def open(self, prompt: Sequence[int]) -> ScriptedSequence:
+        if not prompt:
+            raise InvalidRequest("the prompt is empty", param="prompt")
+        if len(prompt) >= self.context_tokens:
+            raise PromptTooLong(f"{len(prompt)} tokens, {self.context_tokens} fit", param="messages")
+        if len([s for s in self.sequences if not s.closed]) >= self.room:
+            raise Overloaded("full", retry_after_s=1)
+        self.sequences.append(ScriptedSequence(self, list(prompt)))
+        return self.sequences[-1]
+
+    def failure(self) -> str | None:
+        return None
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedSequence:
+    def __init__(self, student: ScriptedStudent, prompt: list[int]) -> None:
+        self.student = student
+        self.prompt = "".join(map(chr, prompt))
+        self.guidance = ""
+        self.sampling: Sampling | None = None
+        self.closed = False
+
+    @property
+    def guidance_tokens(self) -> int:
+        return len(self.guidance)
+
+    def extend(self, text: str) -> None:
+        assert self.sampling is None, "guidance after the hand-over"
+        self.guidance += text
+
+    async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+        assert self.sampling is None, "handed over twice"
+        self.sampling = sampling
+        if sampling.max_tokens < 1:
+            yield Word("", end="length")
+            return
+        logprob = None if sampling.top_logprobs is None else -0.5
+        for count, word in enumerate(self.student.words, start=1):
+            if self.student.dies_after is not None and count > self.student.dies_after:
+                raise EngineFailed("the engine died")
+            await self.student.gate.wait()
+            await asyncio.sleep(0)
+            alternatives = tuple(Alternative(word.encode(), -0.5) for _ in range(sampling.top_logprobs or 0))
+            last = count == sampling.max_tokens
+            yield Word(word, word.encode(), logprob, alternatives, end="length" if last else None)
+            if last:
+                return
+        yield Word("", end="stop")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedCloud:
+    """Gives the pieces it was given, then ends as it was told: `Done` with a reason, or a failure."""
+
+    def __init__(self, *pieces: str, ends: FinishReason | CloudFailed = FinishReason.BUDGET) -> None:
+        self.pieces = pieces
+        self.ends = ends
+        self.requests: list[GuidanceRequest] = []
+        self.headers: list[dict[str, str]] = []
+        self.closed_early = 0
+        self.streams_closed = asyncio.Event()
+        self.gate = asyncio.Event()
+        """Cleared, it stops the teacher before its next piece."""
+        self.gate.set()
+
+    async def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+        self.requests.append(request)
+        self.headers.append(headers)
+        finished = False
+        try:
+            yield Start(request_id="r", model="scripted-teacher", template="answer@1#00000000", tokenizer="t")
+            for number, piece in enumerate(self.pieces[: request.max_guidance_tokens]):
+                await self.gate.wait()
+                logprobs = [-0.25] if request.logprobs else None
+                yield Guidance(text=piece, token_ids=[number], logprobs=logprobs)
+            finished = True
+            if isinstance(self.ends, CloudFailed):
+                raise self.ends
+            written = min(len(self.pieces), request.max_guidance_tokens)
+            usage = Usage(prompt_tokens=9, cached_tokens=3, completion_tokens=written)
+            yield Done(finish_reason=self.ends, usage=usage, timing=Timing(total_ms=1.0), cost_usd=0.5)
+        finally:
+            self.closed_early += not finished
+            self.streams_closed.set()
+
+    async def close(self) -> None:
+        pass
