@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
+from fastapi.sse import EventSourceResponse
 
 from edge_student.answering import Ask, Finished, Part
 from edge_student.choice import Ended, Piece
@@ -37,14 +38,16 @@ router = APIRouter(prefix="/v1")
 
 
 @router.post("/chat/completions", response_model=ChatCompletion)
-async def chat_completions(body: ChatCompletionRequest, request: Request, edge: TheEdge) -> Response | ChatCompletion:
+async def chat_completions(
+    body: ChatCompletionRequest, request: Request, edge: TheEdge
+) -> EventSourceResponse | ChatCompletion:
     """Answer a conversation, with the teacher's guidance where the plan says so."""
     ask = await chat_ask(body, request, edge)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await stream(_chunks(ask, body.model, edge, include_usage=usage))
+        return await stream(_chunks(ask, body.model, edge, include_usage=usage), request)
     parts = await collect(edge.answering.answer(ask), request)
-    return _completion(ask, body.model, parts) if parts else Response(status_code=499)
+    return _completion(ask, body.model, parts)
 
 
 @router.get("/models")

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
+from fastapi.sse import EventSourceResponse
 
 from edge_student.answering import Ask, Finished, Part
 from edge_student.choice import Ended, Piece
@@ -30,16 +31,16 @@ router = APIRouter(prefix="/v1")
 
 
 @router.post("/completions", response_model=TextCompletion)
-async def completions(body: CompletionRequest, request: Request, edge: TheEdge) -> Response | TextCompletion:
+async def completions(body: CompletionRequest, request: Request, edge: TheEdge) -> EventSourceResponse | TextCompletion:
     """Continue text. Choices are numbered prompt by prompt, as OpenAI does."""
     asks = text_asks(body, request, edge)
     echoes = [_echo(body, ask, index) for index, ask in enumerate(asks) for _ in range(ask.n)]
     answers = _Answers(asks, echoes, edge)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await stream(answers.chunks(body.model, include_usage=usage))
+        return await stream(answers.chunks(body.model, include_usage=usage), request)
     parts = await collect(answers.parts(), request)
-    return answers.whole(body.model, parts) if parts else Response(status_code=499)
+    return answers.whole(body.model, parts)
 
 
 def _echo(body: CompletionRequest, ask: Ask, index: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from typing import TypeVar
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse
@@ -13,10 +14,12 @@ from edge_student.answering import Ask, Part
 from edge_student.edge import Edge
 from edge_student.policy import plan
 from edge_student.student import Sampling, Student
-from shared.errors import GktError, InternalError, InvalidRequest
+from shared.errors import ClientGone, GktError, InternalError, InvalidRequest
 from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest, GktOptions, Mode
 from shared.service import error_body, request_id
 from shared.streams import OPENAI_DONE, encode_data, with_first
+
+T = TypeVar("T")
 
 
 async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) -> Ask:
@@ -110,33 +113,45 @@ def _trace(request: Request) -> dict[str, str]:
 
 
 async def collect(parts: AsyncGenerator[Part, None], request: Request) -> list[Part]:
-    """All parts of an answer, unless the client goes away: then the answer is stopped. Raises what the answer raises."""
+    """All parts of an answer. Raises what the answer raises, and ClientGone."""
 
     async def read() -> list[Part]:
         async with aclosing(parts):
             return [part async for part in parts]
 
+    return await _unless_gone(read(), request)
+
+
+async def stream(chunks: AsyncGenerator[bytes, None], request: Request) -> EventSourceResponse:
+    """Answer with server-sent events. What fails before the first of them is raised, so that it gets its own status."""
+    try:
+        first = await _unless_gone(anext(chunks), request)
+    except BaseException:
+        await chunks.aclose()
+        raise
+    return EventSourceResponse(with_first(first, _until_error(chunks)), headers={"cache-control": "no-cache"})
+
+
+async def _unless_gone(work: Awaitable[T], request: Request) -> T:
+    """The result of some work, which is cancelled if the client goes away: then raises ClientGone.
+
+    Only a response under way is watched by the server; before it begins nobody else would notice.
+    """
+
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    reading, leaving = asyncio.create_task(read()), asyncio.create_task(gone())
+    working, leaving = asyncio.ensure_future(work), asyncio.create_task(gone())
     try:
-        await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            reading.cancel()
-            await asyncio.wait({reading})
-            return []
-        return reading.result()
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone("the client went away")
     finally:
-        leaving.cancel()
-        reading.cancel()
-
-
-async def stream(chunks: AsyncGenerator[bytes, None]) -> EventSourceResponse:
-    """Answer with server-sent events. What fails before the first of them is raised, so that it gets its own status."""
-    first = await anext(chunks)
-    return EventSourceResponse(with_first(first, _until_error(chunks)), headers={"cache-control": "no-cache"})
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _until_error(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -10,7 +10,8 @@ GktError
 │   │   ├── UnknownModel      404    model_not_found
 │   │   └── UnknownTemplate   404    template_not_found
 │   ├── BodyTooLarge          413    body_too_large
-│   └── TooManyRequests       429    too_many_requests
+│   ├── TooManyRequests       429    too_many_requests
+│   └── ClientGone            499    client_gone
 ├── ServerError                      the service has to mend it
 │   ├── InternalError         500    internal_error
 │   ├── EngineFailed          500    engine_failed
@@ -100,6 +101,13 @@ class TooManyRequests(ClientError):
     kind = "rate_limit_error"
     status = 429
     code = "too_many_requests"
+
+
+class ClientGone(ClientError):
+    """Nobody is there to read this; 499 is what proxies log for it."""
+
+    status = 499
+    code = "client_gone"
 
 
 class ServerError(GktError):

@@ -18,7 +18,7 @@ from pydantic import (
     model_serializer,
 )
 
-from shared.wire import MAX_STOPS, Message, Usage
+from shared.wire import MAX_STOPS, Message, Text, Usage
 
 
 class OpenAIModel(BaseModel):
@@ -70,12 +70,12 @@ class GktOptions(OpenAIModel):
 
 class TextPart(OpenAIModel):
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(OpenAIModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
 
     def plain(self) -> Message:
         """The message as both models take it: one string, `developer` as `system` (OpenAI's newer name for it)."""
@@ -131,7 +131,7 @@ class ChatCompletionRequest(CompletionOptions):
 class CompletionRequest(CompletionOptions):
     """Body of `POST /v1/completions`: raw text for the student, no template, no guidance."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Text | list[Text] | list[int] | list[list[int]]
     max_tokens: TokenCount | None = 16
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False

@@ -7,9 +7,9 @@ then exactly one of `Done` and `Failure`. `shared.streams` writes and reads them
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_STOPS = 16
 """Stop strings a request may carry. OpenAI allows 4."""
@@ -21,11 +21,24 @@ class WireModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+def _unicode(text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("the text is not valid Unicode: it holds half of a surrogate pair") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+"""A string that can be written as UTF-8. JSON can spell others."""
+
+
 class Message(WireModel):
     """One turn of a conversation, plain text."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 class GuidanceRequest(WireModel):

@@ -43,9 +43,12 @@ async def edge(
     student = student or ScriptedStudent(" are", " 18.")
     cloud = cloud or ScriptedCloud("There", " x")
     app = create_app(EdgeSettings(max_guidance_tokens=2, **settings), student=student, cloud=cloud)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            yield Running(url, http, client, student, cloud)
+    async with (
+        serving(app) as url,
+        httpx.AsyncClient(base_url=url) as http,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield Running(url, http, client, student, cloud)
 
 
 async def test_the_openai_client_gets_an_answer() -> None:

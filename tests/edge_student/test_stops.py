@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +30,7 @@ def test_what_turns_out_to_be_no_stop_is_shown() -> None:
 def test_equals_looking_at_the_whole_text(text: str, stops: list[str], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
     edges = [0, *cuts, len(text)]
-    pieces = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
     shown, found = run(pieces, stops)
     # The stop that is complete first ends the text; of those complete at once, the one that began first.
     ends = {text.find(stop) + len(stop): text.find(stop) for stop in stops if stop in text}
