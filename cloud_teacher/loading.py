@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +43,7 @@ class Loading:
         def work() -> None:
             # An engine in processes of its own inherits this mask. Ctrl-C in a terminal signals the whole group, and
             # must not end the engine under guidance that may still run for the length of the grace.
+            resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 value = load(self)

@@ -46,6 +46,10 @@ def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTea
     from vllm.v1.engine.async_llm import AsyncLLM
 
     on_cpu = current_platform.is_cpu()
+    if on_cpu:
+        # vLLM compiles a few functions whatever it is told, those for log-probabilities at the first request for them:
+        # 15 seconds. The engine's processes, which come to be below, read this.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     kv_cache_gib = settings.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
     arguments = AsyncEngineArgs(
         model=folder,

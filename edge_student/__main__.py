@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from edge_student.app import create_app
@@ -10,6 +11,10 @@ from shared.serving import serve
 
 
 def main() -> int:
+    # libgomp reads these when llama.cpp is loaded. By default its threads spin for milliseconds where they wait for each
+    # other, which starves whatever shares the cores and, once they are shared, slows the student itself down tenfold.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     settings = EdgeSettings()
     return serve(
         lambda fail: create_app(settings, on_failure=fail),

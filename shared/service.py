@@ -114,6 +114,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error.__cause__, GktError):  # FastAPI wraps whatever is raised while it reads a body
+        return await _on_error(request, error.__cause__)
     if error.status_code == 404:
         return error_response(NotFound(f"there is nothing at {request.url.path}"))
     if error.status_code == 400:

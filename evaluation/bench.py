@@ -1,0 +1,208 @@
+"""`gkt bench`: the figures, measured on running services, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from evaluation import machine, main_job
+from evaluation.client import Client
+from evaluation.figures import Figure, NotMeasured
+from evaluation.main_job import Effort, Result, Say
+from evaluation.services import Pair, await_ready, started_edge, started_pair
+from shared.errors import GktError
+
+app = typer.Typer(name="bench", rich_markup_mode="rich")
+
+
+class Part(StrEnum):
+    """What is measured together."""
+
+    GUIDANCE = "guidance"
+    DECODING = "decoding"
+    SPEEDUP = "speedup"
+    MEMORY = "memory"
+
+
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    *,
+    teacher: Annotated[str, typer.Option(help="Model of the cloud that is started.")] = "qwen2.5-coder-1.5b-instruct",
+    student: Annotated[str, typer.Option(help="Model of the edge that is started.")] = "qwen2.5-coder-0.5b-instruct",
+    cloud_url: Annotated[str | None, typer.Option(help="Measure this running cloud; none is started.")] = None,
+    cloud_key_env: Annotated[str, typer.Option(help="Variable that holds its key.")] = "GKT_EDGE_CLOUD_KEY",
+    edge_url: Annotated[
+        str | None, typer.Option(help="Measure this running edge of that cloud; needs --cloud-url.")
+    ] = None,
+    edge_pid: Annotated[int | None, typer.Option(help="Its process here, for its resident size.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Compute threads of the edge and the bare loop; all cores where unset.")
+    ] = None,
+    only: Annotated[
+        list[Part] | None, typer.Option(help="Measure this part; may be given again; all where unset.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, max=30, help="Questions for first token and seam.")] = Effort.pairs,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of decoding.")] = Effort.rounds,
+    answers: Annotated[int, typer.Option(min=1, max=20, help="Long answers each way.")] = Effort.answers,
+    start_s: Annotated[float, typer.Option(help="Seconds for the services to start, models included.")] = 1200,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here too, as {name: value}.")
+    ] = None,
+) -> None:
+    """Measure the main job: starts a cloud and an edge, asks them as any client would, and stops them again.
+
+    Takes about eight minutes with the default models on two cores. Leave the machine alone meanwhile.
+
+    Ends with 0 whether or not the figures are what was asked for, and with 1 where one cannot be measured.
+
+    Example: gkt bench --json figures.json
+    """
+    if context.invoked_subcommand:
+        return
+    if edge_url and not cloud_url:
+        raise typer.BadParameter("an edge is compared with its cloud: give --cloud-url too", param_hint="--edge-url")
+    chosen = list(Part) if not only else [part for part in Part if part in only]
+    if Part.MEMORY in chosen and edge_url and not edge_pid:
+        raise typer.BadParameter(
+            "the edge's resident size needs its process: give --edge-pid, or choose parts with --only",
+            param_hint="--edge-url",
+        )
+    threads = threads or os.cpu_count() or 1
+    effort = Effort(pairs, rounds, answers)
+    err = Console(stderr=True)
+    failed = False
+    try:
+        with _terminated_is_stopped(), err.status("starting the cloud and the edge") as status:
+
+            def say(text: str) -> None:
+                status.update(text)
+
+            with (
+                _pair(
+                    teacher=teacher,
+                    student=student,
+                    cloud_url=cloud_url,
+                    cloud_key_env=cloud_key_env,
+                    edge_url=edge_url,
+                    edge_pid=edge_pid,
+                    threads=threads,
+                    start_s=start_s,
+                ) as pair,
+                Client(pair.edge_url, pair.cloud_url, pair.cloud_key) as client,
+            ):
+                results: list[Result] = []
+                for part in chosen:
+                    try:
+                        results.append(_measure(part, client, pair, effort, say, threads=threads))
+                    except (NotMeasured, GktError) as error:
+                        failed = True
+                        _complain(f"{part}: {error}", err)
+        report(results, pair, json_file, Console())
+    except (NotMeasured, GktError, OSError) as error:
+        failed = True
+        _complain(str(error), err)
+    if failed:
+        raise typer.Exit(1)
+
+
+def report(results: list[Result], pair: Pair, json_file: Path | None, console: Console) -> None:
+    """The table, and the JSON file."""
+    where = machine.describe()
+    figures = [figure for result in results for figure in result.figures]
+    table = Table("figure", box=None, header_style="bold", pad_edge=False)
+    table.add_column("value", justify="right")
+    table.add_column("asked", justify="right")
+    table.add_column("met")
+    table.add_column("how it was measured", style="dim")
+    for figure in figures:
+        table.add_row(figure.name, f"{figure.value:,.2f}", figure.asked, _verdict(figure), escape(figure.how))
+    console.print(table)
+    console.print(escape(f"{pair.teacher} teaching {pair.student}, on {where}"), soft_wrap=True, highlight=False)
+    if json_file:
+        values: dict[str, float | str] = {figure.name: figure.value for figure in figures}
+        for result in results:
+            values |= result.raw
+        values |= {"machine": where, "teacher": pair.teacher, "student": pair.student}
+        json_file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def _complain(message: str, console: Console) -> None:
+    console.print(f"[red]not measured: {escape(message)}[/red]", soft_wrap=True, highlight=False)
+
+
+def _verdict(figure: Figure) -> str:
+    if figure.met is None:
+        return ""
+    return "[green]met[/green]" if figure.met else "[red]not met[/red]"
+
+
+def _measure(part: Part, client: Client, pair: Pair, effort: Effort, say: Say, *, threads: int) -> Result:
+    match part:
+        case Part.GUIDANCE:
+            return main_job.measure_guidance(client, effort, say)
+        case Part.DECODING:
+            return main_job.measure_decoding(client, pair, effort, say, threads=threads)
+        case Part.SPEEDUP:
+            return main_job.measure_speedup(client, effort, say)
+        case Part.MEMORY:
+            return main_job.measure_memory(client, pair, say)
+
+
+@contextmanager
+def _pair(
+    *,
+    teacher: str,
+    student: str,
+    cloud_url: str | None,
+    cloud_key_env: str,
+    edge_url: str | None,
+    edge_pid: int | None,
+    threads: int,
+    start_s: float,
+) -> Iterator[Pair]:
+    """What is measured: services of our own, or those that run."""
+    if not cloud_url:
+        with started_pair(teacher, student, threads=threads, start_s=start_s) as pair:
+            yield pair
+        return
+    key = os.environ.get(cloud_key_env)
+    until = time.monotonic() + start_s
+    teacher = await_ready(cloud_url, until)
+    if edge_url:
+        yield Pair(cloud_url, key, edge_url, edge_pid, teacher, await_ready(edge_url, until))
+        return
+    with started_edge(student, cloud_url, key, threads=threads, start_s=start_s) as (url, pid):
+        yield Pair(cloud_url, key, url, pid, teacher, student)
+
+
+@contextmanager
+def _terminated_is_stopped() -> Iterator[None]:
+    """SIGTERM ends the command as an exception does: whatever was started is stopped."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    app()

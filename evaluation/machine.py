@@ -1,0 +1,38 @@
+"""The machine that is measured on, and what a process on it takes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+from evaluation.figures import NotMeasured
+
+PROC = Path("/proc")
+
+
+def describe(proc: Path = PROC) -> str:
+    """One line: cores and the model of the CPU."""
+    try:
+        names = re.findall(r"^model name\s*:\s*(.+)$", (proc / "cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        names = []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{usable_cores()} cores, {name}"
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resident_bytes(pid: int, proc: Path = PROC) -> int:
+    """The resident size of a process (`VmRSS`). Raises NotMeasured where there is no such process here."""
+    try:
+        status = (proc / str(pid) / "status").read_text()
+    except OSError as error:
+        raise NotMeasured(f"the size of process {pid} cannot be read: {error}") from error
+    match = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    if match is None:
+        raise NotMeasured(f"process {pid} has no resident size")
+    return int(match[1]) * 1024

@@ -1,0 +1,179 @@
+"""The cloud and the edge as processes of their own, on ports that the system chooses. None outlives the measurement."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from evaluation.figures import NotMeasured
+from shared.wire import Health
+
+STOP_GRACE_S = 30.0
+LOG_TAIL_BYTES = 2000
+EDGE_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GKT_EDGE_ENGINE_NICE": "5"}
+"""What `gkt up` sets, so that an edge and a cloud can share a machine."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cloud and an edge that are ready. The edge's process id is known where it runs on this machine."""
+
+    cloud_url: str
+    cloud_key: str | None
+    edge_url: str
+    edge_pid: int | None
+    teacher: str
+    student: str
+
+
+class Service:
+    """One service's process, the head of a process group."""
+
+    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
+        self.name = name
+        self._log = folder / f"{name}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raises NotMeasured, with the end of its log, where it runs no longer."""
+        if self._process.poll() is not None:
+            tail = self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+            raise NotMeasured(f"the {self.name} ended with status {self._process.returncode}. Its last words:\n{tail}")
+
+    def stop(self) -> None:
+        """End the group: asked first, then killed."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_GRACE_S)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def cloud(model: str, key: str, *, folder: Path, start_s: float) -> Iterator[tuple[Service, str]]:
+    """A cloud that listens, and its URL; it is not ready yet."""
+    with _service("cloud", "cloud_teacher", {"MODEL": model, "KEYS": key}, folder=folder, start_s=start_s) as started:
+        yield started
+
+
+@contextmanager
+def edge(
+    model: str, cloud_url: str, key: str | None, *, threads: int, folder: Path, start_s: float
+) -> Iterator[tuple[Service, str]]:
+    """An edge that listens, and its URL; it is not ready yet."""
+    settings = {"MODEL": model, "CLOUD_URL": cloud_url, "THREADS": str(threads), "CONTEXT_TOKENS": "4096"}
+    if key:
+        settings["CLOUD_KEY"] = key
+    with _service(
+        "edge", "edge_student", settings, folder=folder, start_s=start_s, environment=EDGE_ENVIRONMENT
+    ) as started:
+        yield started
+
+
+@contextmanager
+def started_pair(teacher: str, student: str, *, threads: int, start_s: float) -> Iterator[Pair]:
+    """Both, ready. `start_s` is how long they may take together: the first start fetches and converts models."""
+    key = secrets.token_urlsafe(16)
+    until = time.monotonic() + start_s
+    with (
+        tempfile.TemporaryDirectory(prefix="gkt-bench-") as name,
+        cloud(teacher, key, folder=Path(name), start_s=start_s) as (cloud_service, cloud_url),
+        edge(student, cloud_url, key, threads=threads, folder=Path(name), start_s=start_s) as (edge_service, edge_url),
+    ):
+        await_ready(cloud_url, until, cloud_service)
+        await_ready(edge_url, until, edge_service)
+        yield Pair(cloud_url, key, edge_url, edge_service.pid, teacher, student)
+
+
+@contextmanager
+def started_edge(
+    student: str, cloud_url: str, key: str | None, *, threads: int, start_s: float
+) -> Iterator[tuple[str, int]]:
+    """An edge of a cloud that runs already, ready: its URL and process id."""
+    until = time.monotonic() + start_s
+    with (
+        tempfile.TemporaryDirectory(prefix="gkt-bench-") as name,
+        edge(student, cloud_url, key, threads=threads, folder=Path(name), start_s=start_s) as (service, url),
+    ):
+        await_ready(url, until, service)
+        yield url, service.pid
+
+
+def await_ready(url: str, until: float, service: Service | None = None) -> str:
+    """Wait for `/ready`. Returns the name of the model there. Raises NotMeasured when the time is over."""
+    said = "nothing"
+    with httpx.Client(base_url=url, timeout=5) as http:
+        while True:
+            if service:
+                service.check()
+            with suppress(httpx.TransportError):
+                response = http.get("/ready")
+                said = f"{response.status_code} {response.text[:200]}"
+                if response.status_code == httpx.codes.OK:
+                    return _model(response.content, url)
+            if time.monotonic() > until:
+                raise NotMeasured(f"{url} is not ready in time; the last that it said: {said}")
+            time.sleep(0.2)
+
+
+def _model(body: bytes, url: str) -> str:
+    try:
+        model = Health.model_validate_json(body).model
+    except ValidationError:
+        model = None
+    if model is None:
+        raise NotMeasured(f"{url} does not say which model it has; is it one of ours?")
+    return model
+
+
+@contextmanager
+def _service(
+    name: str,
+    module: str,
+    settings: Mapping[str, str],
+    *,
+    folder: Path,
+    start_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Service, str]]:
+    port_file = folder / f"{name}.port"
+    settings = {"HOST": "127.0.0.1", "PORT": "0", "PORT_FILE": str(port_file), "LOG_LEVEL": "warning", **settings}
+    prefix = f"GKT_{name.upper()}_"
+    variables = {**(environment or {}), **{prefix + key: value for key, value in settings.items()}}
+    service = Service(name, [sys.executable, "-m", module], variables, folder)
+    try:
+        until = time.monotonic() + start_s
+        while not port_file.exists():
+            service.check()
+            if time.monotonic() > until:
+                raise NotMeasured(f"the {name} does not listen in time")
+            time.sleep(0.05)
+        yield service, f"http://127.0.0.1:{int(port_file.read_text())}"
+    finally:
+        service.stop()

@@ -1,0 +1,57 @@
+"""`gkt cloud`: one cloud in this process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gkt.starting import free_port, need_cloud_engine, override, read_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def cloud(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The teacher: a name from `gkt models list`, a GGUF file, a model folder, or owner/repo on the hub."
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond this machine only with a key.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Start a cloud: the teacher, on vLLM, until Ctrl-C or SIGTERM. The teacher is fetched and converted where it is missing.
+
+    It listens on 127.0.0.1:8080. Edges elsewhere need it to listen on an address they can reach, and then it wants a key,
+    which is a setting and never an option, because anyone on the machine can read command lines.
+
+    Everything else is set in the environment too: GKT_CLOUD_KEYS (comma-separated), GKT_CLOUD_MAX_MODEL_LEN,
+    GKT_CLOUD_KV_CACHE_GIB, GKT_CLOUD_OUTPUT_USD_PER_MILLION, ...: docs/configuration.md lists them all.
+
+    Example: GKT_CLOUD_KEYS=$(openssl rand -hex 24) gkt cloud --host 0.0.0.0
+    """
+    override(
+        {
+            "GKT_CLOUD_MODEL": model,
+            "GKT_CLOUD_HOST": host,
+            "GKT_CLOUD_PORT": port,
+            "GKT_CLOUD_LOG_LEVEL": log_level,
+        }
+    )
+    from cloud_teacher.settings import CloudSettings
+
+    settings = read_settings(CloudSettings)
+    need_cloud_engine()
+    free_port(settings.host, settings.port, option="--port")
+
+    from cloud_teacher.conversion import ensure_folder
+    from gkt.models import Bars
+
+    ensure_folder(settings.model, progress=Bars())
+    from cloud_teacher.__main__ import run
+
+    run()

@@ -1,0 +1,185 @@
+"""A cloud and an edge that belong together, as two processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from cloud_teacher.settings import CloudSettings
+from edge_student.settings import EdgeSettings
+from gkt.children import Child
+from gkt.starting import free_port, local_url, read_settings
+from shared.catalog import home
+from shared.errors import ConfigurationError, GktError
+from shared.wire import Health
+
+READY_EVERY_S = 0.25
+GRACE_S = 5.0
+"""How much longer than its own grace a side may take to end."""
+
+
+class SideEnded(GktError):
+    """A side ended that should have gone on."""
+
+    code = "side_ended"
+
+    def __init__(self, side: Child) -> None:
+        super().__init__(f"the {side.name} ended by itself; its whole log is {side.log}")
+        self.last_words = side.last_words()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The settings of both sides, checked, and the key that only they know."""
+
+    cloud: CloudSettings
+    edge: EdgeSettings
+    key: str = field(repr=False)
+
+    @classmethod
+    def plan(cls, *, teacher: str | None, student: str | None, cloud_port: int, edge_port: int) -> Pair:
+        """Raises ConfigurationError where the settings are wrong or a port is in use."""
+        key = secrets.token_urlsafe(32)
+        keys = ",".join(filter(None, [os.environ.get("GKT_CLOUD_KEYS"), key]))
+        cloud = read_settings(CloudSettings, keys=keys, port=cloud_port, **({"model": teacher} if teacher else {}))
+        cloud_port = free_port(cloud.host, cloud_port, option="--cloud-port")
+        edge = read_settings(
+            EdgeSettings,
+            cloud_url=local_url(cloud.host, cloud_port),
+            cloud_key=key,
+            port=edge_port,
+            **({"model": student} if student else {}),
+        )
+        edge_port = free_port(edge.host, edge_port, option="--edge-port")
+        ports = {"port": cloud_port}, {"port": edge_port}
+        return cls(cloud.model_copy(update=ports[0]), edge.model_copy(update=ports[1]), key)
+
+    @property
+    def cloud_url(self) -> str:
+        return local_url(self.cloud.host, self.cloud.port)
+
+    @property
+    def edge_url(self) -> str:
+        return local_url(self.edge.host, self.edge.port)
+
+    @property
+    def logs(self) -> tuple[Path, Path]:
+        """Of the cloud and of the edge. The port is in the name, so that two pairs do not share a file."""
+        folder = home() / "logs"
+        return folder / f"cloud-{self.cloud.port}.log", folder / f"edge-{self.edge.port}.log"
+
+    def environment(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Of the cloud and of the edge: ours, and what the plan adds. The key goes this way and no other."""
+        keys = ",".join(key.get_secret_value() for key in self.cloud.keys)
+        cloud = {"GKT_CLOUD_MODEL": self.cloud.model, "GKT_CLOUD_PORT": str(self.cloud.port), "GKT_CLOUD_KEYS": keys}
+        edge = {
+            "GKT_EDGE_MODEL": self.edge.model,
+            "GKT_EDGE_PORT": str(self.edge.port),
+            "GKT_EDGE_CLOUD_URL": self.cloud_url,
+            "GKT_EDGE_CLOUD_KEY": self.key,
+        }
+        # Two engines on the same cores: the student gives way to the teacher, and does not spin while it waits.
+        polite = {"GKT_EDGE_ENGINE_NICE": "5", "OMP_WAIT_POLICY": "passive"}
+        return {**os.environ, **cloud}, {**polite, **os.environ, **edge}
+
+
+class Sides:
+    """Both sides as processes. Either ends with the other."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self._children: list[Child] = []
+        self._stop = asyncio.Event()
+
+    async def run(self, *, on_status: Callable[[str], None], on_ready: Callable[[float], None]) -> None:
+        """Run both until SIGINT, SIGTERM or SIGHUP; then nothing of them is left. A second signal cuts the grace short.
+
+        `on_status` is told how far they are, `on_ready` after how many seconds both are. Raises SideEnded where one ends by
+        itself, ConfigurationError where one cannot even be started.
+        """
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signum, self._on_signal)
+        try:
+            await self._start()
+            ended = await self._watch(on_status, on_ready, loop.time())
+            if ended and not self._stop.is_set():
+                raise SideEnded(ended)
+            on_status("stopping")
+        finally:
+            await self._end()
+
+    async def _watch(
+        self, on_status: Callable[[str], None], on_ready: Callable[[float], None], began: float
+    ) -> Child | None:
+        """Wait for a signal or for a side's end. Returns the side that ended, if one did."""
+        ready = asyncio.create_task(self._until_ready(on_status))
+        stop = asyncio.create_task(self._stop.wait())
+        ends = {asyncio.create_task(child.ended()): child for child in self._children}
+        try:
+            await asyncio.wait({ready, stop, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+                on_ready(asyncio.get_running_loop().time() - began)
+                await asyncio.wait({stop, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            return next((child for end, child in ends.items() if end.done()), None)
+        finally:
+            for task in (ready, stop, *ends):
+                task.cancel()
+            await asyncio.gather(ready, stop, *ends, return_exceptions=True)
+
+    async def _start(self) -> None:
+        modules = ("cloud", "cloud_teacher"), ("edge", "edge_student")
+        for (name, module), env, log in zip(modules, self._pair.environment(), self._pair.logs, strict=True):
+            # -P: a folder of the user's that happens to be called `shared` is not ours.
+            command = [sys.executable, "-P", "-m", module]
+            try:
+                self._children.append(await Child.start(name, command, env=env, log=log))
+            except OSError as error:
+                raise ConfigurationError(f"the {name} cannot be started: {error}") from error
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            for child in self._children:
+                child.kill()
+        self._stop.set()
+
+    async def _end(self) -> None:
+        graces = (self._pair.cloud.shutdown_grace_s, self._pair.edge.shutdown_grace_s)
+        await asyncio.gather(
+            *(child.stop(grace + GRACE_S) for child, grace in zip(self._children, graces, strict=False))
+        )
+
+    async def _until_ready(self, on_status: Callable[[str], None]) -> None:
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            while True:
+                urls = self._pair.cloud_url, self._pair.edge_url
+                states = await asyncio.gather(*(_state(client, url) for url in urls))
+                on_status(_sentence(states))
+                if all(state.status == "ok" for state in states):
+                    return
+                await asyncio.sleep(READY_EVERY_S)
+
+
+async def _state(client: httpx.AsyncClient, url: str) -> Health:
+    try:
+        response = await client.get(f"{url}/ready")
+        return Health.model_validate_json(response.content)
+    except (httpx.TransportError, ValidationError):
+        return Health(status="loading", detail="starting")
+
+
+def _sentence(states: Sequence[Health]) -> str:
+    return ", ".join(
+        f"{name}: {'ready' if state.status == 'ok' else state.detail or state.status}"
+        for name, state in zip(("cloud", "edge"), states, strict=True)
+    )

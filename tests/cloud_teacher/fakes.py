@@ -1,0 +1,74 @@
+"""A scripted teacher behind the Teacher protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from prometheus_client import CollectorRegistry, Counter
+
+from cloud_teacher.teacher import Piece, Sampling
+from shared.errors import EngineFailed
+from shared.wire import Message
+
+
+class ScriptedTeacher:
+    """Speaks the words it was given, one a piece; a token is a code point of the prompt, or the place of a word."""
+
+    model = "scripted-teacher"
+    fingerprint = "f1a9"
+
+    def __init__(
+        self, *words: str, max_model_len: int = 200, dies_after: int | None = None, error: Exception | None = None
+    ) -> None:
+        self.words = words
+        self.max_model_len = max_model_len
+        self.dies_after = dies_after
+        self.error = error or EngineFailed("the engine's process has died")
+        self.dead = False
+        self.registry = CollectorRegistry()
+        self.tokens = Counter("fake_generation_tokens", "words spoken", registry=self.registry)
+        self.prompts: list[str] = []
+        self.request_ids: list[str] = []
+        self.samplings: list[Sampling] = []
+        self.stopped: asyncio.Queue[str] = asyncio.Queue()
+        """Ids of requests whose generator was closed, however that came."""
+        self.closed = False
+        self.gate = asyncio.Event()
+        """Cleared, it stops the teacher before its next word."""
+        self.gate.set()
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return [ord(c) for c in "".join(f"{m.role}:{m.content}\n" for m in messages)]
+
+    async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        self.request_ids.append(request_id)
+        self.prompts.append("".join(map(chr, prompt_ids)))
+        self.samplings.append(sampling)
+        try:
+            count = min(len(self.words), sampling.max_tokens)
+            for place, word in enumerate(self.words[:count]):
+                if place:
+                    await self.gate.wait()
+                if place == self.dies_after:
+                    raise self.error
+                self.tokens.inc()
+                last = place == count - 1
+                end = "stop" if last and sampling.max_tokens > count else "limit" if last else None
+                yield Piece(
+                    text=word,
+                    token_ids=[place],
+                    logprobs=[-0.5] if sampling.logprobs else None,
+                    end=end,  # type: ignore[arg-type]
+                    cached_tokens=4,
+                    queue_s=0.002,
+                )
+        finally:
+            self.stopped.put_nowait(request_id)
+
+    def check_health(self) -> None:
+        if self.dead:
+            raise self.error
+
+    async def close(self) -> None:
+        self.closed = True

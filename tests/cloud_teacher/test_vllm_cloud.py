@@ -1,0 +1,133 @@
+"""The cloud as a real process, with a real model on vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+import pytest
+
+from shared.streams import decode
+from shared.wire import Done, Event, FinishReason, Guidance
+from tests.conftest import CLOUD_MODEL, CloudProcess
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+async def client(cloud_process: CloudProcess) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=cloud_process.url, headers=cloud_process.headers, timeout=60) as client:
+        yield client
+
+
+def body(question: str, budget: int, **changes: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}], "max_guidance_tokens": budget, **changes}
+
+
+async def ask(client: httpx.AsyncClient, request: dict[str, Any], **headers: str) -> tuple[list[Guidance], Done]:
+    async with client.stream("POST", "/v1/guidance", json=request, headers=headers) as response:
+        assert response.status_code == 200, await response.aread()
+        events: list[Event] = [event async for event in decode(response)]
+    done = events[-1]
+    assert isinstance(done, Done)
+    return [event for event in events if isinstance(event, Guidance)], done
+
+
+def text(guidance: list[Guidance]) -> str:
+    return "".join(event.text for event in guidance)
+
+
+def ids(guidance: list[Guidance]) -> list[int]:
+    return [token for event in guidance for token in event.token_ids]
+
+
+async def metric(client: httpx.AsyncClient, name: str) -> float:
+    lines = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+async def until(client: httpx.AsyncClient, name: str, value: float) -> None:
+    while await metric(client, name) != value:
+        await asyncio.sleep(0.01)
+
+
+def test_while_the_model_loads_it_says_so(cloud_process: CloudProcess) -> None:
+    assert cloud_process.health_while_loading.status_code == 200
+    ready = cloud_process.ready_while_loading
+    assert ready.status_code == 503
+    assert ready.json() == {"status": "loading", "model": CLOUD_MODEL, "detail": "the teacher is being loaded"}
+    guidance = cloud_process.guidance_while_loading
+    assert guidance.status_code == 503
+    assert guidance.json()["error"]["code"] == "not_ready"
+    assert int(guidance.headers["retry-after"]) >= 1
+
+
+async def test_greedy_guidance_is_the_same_each_time_and_is_counted(client: httpx.AsyncClient) -> None:
+    before = await metric(client, "vllm:generation_tokens_total")
+    first, done = await ask(client, body("What is the capital of France?", 7, logprobs=True))
+    again, _ = await ask(client, body("What is the capital of France?", 7))
+    assert "Paris" in text(first)
+    assert ids(again) == ids(first)
+    assert text(again) == text(first)
+    assert (done.finish_reason, done.usage.completion_tokens, len(ids(first))) == (FinishReason.BUDGET, 7, 7)
+    for event in first:
+        assert event.logprobs is not None
+        assert len(event.logprobs) == len(event.token_ids)
+        assert all(logprob <= 0 for logprob in event.logprobs)
+    assert all(event.logprobs is None for event in again)
+    assert 0 < (done.timing.first_token_ms or 0) < done.timing.total_ms
+    assert await metric(client, "vllm:generation_tokens_total") == before + 14
+
+
+async def test_the_models_own_end_ends_it(client: httpx.AsyncClient) -> None:
+    guidance, done = await ask(client, body("Answer with one word only: what is the capital of France?", 200))
+    assert done.finish_reason is FinishReason.STOP
+    assert done.usage.completion_tokens == len(ids(guidance)) < 200
+    assert "<|im_end|>" not in text(guidance)
+
+
+async def test_a_seed_makes_sampling_repeatable(client: httpx.AsyncClient) -> None:
+    request = body("Tell me a story.", 12, temperature=1.5)
+    first, again, other = [ids((await ask(client, {**request, "seed": seed}))[0]) for seed in (7, 7, 8)]
+    assert first == again
+    assert first != other
+
+
+async def test_a_prompt_seen_before_is_read_from_the_cache(client: httpx.AsyncClient) -> None:
+    request = body("Count with me. " + " ".join(map(str, range(200))), 1)
+    _, cold = await ask(client, request)
+    _, warm = await ask(client, request)
+    assert cold.usage.cached_tokens < 128 <= warm.usage.cached_tokens <= warm.usage.prompt_tokens
+
+
+async def test_two_requests_with_one_id_at_once(client: httpx.AsyncClient) -> None:
+    request = body("Tell me a story.", 20)
+    answers = await asyncio.gather(*[ask(client, request, **{"x-request-id": "same"}) for _ in range(2)])
+    assert [done.usage.completion_tokens for _, done in answers] == [20, 20]
+
+
+async def test_a_prompt_too_long_for_the_teacher(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/guidance", json=body("word " * 5000, 1))
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "prompt_too_long"
+    assert "3072" in response.json()["error"]["message"]
+
+
+async def test_a_client_that_leaves_stops_the_engine_within_a_step(client: httpx.AsyncClient) -> None:
+    gone, spoken = 'gkt_guidance_requests_total{outcome="gone"}', "vllm:generation_tokens_total"
+    before, gone_before = await metric(client, spoken), await metric(client, gone)
+    read = 0
+    async with client.stream("POST", "/v1/guidance", json=body("Tell me a long story.", 1000)) as response:
+        async for event in decode(response):
+            read += isinstance(event, Guidance)
+            if read == 3:
+                break
+    await until(client, gone, gone_before + 1)
+    after = await metric(client, spoken)
+    assert read <= after - before <= read + 3  # what was under way: in the engine, and on the wire
+    # If the engine went on with it, it would speak for both now.
+    await ask(client, body("What is the capital of France?", 5))
+    assert await metric(client, spoken) <= after + 5 + 1
+    await until(client, "vllm:num_requests_running", 0)

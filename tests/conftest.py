@@ -1,0 +1,49 @@
+"""What tests of several packages share: services as real processes with real, small models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.processes import Process
+
+CLOUD_KEY = "a-key-for-tests"
+CLOUD_MODEL = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True)
+class CloudProcess:
+    """A cloud with SmolLM2-135M on vLLM, ready; and what it answered while it was not."""
+
+    url: str
+    key: str
+    process: Process
+    health_while_loading: httpx.Response
+    ready_while_loading: httpx.Response
+    guidance_while_loading: httpx.Response
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+
+@pytest.fixture(scope="session")
+def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
+    """The one cloud of a test run. At the end it is told to go by SIGTERM, and must leave no process behind."""
+    environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY}
+    process = Process("cloud_teacher", environment, tmp_path_factory.mktemp("cloud"))
+    try:
+        url = process.url()
+        headers = {"authorization": f"Bearer {CLOUD_KEY}"}
+        question = {"messages": [{"role": "user", "content": "Hello"}], "max_guidance_tokens": 1}
+        health, ready = httpx.get(f"{url}/health"), httpx.get(f"{url}/ready")
+        guidance = httpx.post(f"{url}/v1/guidance", json=question, headers=headers)
+        process.wait_until_ready()
+        yield CloudProcess(url, CLOUD_KEY, process, health, ready, guidance)
+        status = process.stop()
+        assert (status, process.orphans()) == (0, {})
+    finally:
+        process.kill()

@@ -1,0 +1,35 @@
+"""`gkt` as a user runs it: a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PLAIN = {"COLUMNS": "200", "TERM": "dumb"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+async def gkt(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Outcome:
+    """Run `gkt` to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gkt",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **PLAIN, **(environment or {})},
+    )
+    out, err = await process.communicate(stdin)
+    assert process.returncode is not None
+    return Outcome(process.returncode, out.decode(), err.decode())

@@ -1,0 +1,88 @@
+"""`gkt up` with real models on both sides. One start: it takes vLLM most of a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import sys
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.catalog import home
+from tests.gkt.commands import gkt
+
+SMALL = "smollm2-135m-instruct"
+
+
+@pytest.mark.timeout(400)
+async def test_up_starts_both_answers_and_leaves_nothing_behind() -> None:
+    mark = uuid.uuid4().hex
+    environment = {
+        "GKT_CLOUD_KV_CACHE_GIB": "0.25",
+        "GKT_CLOUD_MAX_MODEL_LEN": "1024",
+        "GKT_CLOUD_MAX_PROMPT_TOKENS": "512",
+        "GKT_EDGE_FIRST_TOKEN_DEADLINE_S": "60",  # the first request to a teacher that was just loaded, on a busy machine
+        "GKT_EDGE_NEXT_TOKEN_DEADLINE_S": "60",
+    }
+    options = ["--teacher", SMALL, "--student", SMALL, "--cloud-port", "0", "--edge-port", "0"]
+    up = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gkt", "up", *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment, "GKT_TEST_MARK": mark},
+        start_new_session=True,
+    )
+    assert up.stdout is not None
+    assert up.stderr is not None
+    complaints = asyncio.create_task(up.stderr.read())
+    try:
+        line = (await up.stdout.readline()).decode()
+        assert line, (await complaints).decode()
+        family = marked(mark)
+        assert len(family) >= 3, "gkt up itself, the cloud and the edge at least"
+
+        curl = shlex.split(line)
+        assert curl[:2] == ["curl", "-s"]
+        url, body = curl[2], curl[curl.index("-d") + 1]
+        async with httpx.AsyncClient(timeout=120) as client:
+            answer = (await client.post(url, content=body, headers={"content-type": "application/json"})).json()
+        assert answer["gkt"]["segments"][0][0]["source"] == "teacher"
+        assert answer["gkt"]["teacher"]["completion_tokens"] > 0
+        assert answer["gkt"]["fallback"] is None
+
+        edge = url.removesuffix("/v1/chat/completions")
+        asked = await gkt("ask", "What is the capital of France?", "--url", edge, "--max-tokens", "20")
+        assert asked.status == 0, asked.err
+        assert "of cloud tokens saved" in asked.err
+
+        up.send_signal(signal.SIGINT)
+        assert await up.wait() == 0
+    finally:
+        if up.returncode is None:
+            up.kill()
+        told = (await complaints).decode()
+    assert await up.stdout.read() == b"", "the curl line is the only one on standard output"
+    assert marked(mark) == {}
+    assert f"logs: {home() / 'logs'}" in told
+    assert "cloud: ready, edge: ready" in told
+    assert "both stopped" in told
+    for arguments in family.values():
+        assert "GKT_CLOUD_KEYS" not in arguments
+        assert "cloud_key" not in arguments
+
+
+def marked(mark: str) -> dict[int, str]:
+    """The command lines of all processes that inherited our mark, by process."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return found
