@@ -15,7 +15,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from cloud_teacher.app import create_app
-from cloud_teacher.loading import end_processes
+from cloud_teacher.processes import adopt_orphans, end_descendants
 from cloud_teacher.settings import CloudSettings
 from shared.errors import ConfigurationError
 from shared.serving import serve
@@ -29,6 +29,7 @@ def main() -> int:
         return 2
     # uvicorn raises the signal again once it is done, and by default SIGTERM would then end us before the last line below.
     signal.signal(signal.SIGTERM, _leave)
+    adopt_orphans()
     try:
         return serve(
             lambda fail: create_app(settings, on_failure=fail),
@@ -39,8 +40,8 @@ def main() -> int:
             log_level=settings.log_level,
         )
     finally:
-        # The app ends its engine by itself, except where a second Ctrl-C made uvicorn skip that.
-        end_processes()
+        # The app ends its engine by itself, except where a second Ctrl-C made uvicorn skip that, or the engine died first.
+        end_descendants()
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

@@ -7,20 +7,15 @@ outlive it: shutdown says no from then on, or ends the processes there are until
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TypeVar
 
-T = TypeVar("T")
+from cloud_teacher.processes import end_children
 
-GRACE_S = 5.0
-"""A process that was told to end may take this long."""
+T = TypeVar("T")
 
 
 class LoadingStopped(Exception):
@@ -71,9 +66,9 @@ class Loading:
                 started = self._started
             if started:
                 while thread.is_alive():
-                    end_processes(0)
+                    end_children(grace_s=0)
                     thread.join(0.1)
-                end_processes(0)  # of a load that was just done
+                end_children(grace_s=0)  # of a load that was just done
             raise
 
     def may_start_processes(self) -> None:
@@ -82,32 +77,3 @@ class Loading:
             if self._stopped:
                 raise LoadingStopped
             self._started = True
-
-
-def end_processes(grace_s: float = GRACE_S) -> None:
-    """End every process that this one started through `multiprocessing`, and theirs. Returns when they are gone."""
-    children = multiprocessing.active_children()
-    family = [pid for child in children if child.pid for pid in descendants(child.pid)]
-    for child in children:
-        child.terminate() if grace_s else child.kill()
-    for child in children:
-        child.join(grace_s)
-        if child.is_alive():
-            child.kill()
-            child.join()
-    for pid in family:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def descendants(pid: int) -> list[int]:
-    """Ids of the processes that a process started, and theirs, on Linux. Elsewhere none are found."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *descendants(child)]
-    return found

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from cloud_teacher.hf_chat import chat_format
-from cloud_teacher.loading import Loading, end_processes
+from cloud_teacher.loading import Loading
+from cloud_teacher.processes import end_children
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Piece, Sampling
 from shared.chat import ChatFormat
@@ -112,7 +113,7 @@ class VllmTeacher:
     async def close(self) -> None:
         # Blocks the event loop for a second or two, at the very end of the service's life.
         self._engine.shutdown()
-        end_processes()
+        end_children()
 
 
 def _piece(output: Any) -> Piece:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from evaluation.figures import NotMeasured
 
 CONTEXT_TOKENS = 4096
+LIMIT_S = 300.0
 
 
 class BareRun(BaseModel):
@@ -42,12 +44,16 @@ class BareLlama:
     def generate(self, question: str, max_tokens: int) -> BareRun:
         """Write exactly `max_tokens`, greedily. Raises NotMeasured."""
         assert self._process.stdin is not None  # noqa: S101 - it was opened with pipes
+        timer = threading.Timer(LIMIT_S, self._process.kill)
+        timer.start()
         try:
             self._process.stdin.write(_Request(question=question, max_tokens=max_tokens).model_dump_json() + "\n")
             self._process.stdin.flush()
             return BareRun.model_validate_json(self._line())
         except (OSError, ValidationError) as error:
-            raise NotMeasured(f"the bare llama.cpp loop failed: {error}") from error
+            raise NotMeasured(f"the bare llama.cpp loop failed, or took more than {LIMIT_S:g} s: {error}") from error
+        finally:
+            timer.cancel()
 
     def _line(self) -> str:
         assert self._process.stdout is not None  # noqa: S101

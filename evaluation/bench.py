@@ -26,6 +26,9 @@ from evaluation.main_job import Effort, Result, Say
 from evaluation.services import Pair, await_ready, started_edge, started_pair
 from shared.errors import GktError
 
+QUIET_CORES = 0.2
+"""So many busy cores before a measurement are no reason to doubt it."""
+
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
 
@@ -105,6 +108,8 @@ def bench(
                 ) as pair,
                 Client(pair.edge_url, pair.cloud_url, pair.cloud_key) as client,
             ):
+                say("looking whether the machine is idle")
+                busy = machine.busy_cores()
                 results: list[Result] = []
                 for part in chosen:
                     try:
@@ -112,7 +117,7 @@ def bench(
                     except (NotMeasured, GktError) as error:
                         failed = True
                         _complain(f"{part}: {error}", err)
-        report(results, pair, json_file, Console())
+        report(results, pair, busy, json_file, Console())
     except (NotMeasured, GktError, OSError) as error:
         failed = True
         _complain(str(error), err)
@@ -120,7 +125,7 @@ def bench(
         raise typer.Exit(1)
 
 
-def report(results: list[Result], pair: Pair, json_file: Path | None, console: Console) -> None:
+def report(results: list[Result], pair: Pair, busy: float, json_file: Path | None, console: Console) -> None:
     """The table, and the JSON file."""
     where = machine.describe()
     figures = [figure for result in results for figure in result.figures]
@@ -133,11 +138,13 @@ def report(results: list[Result], pair: Pair, json_file: Path | None, console: C
         table.add_row(figure.name, f"{figure.value:,.2f}", figure.asked, _verdict(figure), escape(figure.how))
     console.print(table)
     console.print(escape(f"{pair.teacher} teaching {pair.student}, on {where}"), soft_wrap=True, highlight=False)
+    if busy > QUIET_CORES:
+        console.print(f"[yellow]{busy:.1f} cores were busy with other things: these figures are worth nothing[/yellow]")
     if json_file:
         values: dict[str, float | str] = {figure.name: figure.value for figure in figures}
         for result in results:
             values |= result.raw
-        values |= {"machine": where, "teacher": pair.teacher, "student": pair.student}
+        values |= {"busy_cores_before": busy, "machine": where, "teacher": pair.teacher, "student": pair.student}
         json_file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from pathlib import Path
 
 from evaluation.figures import NotMeasured
@@ -24,6 +25,24 @@ def describe(proc: Path = PROC) -> str:
 
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy_cores(seconds: float = 2.0, proc: Path = PROC) -> float:
+    """How many cores are at work, whoever uses them: while we do nothing, what disturbs a measurement."""
+    before = _cpu_ticks(proc)
+    time.sleep(seconds)
+    after = _cpu_ticks(proc)
+    total = sum(after) - sum(before)
+    idle = sum(after[3:5]) - sum(before[3:5])
+    return usable_cores() * (1 - idle / total) if total else 0.0
+
+
+def _cpu_ticks(proc: Path) -> list[int]:
+    """Of all cores together: user, nice, system, idle, waiting for disks, and more."""
+    try:
+        return [int(ticks) for ticks in (proc / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError) as error:
+        raise NotMeasured(f"how busy this machine is cannot be read: {error}") from error
 
 
 def resident_bytes(pid: int, proc: Path = PROC) -> int:

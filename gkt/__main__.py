@@ -29,7 +29,9 @@ COMMANDS = {
     "cloud": _Command("gkt.cloud", "Start a cloud: the teacher, on vLLM."),
     "edge": _Command("gkt.edge", "Start an edge: the student, on llama.cpp, which clients talk to."),
     "models": _Command("gkt.models", "The models gkt knows by name: list them, fetch them, check them."),
-    "bench": _Command("evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."),
+    "bench": _Command(
+        "evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."
+    ),
 }
 
 

@@ -78,7 +78,7 @@ def figures(report: GktReport) -> Text:
     if report.cost_usd is not None:
         parts.append(Text(f"${report.cost_usd:.6f}"))
     if report.fallback:
-        parts.append(Text(f"without the cloud, or more of it: {report.fallback.value}"))
+        parts.append(Text(f"fallback: {report.fallback.value}"))
     return Text(" · ").join(parts)
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from cloud_teacher.app import create_app
 from cloud_teacher.settings import CloudSettings
-from shared.errors import StreamBroken
 from shared.streams import decode
 from shared.wire import Done, Event, Failure, FinishReason, Guidance, Start
 from tests.cloud_teacher.fakes import ScriptedTeacher
@@ -111,7 +110,7 @@ async def test_sampling_is_passed_on_and_cost_is_by_the_operators_prices() -> No
 async def test_two_requests_with_one_id_are_apart_in_the_engine() -> None:
     teacher = ScriptedTeacher("a", "b")
     async with cloud(teacher) as client:
-        answers = await asyncio.gather(*[ask(client, **{"x-request-id": "same"}) for _ in range(2)])
+        answers = await asyncio.gather(*[ask(client, body(), **{"x-request-id": "same"}) for _ in range(2)])
     assert len(set(teacher.request_ids)) == 2
     assert all(isinstance(events[0], Start) and events[0].request_id == "same" for events in answers)
 
@@ -120,7 +119,7 @@ async def test_two_requests_with_one_id_are_apart_in_the_engine() -> None:
 async def test_without_the_key_nobody_comes_in(header: str | None) -> None:
     teacher = ScriptedTeacher("a")
     async with cloud(teacher) as client:
-        headers = {"authorization": (header or "").encode("latin-1")}
+        headers = {b"authorization": (header or "").encode("latin-1")}
         response = await client.post("/v1/guidance", json=body(), headers=headers)
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "unauthorized"
@@ -213,11 +212,10 @@ async def test_more_requests_than_may_run_are_told_when_to_come_back() -> None:
 async def test_one_key_may_not_take_every_place() -> None:
     teacher = ScriptedTeacher("a", "b")
     teacher.gate.clear()
-    async with cloud(teacher, keys=[KEY, "another"], max_running_per_key=1) as client:
-        async with held(client):
-            assert (await error(client, json=body()))[:2] == (429, "too_many_requests")
-            teacher.gate.set()
-            assert len(await ask(client, authorization="Bearer another")) == 4
+    async with cloud(teacher, keys=[KEY, "another"], max_running_per_key=1) as client, held(client):
+        assert (await error(client, json=body()))[:2] == (429, "too_many_requests")
+        teacher.gate.set()
+        assert len(await ask(client, authorization="Bearer another")) == 4
 
 
 async def test_an_engine_that_fails_in_mid_stream_ends_it_with_an_error_event() -> None:
@@ -244,11 +242,9 @@ async def test_a_client_that_leaves_closes_the_teachers_stream() -> None:
     teacher.gate.clear()
     async with cloud(teacher) as client:
         async with held(client) as response:
-            with pytest.raises(StreamBroken):
-                async for event in decode(response):
-                    if isinstance(event, Guidance):
-                        await response.aclose()
-                        raise StreamBroken("left")
+            events = decode(response)
+            assert isinstance(await anext(events), Start)
+            assert isinstance(await anext(events), Guidance)
         assert await teacher.stopped.get() == teacher.request_ids[0]
         assert await metric(client, 'gkt_guidance_requests_total{outcome="gone"}') == 1
         assert await metric(client, "gkt_requests_running") == 0

@@ -13,7 +13,7 @@ from shared.errors import ConfigurationError
 def test_beyond_loopback_a_key_is_needed(host: str) -> None:
     with pytest.raises(ConfigurationError, match="GKT_CLOUD_KEYS"):
         CloudSettings(host=host)
-    assert CloudSettings(host=host, keys=("k",)).host == host  # type: ignore[arg-type]
+    assert CloudSettings(host=host, keys=("k",)).host == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

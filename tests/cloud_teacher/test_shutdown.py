@@ -42,7 +42,9 @@ class Reader:
     def __init__(self, client: httpx.AsyncClient, budget: int) -> None:
         self.begun = asyncio.Event()
         self.events: list[Event] = []
-        self._request = {"messages": [{"role": "user", "content": "Count from 1 to 1000, all numbers, one a line."}], "max_guidance_tokens": budget}
+        question = {"role": "user", "content": "Tell me a story."}
+        # So hot that the model hardly ever finds its end.
+        self._request = {"messages": [question], "max_guidance_tokens": budget, "temperature": 2, "seed": 1}
         self.task = asyncio.create_task(self._read(client))
 
     async def _read(self, client: httpx.AsyncClient) -> None:

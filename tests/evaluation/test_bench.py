@@ -96,13 +96,13 @@ def test_the_table_and_the_json_hold_every_figure(tmp_path: Path) -> None:
     pair = Pair("http://cloud", None, "http://edge", None, "large", "small")
     console = Console(record=True, width=120, file=io.StringIO())
 
-    bench.report([result], pair, tmp_path / "figures.json", console)
+    bench.report([result], pair, 1.5, tmp_path / "figures.json", console)
 
     values = json.loads((tmp_path / "figures.json").read_text())
     assert (values["seam_gap_ratio"], values["speedup"], values["guided_s"]) == (3, 2.5, 4.0)
     text = console.export_text()
     assert "not met" in text
-    assert "cores" in text
+    assert "1.5 cores were busy" in text
 
 
 @pytest.mark.parametrize("options", [["--edge-url", "http://e"], ["--edge-url", "http://e", "--cloud-url", "http://c"]])
@@ -152,3 +152,7 @@ def test_the_machine_and_a_process_are_described(tmp_path: Path) -> None:
     assert machine.resident_bytes(os.getpid()) > 1_000_000
     with pytest.raises(NotMeasured):
         machine.resident_bytes(8, tmp_path)
+
+
+def test_busy_cores_are_those_not_idle() -> None:
+    assert 0 <= machine.busy_cores(0.2) <= machine.usable_cores()

@@ -102,7 +102,7 @@ async def test_a_fallback_is_named() -> None:
     async with edge(cloud=ScriptedCloud("There", " x", ends=CloudFailed(FallbackReason.STALLED))) as url:
         outcome = await gkt("ask", "How many eggs?", "--url", url)
     assert outcome.status == 0
-    assert outcome.err.rstrip().endswith("stalled")
+    assert outcome.err.rstrip().endswith("fallback: stalled")
 
 
 async def test_where_no_edge_is_it_says_how_to_start_one() -> None:

@@ -19,8 +19,19 @@ from tests.gkt.commands import gkt
 SMALL = "smollm2-135m-instruct"
 
 
+@pytest.fixture
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A GKT_HOME with the models of the real one and logs of its own."""
+    for name in ("models", "converted"):
+        folder = home() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(folder)
+    monkeypatch.setenv("GKT_HOME", str(tmp_path))
+    return tmp_path
+
+
 @pytest.mark.timeout(400)
-async def test_up_starts_both_answers_and_leaves_nothing_behind() -> None:
+async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) -> None:
     mark = uuid.uuid4().hex
     environment = {
         "GKT_CLOUD_KV_CACHE_GIB": "0.25",
@@ -68,12 +79,25 @@ async def test_up_starts_both_answers_and_leaves_nothing_behind() -> None:
         told = (await complaints).decode()
     assert await up.stdout.read() == b"", "the curl line is the only one on standard output"
     assert marked(mark) == {}
-    assert f"logs: {home() / 'logs'}" in told
+    assert f"logs: {own_home / 'logs'}" in told
     assert "cloud: ready, edge: ready" in told
     assert "both stopped" in told
     for arguments in family.values():
         assert "GKT_CLOUD_KEYS" not in arguments
         assert "cloud_key" not in arguments
+
+
+async def test_where_one_side_fails_the_other_is_stopped_and_the_reason_shown(own_home: Path) -> None:
+    mark = uuid.uuid4().hex
+    broken = own_home / "broken.gguf"
+    broken.write_bytes(b"GGUF and nothing else")
+    options = ["--teacher", SMALL, "--student", str(broken), "--cloud-port", "0", "--edge-port", "0"]
+    outcome = await gkt("up", *options, environment={"GKT_TEST_MARK": mark})
+    assert outcome.status == 1
+    assert outcome.out == ""
+    assert "cannot load broken.gguf" in outcome.err, "the end of the edge's log"
+    assert outcome.err.splitlines()[-1].startswith("gkt: the edge ended by itself")
+    assert marked(mark) == {}
 
 
 def marked(mark: str) -> dict[int, str]:

@@ -1,0 +1,320 @@
+"""The main job on real models: SmolLM2 on vLLM begins the answer over HTTP, a student on llama.cpp ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import llama_cpp
+import openai
+import pytest
+
+from edge_student.app import create_app
+from edge_student.llama.llama_student import LlamaStudent
+from edge_student.settings import EdgeSettings
+from shared.catalog import ensure_gguf
+from tests.conftest import CloudProcess
+from tests.running import serving
+from tests.together.proxy import Fault, proxy
+
+SMOLLM = "smollm2-135m-instruct"
+QWEN = "qwen2.5-coder-0.5b-instruct"
+QUESTION = [{"role": "user", "content": "Explain in a few sentences why the sky is blue."}]
+BUDGET = 24
+WHOLE = 48
+ENGINE_TOKENS = re.compile(r"^vllm:generation_tokens_total\{[^}]*\} ([\d.e+]+)$", re.MULTILINE)
+
+
+@asynccontextmanager
+async def edge(cloud: CloudProcess, model: str = SMOLLM, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
+    """An edge with a real student before the cloud, or before what `cloud_url` says."""
+    options = {"cloud_url": cloud.url, "cloud_key": cloud.key, "max_guidance_tokens": BUDGET, "context_tokens": 1024}
+    # The deadlines are wide where they are not the test's subject: the machine has two cores, and vLLM may hold both.
+    deadlines = {"first_token_deadline_s": 120.0, "next_token_deadline_s": 60.0, "breaker_failures": 100}
+    app = create_app(EdgeSettings(model=model, **{**options, **deadlines, **settings}))
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=280) as client:
+        yield client
+
+
+async def chat(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+    response = await client.post("/v1/chat/completions", json={"messages": QUESTION, "max_tokens": WHOLE, **body})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def chunks(client: httpx.AsyncClient, **body: Any) -> list[dict[str, Any]]:
+    request = {"messages": QUESTION, "max_tokens": WHOLE, "stream": True, **body}
+    response = await client.post("/v1/chat/completions", json=request)
+    events = [line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    return [json.loads(event) for event in events[:-1]]
+
+
+def text_of(stream: list[dict[str, Any]], source: str | None = None) -> str:
+    return "".join(
+        chunk["choices"][0]["delta"].get("content", "")
+        for chunk in stream
+        if chunk["choices"] and (source is None or chunk.get("gkt", {}).get("source") == source)
+    )
+
+
+def alone(model: str, guidance: str, count: int) -> str:
+    """One process that does prompt, guidance and greedy decoding by itself, with llama-cpp-python's own loop."""
+    path = ensure_gguf(model)
+    # The same kernels and threads as the engine's: other ones add up in another order.
+    threads = os.cpu_count()
+    llama = llama_cpp.Llama(
+        str(path), n_ctx=1024, flash_attn=True, n_threads=threads, n_threads_batch=threads, verbose=False
+    )
+    vocab = llama_cpp.llama_model_get_vocab(llama.model)
+    template = llama.metadata["tokenizer.chat_template"]
+    formatter = llama_cpp.llama_chat_format.Jinja2ChatFormatter(template, eos_token="", bos_token="")
+    prompt = formatter(messages=QUESTION).prompt  # type: ignore[arg-type]
+    ids = llama.tokenize(prompt.encode(), add_bos=False, special=True)
+    llama.eval(ids + llama.tokenize(guidance.encode(), add_bos=False, special=False))
+    text = b""
+    for _ in range(count):
+        token = llama.sample(temp=0.0)
+        if llama_cpp.llama_vocab_is_eog(vocab, token):
+            break
+        text += llama.detokenize([token])
+        llama.eval([token])
+    llama.close()
+    return text.decode()
+
+
+async def test_the_student_ends_what_the_teacher_begins_byte_for_byte(cloud_process: CloudProcess) -> None:
+    async with edge(cloud_process) as client:
+        answer = await chat(client)
+    gkt = answer["gkt"]
+    text = answer["choices"][0]["message"]["content"]
+    teacher, student = gkt["segments"][0]
+    assert (teacher["source"], student["source"]) == ("teacher", "student")
+    assert gkt["teacher"]["completion_tokens"] == BUDGET
+    assert gkt["template"].startswith("answer@1#")
+    assert gkt["fallback"] is None
+    guidance = text[: teacher["chars"]]
+    assert text[teacher["chars"] :] == alone(SMOLLM, guidance, WHOLE - BUDGET)
+    direct = httpx.post(
+        f"{cloud_process.url}/v1/guidance",
+        json={"messages": QUESTION, "max_guidance_tokens": BUDGET},
+        headers=cloud_process.headers,
+        timeout=120,
+    )
+    whole = "".join(json.loads(d)["text"] for d in re.findall(r"event: guidance\ndata: (.*)", direct.text))
+    assert whole.startswith(guidance)
+    assert not guidance.endswith(" ")
+    assert whole[len(guidance) :].lstrip().count(" ") == 0, "no more than the last word is dropped"
+
+
+async def test_streamed_or_not_the_answer_is_the_same_and_each_chunk_says_its_source(
+    cloud_process: CloudProcess,
+) -> None:
+    async with edge(cloud_process) as client:
+        whole = await chat(client)
+        stream = await chunks(client)
+    text = whole["choices"][0]["message"]["content"]
+    assert text_of(stream) == text
+    split = whole["gkt"]["segments"][0][0]["chars"]
+    assert (text_of(stream, "teacher"), text_of(stream, "student")) == (text[:split], text[split:])
+    sources = [chunk["gkt"]["source"] for chunk in stream if "source" in chunk.get("gkt", {})]
+    assert sources == sorted(sources, reverse=True), "first all of the teacher, then all of the student"
+
+
+async def test_two_vocabularies(cloud_process: CloudProcess) -> None:
+    async with edge(cloud_process, QWEN) as client:
+        answer = await chat(client)
+    assert [s["source"] for s in answer["gkt"]["segments"][0]] == ["teacher", "student"]
+    assert answer["gkt"]["student"]["model"] == QWEN
+    assert answer["gkt"]["teacher"]["model"] == SMOLLM
+    assert answer["gkt"]["student"]["completion_tokens"] <= WHOLE - BUDGET
+
+
+async def test_the_openai_client(cloud_process: CloudProcess) -> None:
+    async with (
+        edge(cloud_process) as client,
+        openai.AsyncOpenAI(
+            base_url=f"{client.base_url}/v1", api_key="none", max_retries=0, timeout=280
+        ) as openai_client,
+    ):
+        kept: Any = await openai_client.chat.completions.create(
+            model="gkt",
+            messages=QUESTION,  # type: ignore[arg-type]
+            max_tokens=WHOLE,
+            logprobs=True,
+            top_logprobs=2,
+            extra_body={"gkt": {"max_guidance_tokens": 8}},
+        )
+        assert kept.gkt["teacher"]["completion_tokens"] == 8
+        logprobs = kept.choices[0].logprobs.content
+        assert len(logprobs) == WHOLE
+        assert all(entry.logprob <= 0 for entry in logprobs)
+        stream = await openai_client.chat.completions.create(
+            model="gkt",
+            messages=QUESTION,  # type: ignore[arg-type]
+            max_tokens=WHOLE,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        parts = [part async for part in stream]
+        assert parts[-1].usage
+        assert parts[-1].usage.completion_tokens <= WHOLE
+        two = await openai_client.chat.completions.create(
+            model="gkt",
+            messages=QUESTION,  # type: ignore[arg-type]
+            max_tokens=WHOLE,
+            n=2,
+            temperature=1.0,
+            seed=3,
+        )
+        first, second = (choice.message.content or "" for choice in two.choices)
+        assert first[:20] == second[:20], "the guidance is the same for both"
+        assert first != second
+
+
+async def test_the_teacher_may_write_it_all(cloud_process: CloudProcess) -> None:
+    async with edge(cloud_process) as client:
+        answer = await chat(client, model="gkt-teacher")
+    assert [s["source"] for s in answer["gkt"]["segments"][0]] == ["teacher"]
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == WHOLE
+
+
+async def test_stop_strings_across_the_seam(cloud_process: CloudProcess) -> None:
+    async with edge(cloud_process) as client:
+        plain = await chat(client)
+        text = plain["choices"][0]["message"]["content"]
+        seam = plain["gkt"]["segments"][0][0]["chars"]
+        stop = text[seam - 4 : seam + 4]
+        answer = await chat(client, stop=[stop])
+        stream = await chunks(client, stop=stop)
+    assert answer["choices"][0]["message"]["content"] == text_of(stream) == text[: text.index(stop)]
+    assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def cut(text: str) -> Callable[[bytes], bytes]:
+    """Ends the response, cleanly as far as HTTP goes, before the event that holds `text`."""
+
+    def rewrite(data: bytes) -> bytes:
+        at = data.find(text.encode())
+        return data if at < 0 else data[:at] + b"\r\n0\r\n\r\n"
+
+    return rewrite
+
+
+FAULTS = {
+    "reset": (Fault(after=900, then="reset"), "broken", True),
+    "closed": (Fault(after=900, then="close"), "broken", True),
+    "stalled": (Fault(after=900, then="stall"), "stalled", True),
+    "garbage": (Fault(after=900, then="garbage"), None, True),
+    "closed at once": (Fault(after=1, then="close"), "broken", False),
+    "silent": (Fault(after=1, then="stall"), "first_token_deadline", False),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_whatever_the_link_does_the_answer_is_complete(cloud_process: CloudProcess, name: str) -> None:
+    fault, reason, some_guidance = FAULTS[name]
+    silent = name == "silent"
+    async with proxy(cloud_process.url) as link:
+        deadlines = {"next_token_deadline_s": 3.0, "first_token_deadline_s": 2.0 if silent else 120.0}
+        async with edge(cloud_process, cloud_url=link.url, **deadlines) as client:
+            clean = await chat(client)
+            link.fault = fault
+            async with httpx.AsyncClient(base_url=client.base_url, timeout=280) as fresh:
+                answer = await chat(fresh)
+            metrics = (await client.get("/metrics")).text
+    text = answer["choices"][0]["message"]["content"]
+    gkt = answer["gkt"]
+    assert gkt["fallback"] == reason if reason else gkt["fallback"] in {"garbled", "broken"}
+    assert f'gkt_fallbacks_total{{reason="{gkt["fallback"]}"}} 1.0' in metrics
+    assert answer["choices"][0]["finish_reason"] in {"stop", "length"}
+    segments = {s["source"]: s for s in gkt["segments"][0]}
+    assert ("teacher" in segments) == some_guidance
+    arrived = segments.get("teacher", {"chars": 0})["chars"]
+    assert clean["choices"][0]["message"]["content"].startswith(text[:arrived]), "guidance is its exact prefix"
+    assert segments["student"]["tokens"] > 0
+
+
+async def test_a_cloud_that_cannot_be_reached_or_will_not(cloud_process: CloudProcess) -> None:
+    async with edge(cloud_process, cloud_url="http://127.0.0.1:9", breaker_failures=1) as client:
+        assert (await chat(client))["gkt"]["fallback"] == "unreachable"
+        assert (await chat(client))["gkt"]["fallback"] == "breaker_open"
+    async with edge(cloud_process, cloud_key="wrong") as client:
+        assert (await chat(client))["gkt"]["fallback"] == "unauthorized"
+        unknown = await chat(client, gkt={"template": "nowhere"})
+        assert unknown["gkt"]["fallback"] == "unauthorized"
+    async with edge(cloud_process) as client:
+        assert (await chat(client, gkt={"template": "nowhere"}))["gkt"]["fallback"] == "rejected"
+        assert (await chat(client))["gkt"]["fallback"] is None
+    async with edge(cloud_process, cloud_url=None) as client:
+        assert (await chat(client))["gkt"]["fallback"] == "not_configured"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "unauthorized"), (429, "rate_limited"), (503, "unavailable"), (500, "failed")]
+)
+async def test_refusals_of_any_server(cloud_process: CloudProcess, status: int, reason: str) -> None:
+    """A real server that answers as gateways do, without our error body."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} no\r\ncontent-length: 2\r\nretry-after: 60\r\n\r\nno".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with edge(cloud_process, cloud_url=url) as client:
+        assert (await chat(client))["gkt"]["fallback"] == reason
+        assert (await chat(client))["gkt"]["fallback"] == "breaker_open", "it asked to be left alone for a minute"
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_stream_that_ends_cleanly_but_too_early(cloud_process: CloudProcess) -> None:
+    async with proxy(cloud_process.url) as link:
+        link.fault = Fault(rewrite=cut("event: done"))
+        async with edge(cloud_process, cloud_url=link.url) as client:
+            answer = await chat(client)
+    assert answer["gkt"]["fallback"] in {"broken", "garbled"}
+    assert answer["gkt"]["segments"][0][0]["tokens"] > 0
+
+
+def engine_tokens(cloud: CloudProcess) -> float:
+    found = ENGINE_TOKENS.search(httpx.get(f"{cloud.url}/metrics").text)
+    assert found, "vLLM's own counter is in the cloud's metrics"
+    return float(found.group(1))
+
+
+async def test_a_client_that_goes_away_stops_the_teachers_engine(cloud_process: CloudProcess) -> None:
+    before = engine_tokens(cloud_process)
+    async with edge(cloud_process) as client:
+        body = {"messages": QUESTION, "stream": True, "model": "gkt-teacher", "max_tokens": 900}
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            async for line in response.aiter_lines():
+                if '"content"' in line and '"content":""' not in line:
+                    break
+        # A second request of known length: when it is through, an engine that went on would have counted more.
+        answer = await chat(client)
+    written = answer["gkt"]["teacher"]["completion_tokens"]
+    assert engine_tokens(cloud_process) - before - written < 100
+
+
+async def test_the_student_prefills_while_the_cloud_works() -> None:
+    """Before any guidance is there the prompt is in the student's cache."""
+    student = LlamaStudent(SMOLLM, ensure_gguf(SMOLLM), EdgeSettings(context_tokens=512))
+    prompt = student.tokenize("The sky is blue because " * 10)
+    sequence = student.open(prompt)
+    counted = "gkt_student_prompt_tokens_total"
+    while student.registry.get_sample_value(counted) != len(prompt) - 1:
+        await asyncio.sleep(0.005)
+    sequence.close()
+    await student.close()
