@@ -17,11 +17,16 @@ from cloud_teacher.templates import Templates
 from shared.errors import BudgetTooLarge, EngineFailed, GktError, InternalError, PromptTooLong
 from shared.prices import Prices
 from shared.wire import Done, Event, Failure, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
+from shared.words import begins_word
 
 logger = logging.getLogger("gkt.cloud")
 
 LONG_TEXT_CHARS = 20_000
 """Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
+
+WRAP_UP_TOKENS = 4
+"""Of the budget's end, in which guidance in whole words ends where the next word begins: that one would hardly fit, and who
+waits for the student would wait for it in vain."""
 
 GONE = "gone"
 """Outcome of a request whose client left before the end."""
@@ -153,6 +158,7 @@ class GuidanceService:
         # Two requests may come with the same id; the engine wants them apart.
         engine_id = f"{request_id}.{next(self._numbers)}"
         end = None
+        before = ""
         async with aclosing(self._teacher.stream(engine_id, prompt_ids, sampling)) as pieces:
             async for piece in pieces:
                 self._take(piece, account)
@@ -163,6 +169,11 @@ class GuidanceService:
                         token_ids=list(piece.token_ids),
                         logprobs=None if piece.logprobs is None else list(piece.logprobs),
                     )
+                left = sampling.max_tokens - account.completion_tokens
+                if request.whole_words and left < WRAP_UP_TOKENS and begins_word(before, piece.text):
+                    end = end or "limit"
+                    break
+                before = piece.text[-1:] or before
         if end is None:
             raise EngineFailed("the engine ended the answer without saying why")
         limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH

@@ -202,6 +202,7 @@ class _Run:
             top_p=sampling.top_p,
             seed=sampling.seed,
             logprobs=sampling.top_logprobs is not None,
+            whole_words=not plan.alone,
         )
 
     def _count(self, event: Guidance) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 import httpx
@@ -15,6 +15,8 @@ from shared.errors import StreamBroken, StreamGarbled
 from shared.openai import FallbackReason
 from shared.streams import decode
 from shared.wire import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest
+
+READ_OUT_S = 0.1
 
 
 class CloudFailed(Exception):
@@ -124,6 +126,7 @@ class HttpCloud:
                         deadline = clock() + self._next_token_s
                     yield event
                     if isinstance(event, Done):
+                        await _read_out(events)
                         return
         except TimeoutError:
             raise CloudFailed(late) from None
@@ -138,6 +141,13 @@ class HttpCloud:
         finally:
             if response is not None:
                 await response.aclose()
+
+
+async def _read_out(events: AsyncGenerator[Event, None]) -> None:
+    """Read a complete stream to its end, which is there already or will not be waited for, to keep the connection."""
+    with suppress(TimeoutError, StopAsyncIteration, StreamBroken, StreamGarbled, httpx.HTTPError):
+        async with asyncio.timeout(READ_OUT_S):
+            await anext(events)
 
 
 _REFUSALS = {

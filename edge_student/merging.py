@@ -38,7 +38,8 @@ async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T,
                 pending.discard(finished)
                 finished.result()
     finally:
-        leftovers = [task for task in (taking, *pumps) if task and not task.done()]
-        for task in leftovers:
+        tasks = [task for task in (taking, *pumps) if task]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*leftovers, return_exceptions=True)
+        # Whatever else went wrong in them is not told: the first error is.
+        await asyncio.gather(*tasks, return_exceptions=True)

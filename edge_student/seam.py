@@ -7,7 +7,7 @@ through, but for a number: whoever reads its first digits reads a wrong one.
 
 from __future__ import annotations
 
-import unicodedata
+from shared.words import breaks, settled_length
 
 TAIL_TOKENS = 16
 """So near to the budget's end whole words are let through only. A word of more tokens than this can still be cut."""
@@ -40,7 +40,7 @@ class Seam:
     def finish(self, *, complete: bool) -> str:
         """Guidance ended: by its own end (`complete`: all of it counts), or cut, which drops the word begun."""
         length = len(self._held) if complete else settled_length(self._last, self._held)
-        if length == 0 and self._held.isalpha() and not _breaks(self._last or " ", self._held[0]):
+        if length == 0 and self._held.isalpha() and not breaks(self._last or " ", self._held[0]):
             length = len(self._held)  # the word's beginning is out already: the rest of it does less harm than a stump
         released = self._release(length)
         self._held = ""
@@ -50,41 +50,6 @@ class Seam:
         released, self._held = self._held[:length], self._held[length:]
         self._last = released[-1:] or self._last
         return released
-
-
-def settled_length(before: str, text: str) -> int:
-    """Up to where `text` stays as it is whatever comes next: before the white space that its last word follows, or between
-    two characters of a script that writes no spaces. `before` is the character in front of the text, if there is one.
-    """
-    for at in range(len(text) - 1, -1, -1):
-        left = text[at - 1] if at else before
-        if left and _breaks(left, text[at]):
-            return at
-    return 0
-
-
-def _breaks(left: str, right: str) -> bool:
-    """Whether a word certainly ends between two characters."""
-    if right.isspace():
-        return not left.isspace()
-    if unicodedata.category(right) in {"Mn", "Mc", "Me", "Cf"}:
-        return False
-    return _spaceless(left) and (_spaceless(right) or not right.isalnum())
-
-
-def _spaceless(character: str) -> bool:
-    """Whether this is written without spaces between words: CJK ideographs, kana, Thai, Lao, Khmer, Burmese."""
-    point = ord(character)
-    return (
-        0x0E00 <= point <= 0x0EFF
-        or 0x1000 <= point <= 0x109F
-        or 0x1780 <= point <= 0x17FF
-        or 0x3001 <= point <= 0x30FF
-        or 0x3400 <= point <= 0x4DBF
-        or 0x4E00 <= point <= 0x9FFF
-        or 0xF900 <= point <= 0xFAFF
-        or 0x20000 <= point <= 0x3FFFF
-    )
 
 
 def _may_be_number(tail: str) -> bool:

@@ -61,11 +61,16 @@ class BareLlama:
 
 
 @contextmanager
-def bare_llama(path: Path, *, threads: int, wait_policy: str | None) -> Iterator[BareLlama]:
-    """The loop over a GGUF file. `wait_policy` is how OpenMP's threads wait; None leaves it the library's way."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if wait_policy:
-        environment["OMP_WAIT_POLICY"] = wait_policy
+def bare_llama(path: Path, *, threads: int, spin_count: int | None) -> Iterator[BareLlama]:
+    """The loop over a GGUF file.
+
+    `spin_count` is how long OpenMP's threads spin before they sleep; None leaves it the library's way.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    }
+    if spin_count is not None:
+        environment["GOMP_SPINCOUNT"] = str(spin_count)
     command = [sys.executable, "-m", "evaluation.bare_llama", str(path), str(threads), str(CONTEXT_TOKENS)]
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True

@@ -87,8 +87,8 @@ class Pair:
             "GKT_EDGE_CLOUD_URL": self.cloud_url,
             "GKT_EDGE_CLOUD_KEY": self.key,
         }
-        # Two engines on the same cores: the student gives way to the teacher, and does not spin while it waits.
-        polite = {"GKT_EDGE_ENGINE_NICE": "5", "OMP_WAIT_POLICY": "passive"}
+        # Two engines on the same cores: the student gives way to the teacher.
+        polite = {"GKT_EDGE_ENGINE_NICE": "5"}
         return {**os.environ, **cloud}, {**polite, **os.environ, **edge}
 
 

@@ -35,24 +35,27 @@ OPENAI_DONE = format_sse_event(data_str="[DONE]")
 
 
 async def decode(response: httpx.Response) -> AsyncGenerator[Event, None]:
-    """Read a guidance stream, up to and including its terminal event.
+    """Read a guidance stream, up to and including its terminal event, then to its end, so that the connection can serve again.
 
     Raises StreamGarbled for what is not of the protocol, StreamBroken where the stream ends early; errors of the transport
     are httpx's own.
     """
-    started = False
+    started = ended = False
     try:
         async for sse in EventSource(response).aiter_sse():
+            if ended:
+                raise StreamGarbled("there are events behind the terminal one")
             event = _parse(sse.event, sse.data)
             if isinstance(event, Start) == started and not isinstance(event, Failure):
                 raise StreamGarbled("a stream has exactly one start event, at its start")
             started = True
             yield event
             if isinstance(event, Done | Failure):
-                return
+                ended = True
     except (SSEError, UnicodeDecodeError) as error:
         raise StreamGarbled(f"not a stream of server-sent events: {error}") from error
-    raise StreamBroken("the stream ended without its terminal event")
+    if not ended:
+        raise StreamBroken("the stream ended without its terminal event")
 
 
 def _parse(name: str, data: str) -> Event:

@@ -51,6 +51,10 @@ class GuidanceRequest(WireModel):
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     logprobs: bool = False
+    whole_words: bool = Field(
+        default=False,
+        description="end at the last word that fits into the budget, a few tokens before its end, rather than inside one",
+    )
 
 
 class FinishReason(StrEnum):

@@ -56,8 +56,8 @@ def test_everyone_gets_exactly_their_tokens(data: st.DataObject) -> None:
     written: dict[SequenceState, int] = {}
 
     def apply(plan: Plan) -> None:
-        for _, slot in plan.evicted:
-            cache.pop(slot, None)
+        for _, freed in plan.evicted:
+            cache.pop(freed, None)
         assert plan.tokens <= scheduler.n_batch
         slots = [c.sequence.slot for c in plan.chunks]
         assert len(set(slots)) == len(slots)
@@ -81,9 +81,9 @@ def test_everyone_gets_exactly_their_tokens(data: st.DataObject) -> None:
                     leave(sequence)
 
     def leave(sequence: SequenceState) -> None:
-        slot = scheduler.remove(sequence)
-        if slot is not None:
-            cache.pop(slot, None)
+        freed = scheduler.remove(sequence)
+        if freed is not None:
+            cache.pop(freed, None)
 
     live: list[SequenceState] = []
     for _ in range(data.draw(st.integers(1, 30), "events")):

@@ -1,0 +1,45 @@
+"""Where words end in a text that still grows."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def settled_length(before: str, text: str) -> int:
+    """Up to where `text` stays as it is whatever comes next: before the white space that its last word follows, or between
+    two characters of a script that writes no spaces. `before` is the character in front of the text, if there is one.
+    """
+    for at in range(len(text) - 1, -1, -1):
+        left = text[at - 1] if at else before
+        if left and breaks(left, text[at]):
+            return at
+    return 0
+
+
+def breaks(left: str, right: str) -> bool:
+    """Whether a word certainly ends between two characters, whatever comes behind them."""
+    if right.isspace():
+        return not left.isspace()
+    if unicodedata.category(right) in {"Mn", "Mc", "Me", "Cf"}:
+        return False
+    return _spaceless(left) and (_spaceless(right) or not right.isalnum())
+
+
+def begins_word(before: str, text: str) -> bool:
+    """Whether a word ends at the start of `text` or within it. `before` is the character in front of it, if there is one."""
+    return any(left and breaks(left, right) for left, right in zip([before, *text], text, strict=False))
+
+
+def _spaceless(character: str) -> bool:
+    """Whether this is written without spaces between words: CJK ideographs, kana, Thai, Lao, Khmer, Burmese."""
+    point = ord(character)
+    return (
+        0x0E00 <= point <= 0x0EFF
+        or 0x1000 <= point <= 0x109F
+        or 0x1780 <= point <= 0x17FF
+        or 0x3001 <= point <= 0x30FF
+        or 0x3400 <= point <= 0x4DBF
+        or 0x4E00 <= point <= 0x9FFF
+        or 0xF900 <= point <= 0xFAFF
+        or 0x20000 <= point <= 0x3FFFF
+    )
