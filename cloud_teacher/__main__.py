@@ -1,7 +1,7 @@
 """`python -m cloud_teacher`: one cloud, set up from the environment.
 
 Ends with status 0 after SIGTERM and 130 after SIGINT, 1 where the teacher cannot be loaded or dies, 2 where the settings are
-wrong. No process of the engine outlives it, not even where it is killed.
+wrong. No process of the engine outlives it, unless it is killed (SIGKILL): vLLM's engine does not watch its parent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from cloud_teacher.app import create_app
-from cloud_teacher.processes import adopt_orphans, end_descendants, end_with_parent
+from cloud_teacher.processes import adopt_orphans, end_descendants
 from cloud_teacher.settings import CloudSettings
 from shared.errors import ConfigurationError
 from shared.serving import serve
@@ -62,5 +62,3 @@ def run() -> None:
 
 if __name__ == "__main__":
     run()
-elif __name__ == "__mp_main__":  # multiprocessing imports this module in the engine's processes before their own work
-    end_with_parent()

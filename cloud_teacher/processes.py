@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -26,19 +25,6 @@ def adopt_orphans() -> None:
     """Have processes below this one become its children when their parents die, so that they are not lost sight of."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_with_parent() -> None:
-    """Called in a child: end when the parent is gone, also where it was killed and could not say so."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def end_children(grace_s: float = GRACE_S) -> None:

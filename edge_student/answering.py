@@ -148,7 +148,7 @@ class _Run:
 
     def _open(self) -> None:
         for _ in self._choices:
-            sequence = self._student.open(self._ask.prompt)
+            sequence = self._student.open(self._ask.prompt, held=self._ask.plan.held)
             self._sequences.append(sequence)
             if self._guidance:
                 sequence.extend(self._guidance)

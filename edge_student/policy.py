@@ -20,6 +20,8 @@ class Plan:
     template: str
     alone: bool
     """Whether the teacher may write the whole answer, so that nothing follows its words."""
+    held: bool = False
+    """Whether the student begins its prefill only when the teacher's first word is there."""
 
 
 def plan(model: str, options: GktOptions | None, max_tokens: int | None, settings: EdgeSettings) -> Plan:
@@ -48,4 +50,5 @@ def plan(model: str, options: GktOptions | None, max_tokens: int | None, setting
         budget=budget,
         template=options.template or settings.template,
         alone=max_tokens is not None and budget == max_tokens,
+        held=budget > 0 and settings.prefill_after_teacher,
     )

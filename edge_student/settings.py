@@ -27,6 +27,10 @@ class EdgeSettings(BaseSettings):
         default=64, ge=1, le=8192, description="prompt tokens in a step in which others are decoding"
     )
     threads: int | None = Field(default=None, ge=1, le=512, description="compute threads; unset: as many as cores")
+    prefill_after_teacher: bool = Field(
+        default=False,
+        description="for an edge on the cloud's own machine: leave the cores to the teacher until its first word",
+    )
     engine_nice: int = Field(
         default=0, ge=0, le=19, description="niceness of the engine's threads, for a machine shared with others"
     )

@@ -94,8 +94,11 @@ class Student(Protocol):
         """Raises InvalidRequest unless all are tokens of the vocabulary."""
         ...
 
-    def open(self, prompt: Sequence[int]) -> StudentSequence:
-        """Begin to prefill a prompt. Raises PromptTooLong, or Overloaded where the queue is full, or EngineFailed."""
+    def open(self, prompt: Sequence[int], *, held: bool = False) -> StudentSequence:
+        """Begin to prefill a prompt: at once, or `held` until there is guidance or the hand-over.
+
+        Raises PromptTooLong, Overloaded where the queue is full, EngineFailed where the engine is dead.
+        """
         ...
 
     def failure(self) -> str | None:

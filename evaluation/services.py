@@ -22,7 +22,7 @@ from shared.wire import Health
 
 STOP_GRACE_S = 30.0
 LOG_TAIL_BYTES = 2000
-EDGE_ENVIRONMENT = {"GKT_EDGE_ENGINE_NICE": "5"}
+EDGE_ENVIRONMENT = {"GKT_EDGE_ENGINE_NICE": "5", "GKT_EDGE_PREFILL_AFTER_TEACHER": "true"}
 """What `gkt up` sets, so that an edge and a cloud can share a machine."""
 
 

@@ -88,7 +88,7 @@ class Pair:
             "GKT_EDGE_CLOUD_KEY": self.key,
         }
         # Two engines on the same cores: the student gives way to the teacher.
-        polite = {"GKT_EDGE_ENGINE_NICE": "5"}
+        polite = {"GKT_EDGE_ENGINE_NICE": "5", "GKT_EDGE_PREFILL_AFTER_TEACHER": "true"}
         return {**os.environ, **cloud}, {**polite, **os.environ, **edge}
 
 

@@ -69,7 +69,12 @@ class Engine:
 
     def append(self, sequence: EngineSequence, tokens: list[int]) -> None:
         """Guidance goes on: more tokens to prefill."""
-        self._command(lambda: sequence.tokens.extend(tokens))
+
+        def command() -> None:
+            sequence.held = False
+            sequence.tokens.extend(tokens)
+
+        self._command(command)
 
     def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampling: Sampling) -> None:
         """Hand over: the sequence is its first `keep` tokens and then `tokens`; write on from there."""
@@ -82,6 +87,7 @@ class Engine:
                 sequence.n_past = keep
             sequence.tokens.extend(tokens)
             sequence.sampler = Sampler(sampling)
+            sequence.held = False
             sequence.generating = True
 
         self._command(command)

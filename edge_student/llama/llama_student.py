@@ -17,6 +17,9 @@ from edge_student.student import Sampling, Word
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.wire import Message
 
+FEED_TOKENS = 4
+"""Guidance goes to the engine so many tokens at a time, or more. What is left over goes with the hand-over."""
+
 
 class LlamaStudent:
     """A GGUF model on this machine."""
@@ -67,7 +70,7 @@ class LlamaStudent:
             if not 0 <= token < self._vocab.n_tokens:
                 raise InvalidRequest(f"prompt: {token} is not a token of {self.model}", param="prompt")
 
-    def open(self, prompt: Sequence[int]) -> LlamaSequence:
+    def open(self, prompt: Sequence[int], *, held: bool = False) -> LlamaSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
         if len(prompt) >= self.context_tokens:
@@ -76,7 +79,7 @@ class LlamaStudent:
                 "and one is needed for the answer",
                 param="messages",
             )
-        return LlamaSequence(self, self._engine, list(prompt))
+        return LlamaSequence(self, self._engine, list(prompt), held=held)
 
     def continuation(self, text: str) -> list[int]:
         """Token ids of text that goes on behind a prompt."""
@@ -92,13 +95,14 @@ class LlamaStudent:
 class LlamaSequence:
     """A sequence of the engine, and the text of the guidance it was fed."""
 
-    def __init__(self, student: LlamaStudent, engine: Engine, prompt: list[int]) -> None:
+    def __init__(self, student: LlamaStudent, engine: Engine, prompt: list[int], *, held: bool) -> None:
         self._student = student
         self._engine = engine
         self._prompt_tokens = len(prompt)
-        self._state = EngineSequence(prompt, loop=asyncio.get_running_loop())
+        self._state = EngineSequence(prompt, held=held, loop=asyncio.get_running_loop())
         self._guidance = ""
         self._settled = 0
+        self._started = False
         self._fed: list[int] = []
         engine.submit(self._state)
 
@@ -108,11 +112,17 @@ class LlamaSequence:
 
     def extend(self, text: str) -> None:
         self._guidance += text
+        if self._state.held and not self._started:
+            self._started = True
+            self._engine.append(self._state, [])
         settled = settled_length(self._guidance)
         if settled == self._settled:
             return
         self._settled = settled
         ids = self._student.continuation(self._guidance[:settled])
+        # A pass over the weights costs about as much for some tokens as for one, and the teacher may share the cores.
+        if len(ids) - len(self._fed) < FEED_TOKENS:
+            return
         # Mostly what was fed is a prefix of this. Where a tokenizer changed its mind, `generate` puts it right.
         if ids[: len(self._fed)] == self._fed and self._prompt_tokens + len(ids) < self._student.context_tokens:
             self._engine.append(self._state, ids[len(self._fed) :])

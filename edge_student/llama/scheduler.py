@@ -19,6 +19,8 @@ class SequenceState:
     tokens: list[int]
     generating: bool = False
     """False while guidance may still come: then the last token stays out, since its logits are needed at the hand-over."""
+    held: bool = False
+    """Nothing of it is computed yet."""
     n_past: int = 0
     slot: int | None = None
     arrival: int = field(default_factory=lambda: next(_arrivals))
@@ -26,7 +28,7 @@ class SequenceState:
     @property
     def waiting(self) -> int:
         """Tokens that may be computed now."""
-        return len(self.tokens) - self.n_past - (0 if self.generating else 1)
+        return 0 if self.held else len(self.tokens) - self.n_past - (0 if self.generating else 1)
 
     @property
     def decoding(self) -> bool:

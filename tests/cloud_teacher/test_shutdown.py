@@ -99,13 +99,6 @@ def test_sigterm_while_the_model_loads(start: Starter, child: str | None) -> Non
     assert process.orphans() == {}
 
 
-def test_the_engine_does_not_outlive_a_cloud_that_is_killed(start: Starter) -> None:
-    process = start()
-    process.wait_for_child("VLLM::")
-    process.stop(signal.SIGKILL)
-    assert process.orphans() == {}
-
-
 def test_a_model_that_cannot_be_loaded_ends_the_process(start: Starter) -> None:
     process = start(MODEL="no-such-model")
     assert process.wait() == 1

@@ -40,7 +40,7 @@ class ScriptedStudent:
         if any(not 0 <= token < 0x110000 for token in ids):
             raise InvalidRequest("prompt: not a token", param="prompt")
 
-    def open(self, prompt: Sequence[int]) -> ScriptedSequence:
+    def open(self, prompt: Sequence[int], *, held: bool = False) -> ScriptedSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
         if len(prompt) >= self.context_tokens:
@@ -48,6 +48,7 @@ class ScriptedStudent:
         if len([s for s in self.sequences if not s.closed]) >= self.room:
             raise Overloaded("full", retry_after_s=1)
         self.sequences.append(ScriptedSequence(self, list(prompt)))
+        self.sequences[-1].held = held
         return self.sequences[-1]
 
     def failure(self) -> str | None:
@@ -64,6 +65,7 @@ class ScriptedSequence:
         self.guidance = ""
         self.sampling: Sampling | None = None
         self.closed = False
+        self.held = False
 
     @property
     def guidance_tokens(self) -> int:

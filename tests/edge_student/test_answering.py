@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -82,6 +82,14 @@ async def test_a_teacher_that_finished_the_answer_finishes_the_answer() -> None:
     assert got.texts == {0: "It is 18"}
     assert got.ends == {0: "stop"}
     assert student.sequences[0].sampling is None
+
+
+async def test_an_edge_on_the_clouds_own_machine_holds_its_prefill_back() -> None:
+    student = ScriptedStudent("b")
+    request = ask(budget=2)
+    held = replace(request, plan=replace(request.plan, held=True))
+    assert (await answer(student, ScriptedCloud("a", " x"), held)).texts == {0: "ab"}
+    assert student.sequences[0].held
 
 
 async def test_off_never_asks() -> None:

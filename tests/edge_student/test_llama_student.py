@@ -113,6 +113,20 @@ async def test_guidance_that_comes_late_changes_nothing(student: LlamaStudent, r
     assert (await text_of(sequence)).encode() == alone(reference, prompt, "Rivers are the veins of the", 24)
 
 
+async def test_a_held_prompt_waits_for_the_first_words(student: LlamaStudent, reference: llama_cpp.Llama) -> None:
+    prompt = student.encode(QUESTION)
+    held = student.open(prompt, held=True)
+    other = await text_of(student.open(prompt))
+    computed = "gkt_student_prompt_tokens_total"
+    assert student.registry.get_sample_value(computed) == len(prompt), "the other one's only"
+    assert await text_of(held) == other
+    held = student.open(prompt, held=True)
+    held.extend("Rivers")
+    while (student.registry.get_sample_value(computed) or 0) < 3 * len(prompt) - 1:
+        await asyncio.sleep(0.001)
+    assert (await text_of(held)).encode() == alone(reference, prompt, "Rivers", 24)
+
+
 async def test_many_at_once_say_what_each_would_say(student: LlamaStudent, reference: llama_cpp.Llama) -> None:
     questions = [f"Say something about the number {n}." for n in range(6)]
     prompts = [student.encode([Message(role="user", content=q)]) for q in questions]
