@@ -10,6 +10,9 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+KEEP_ALIVE_S = 75
+"""Longer than clients keep idle connections (the edge: 60), so that none is closed under a request on its way."""
+
 
 class Server(uvicorn.Server):
     """A uvicorn server that says where it listens, and can be told to end as failed."""
@@ -69,6 +72,7 @@ def serve(
         log_level=log_level,
         access_log=False,
         timeout_graceful_shutdown=grace_s,
+        timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
     )
     server = Server(config, port_file=Path(port_file) if port_file else None)

@@ -31,7 +31,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(target: str) -> AsyncGenerator[Proxy]:
-    """A proxy before `target`, a base URL. Its `fault` may be changed at any time, for connections to come."""
+    """A proxy before `target`, a base URL. Its `fault` may be changed at any time."""
     address = urlsplit(target)
     handlers: set[asyncio.Task[None]] = set()
 
@@ -40,12 +40,17 @@ async def proxy(target: str) -> AsyncGenerator[Proxy]:
         assert task
         handlers.add(task)
         running.connections += 1
-        fault = running.fault
         up_reader, up_writer = await asyncio.open_connection(address.hostname, address.port)
         upward = asyncio.create_task(_pump(reader, up_writer))
         try:
-            left = fault.after
-            while data := fault.rewrite(await up_reader.read(65536)):
+            fault: Fault | None = None
+            left: int | None = None
+            while data := await up_reader.read(65536):
+                if fault is not running.fault:
+                    # Connections serve many requests: a fault holds for what comes after it was set.
+                    fault = running.fault
+                    left = fault.after
+                data = fault.rewrite(data)
                 part = data if left is None else data[:left]
                 writer.write(part)
                 await writer.drain()

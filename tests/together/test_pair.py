@@ -100,11 +100,13 @@ async def test_the_student_ends_what_the_teacher_begins_byte_for_byte(cloud_proc
     text = answer["choices"][0]["message"]["content"]
     teacher, student = gkt["segments"][0]
     assert (teacher["source"], student["source"]) == ("teacher", "student")
-    assert gkt["teacher"]["completion_tokens"] == BUDGET
+    # In whole words: up to three tokens of the budget are left for a word that would not fit.
+    written = gkt["teacher"]["completion_tokens"]
+    assert BUDGET - 3 <= written <= BUDGET
     assert gkt["template"].startswith("answer@1#")
     assert gkt["fallback"] is None
     guidance = text[: teacher["chars"]]
-    assert text[teacher["chars"] :] == alone(SMOLLM, guidance, WHOLE - BUDGET)
+    assert text[teacher["chars"] :] == alone(SMOLLM, guidance, WHOLE - written)
     direct = httpx.post(
         f"{cloud_process.url}/v1/guidance",
         json={"messages": QUESTION, "max_guidance_tokens": BUDGET},
@@ -137,7 +139,7 @@ async def test_two_vocabularies(cloud_process: CloudProcess) -> None:
     assert [s["source"] for s in answer["gkt"]["segments"][0]] == ["teacher", "student"]
     assert answer["gkt"]["student"]["model"] == QWEN
     assert answer["gkt"]["teacher"]["model"] == SMOLLM
-    assert answer["gkt"]["student"]["completion_tokens"] <= WHOLE - BUDGET
+    assert answer["usage"]["completion_tokens"] <= WHOLE
 
 
 async def test_the_openai_client(cloud_process: CloudProcess) -> None:
@@ -154,7 +156,7 @@ async def test_the_openai_client(cloud_process: CloudProcess) -> None:
             top_logprobs=2,
             extra_body={"gkt": {"max_guidance_tokens": 8}},
         )
-        assert kept.gkt["teacher"]["completion_tokens"] == 8
+        assert 5 <= kept.gkt["teacher"]["completion_tokens"] <= 8
         logprobs = kept.choices[0].logprobs.content
         assert len(logprobs) == WHOLE
         assert all(entry.logprob <= 0 for entry in logprobs)
@@ -230,9 +232,9 @@ async def test_whatever_the_link_does_the_answer_is_complete(cloud_process: Clou
         async with edge(cloud_process, cloud_url=link.url, **deadlines) as client:
             clean = await chat(client)
             link.fault = fault
-            async with httpx.AsyncClient(base_url=client.base_url, timeout=280) as fresh:
-                answer = await chat(fresh)
+            answer = await chat(client)
             metrics = (await client.get("/metrics")).text
+    assert link.connections == 1, "the second question goes over the same connection"
     text = answer["choices"][0]["message"]["content"]
     gkt = answer["gkt"]
     assert gkt["fallback"] == reason if reason else gkt["fallback"] in {"garbled", "broken"}
