@@ -47,11 +47,6 @@ class Word:
 class StudentSequence(Protocol):
     """One answer in the making: opened on a prompt, fed with guidance, then handed over to the student."""
 
-    @property
-    def guidance_tokens(self) -> int:
-        """Tokens of the guidance taken in, in the student's vocabulary."""
-        ...
-
     def extend(self, text: str) -> None:
         """Take in more guidance. Returns at once; the prefill happens beside."""
         ...

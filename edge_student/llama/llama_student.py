@@ -106,10 +106,6 @@ class LlamaSequence:
         self._fed: list[int] = []
         engine.submit(self._state)
 
-    @property
-    def guidance_tokens(self) -> int:
-        return len(self._fed)
-
     def extend(self, text: str) -> None:
         self._guidance += text
         if self._state.held and not self._started:

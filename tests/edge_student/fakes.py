@@ -67,10 +67,6 @@ class ScriptedSequence:
         self.closed = False
         self.held = False
 
-    @property
-    def guidance_tokens(self) -> int:
-        return len(self.guidance)
-
     def extend(self, text: str) -> None:
         assert self.sampling is None, "guidance after the hand-over"
         self.guidance += text
