@@ -17,16 +17,12 @@ from cloud_teacher.templates import Templates
 from shared.errors import BudgetTooLarge, EngineFailed, GktError, InternalError, PromptTooLong
 from shared.prices import Prices
 from shared.wire import Done, Event, Failure, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
-from shared.words import begins_word
+from shared.words import wraps_up
 
 logger = logging.getLogger("gkt.cloud")
 
 LONG_TEXT_CHARS = 20_000
 """Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
-
-WRAP_UP_TOKENS = 4
-"""Of the budget's end, in which guidance in whole words ends where the next word begins: that one would hardly fit, and who
-waits for the student would wait for it in vain."""
 
 GONE = "gone"
 """Outcome of a request whose client left before the end."""
@@ -170,7 +166,7 @@ class GuidanceService:
                         logprobs=None if piece.logprobs is None else list(piece.logprobs),
                     )
                 left = sampling.max_tokens - account.completion_tokens
-                if request.whole_words and left < WRAP_UP_TOKENS and begins_word(before, piece.text):
+                if request.whole_words and left > 0 and wraps_up(before, piece.text, left):
                     end = end or "limit"
                     break
                 before = piece.text[-1:] or before

@@ -37,6 +37,10 @@ class CloudSettings(BaseSettings):
         default=None, gt=0, description="GiB for the KV cache; unset: 1 on a CPU, what is left of its memory on a GPU"
     )
 
+    engine_nice: int = Field(
+        default=0, ge=0, le=19, description="niceness of the engine's processes, for a machine shared with others"
+    )
+
     max_prompt_tokens: int = Field(default=3072, ge=1, description="tokens of a rendered prompt, at most")
     max_guidance_tokens: int = Field(default=1024, ge=1, description="budget a request may ask for, at most")
     max_running: int = Field(default=8, ge=1, le=4096, description="requests at once; more get 503")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -64,6 +65,9 @@ def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTea
         enable_log_requests=False,
     )
     loading.may_start_processes()
+    if settings.engine_nice:
+        # On Linux niceness is a thread's own; the engine's processes are started from this one and inherit it.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.engine_nice)
     try:
         engine = AsyncLLM.from_engine_args(arguments)
     except Exception as error:

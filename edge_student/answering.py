@@ -173,6 +173,9 @@ class _Run:
                             text = seam.push(event.text, len(event.token_ids))
                             for part in self._take(text, len(event.token_ids), _logprobs(event)):
                                 yield part
+                            if seam.ahead:
+                                for sequence in self._sequences:
+                                    sequence.foresee(seam.ahead)
                             if all(choice.ended for choice in self._choices):
                                 return
                         case Done():

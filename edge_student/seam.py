@@ -7,7 +7,7 @@ through, but for a number: whoever reads its first digits reads a wrong one.
 
 from __future__ import annotations
 
-from shared.words import breaks, settled_length
+from shared.words import breaks, settled_length, wraps_up
 
 TAIL_TOKENS = 16
 """So near to the budget's end whole words are let through only. A word of more tokens than this can still be cut."""
@@ -25,13 +25,22 @@ class Seam:
         self._held = ""
         self._last = ""
         """The character before what is held back."""
+        self._over = False
+        """Whether no guidance is to be expected behind what has come."""
+
+    @property
+    def ahead(self) -> str:
+        """What is held back and will probably be used soon: the student does well to prepare for it."""
+        return "" if self._over else self._held
 
     def push(self, text: str, tokens: int) -> str:
         """Guidance arrived. Returns what may be used now."""
+        before = self._held[-1:] or self._last
         self._tokens += tokens
         self._held += text
         if self._budget is None:
             return self._release(len(self._held))
+        self._over = wraps_up(before, text, self._budget - self._tokens)
         settled = settled_length(self._last, self._held)
         if self._budget - self._tokens >= TAIL_TOKENS and not _may_be_number(self._held[settled:]):
             return self._release(len(self._held))

@@ -51,6 +51,10 @@ class StudentSequence(Protocol):
         """Take in more guidance. Returns at once; the prefill happens beside."""
         ...
 
+    def foresee(self, text: str) -> None:
+        """Prepare for text that will probably come next. It is no guidance until `extend` says so. Returns at once."""
+        ...
+
     def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
         """Write on from the exact end of prompt and guidance. Once only.
 

@@ -16,16 +16,15 @@ from evaluation.services import Pair
 from evaluation.timeline import Answer, GuidanceRun
 from shared.catalog import ensure_gguf
 from shared.openai import Mode
+from shared.words import WRAP_UP_TOKENS
 
 GUIDANCE_TOKENS = 40
-WRAP_UP_TOKENS = 4
-"""Guidance in whole words may end so many tokens before its budget does."""
 GUIDED_MAX_TOKENS = 104
 DECODE_TOKENS = 128
 LONG_ANSWER_TOKENS = 200
-REST_S = 0.2
 EDGE_SPIN_COUNT = 10_000
 """What the edge sets for OpenMP where nobody else did."""
+REST_S = 0.2
 """Between two measurements, so that nothing of the one still runs in the other."""
 
 

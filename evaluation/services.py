@@ -18,12 +18,11 @@ import httpx
 from pydantic import ValidationError
 
 from evaluation.figures import NotMeasured
+from shared.one_machine import NEIGHBOURLY_CLOUD, NEIGHBOURLY_EDGE
 from shared.wire import Health
 
 STOP_GRACE_S = 30.0
 LOG_TAIL_BYTES = 2000
-EDGE_ENVIRONMENT = {"GKT_EDGE_ENGINE_NICE": "5", "GKT_EDGE_PREFILL_AFTER_TEACHER": "true"}
-"""What `gkt up` sets, so that an edge and a cloud can share a machine."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=0,  # in our session: on Linux niceness may count only within one
             )
 
     @property
@@ -78,7 +77,10 @@ class Service:
 @contextmanager
 def cloud(model: str, key: str, *, folder: Path, start_s: float) -> Iterator[tuple[Service, str]]:
     """A cloud that listens, and its URL; it is not ready yet."""
-    with _service("cloud", "cloud_teacher", {"MODEL": model, "KEYS": key}, folder=folder, start_s=start_s) as started:
+    settings = {"MODEL": model, "KEYS": key}
+    with _service(
+        "cloud", "cloud_teacher", settings, folder=folder, start_s=start_s, environment=NEIGHBOURLY_CLOUD
+    ) as started:
         yield started
 
 
@@ -91,7 +93,7 @@ def edge(
     if key:
         settings["CLOUD_KEY"] = key
     with _service(
-        "edge", "edge_student", settings, folder=folder, start_s=start_s, environment=EDGE_ENVIRONMENT
+        "edge", "edge_student", settings, folder=folder, start_s=start_s, environment=NEIGHBOURLY_EDGE
     ) as started:
         yield started
 
@@ -160,12 +162,12 @@ def _service(
     *,
     folder: Path,
     start_s: float,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str],
 ) -> Iterator[tuple[Service, str]]:
     port_file = folder / f"{name}.port"
     settings = {"HOST": "127.0.0.1", "PORT": "0", "PORT_FILE": str(port_file), "LOG_LEVEL": "warning", **settings}
     prefix = f"GKT_{name.upper()}_"
-    variables = {**(environment or {}), **{prefix + key: value for key, value in settings.items()}}
+    variables = {**environment, **{prefix + key: value for key, value in settings.items()}}
     service = Service(name, [sys.executable, "-m", module], variables, folder)
     try:
         until = time.monotonic() + start_s

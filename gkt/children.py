@@ -18,7 +18,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """One process in a session of its own: Ctrl-C in the terminal reaches only us, and we end it in good order.
+    """One process in a group of its own: Ctrl-C in the terminal reaches only us, and we end it in good order.
+
+    Not in a session of its own: where Linux schedules sessions against each other (autogroup), niceness counts within one.
 
     On Linux the system sends it SIGTERM if we are killed without a chance to.
     """
@@ -39,7 +41,7 @@ class Child:
                 stdout=file,
                 stderr=STDOUT,
                 env=env,
-                start_new_session=True,
+                process_group=0,
                 preexec_fn=_tie_to(os.getpid()),
             )
         return cls(name, process, log)

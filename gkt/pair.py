@@ -20,6 +20,7 @@ from gkt.children import Child
 from gkt.starting import free_port, local_url, read_settings
 from shared.catalog import home
 from shared.errors import ConfigurationError, GktError
+from shared.one_machine import NEIGHBOURLY_CLOUD, NEIGHBOURLY_EDGE
 from shared.wire import Health
 
 READY_EVERY_S = 0.25
@@ -87,9 +88,7 @@ class Pair:
             "GKT_EDGE_CLOUD_URL": self.cloud_url,
             "GKT_EDGE_CLOUD_KEY": self.key,
         }
-        # Two engines on the same cores: the student gives way to the teacher.
-        polite = {"GKT_EDGE_ENGINE_NICE": "5", "GKT_EDGE_PREFILL_AFTER_TEACHER": "true"}
-        return {**os.environ, **cloud}, {**polite, **os.environ, **edge}
+        return {**NEIGHBOURLY_CLOUD, **os.environ, **cloud}, {**NEIGHBOURLY_EDGE, **os.environ, **edge}
 
 
 class Sides:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 
+WRAP_UP_TOKENS = 4
+"""Of a budget's end, in which guidance in whole words ends where the next word begins: who waits for the student would wait
+for that word in vain.
+"""
+
 
 def settled_length(before: str, text: str) -> int:
     """Up to where `text` stays as it is whatever comes next: before the white space that its last word follows, or between
@@ -28,6 +33,13 @@ def breaks(left: str, right: str) -> bool:
 def begins_word(before: str, text: str) -> bool:
     """Whether a word ends at the start of `text` or within it. `before` is the character in front of it, if there is one."""
     return any(left and breaks(left, right) for left, right in zip([before, *text], text, strict=False))
+
+
+def wraps_up(before: str, text: str, left: int) -> bool:
+    """Whether guidance in whole words ends with `text`, behind which the teacher may write `left` tokens more: the next word
+    begins there, and would hardly fit. `before` is the character in front of the text, if there is one.
+    """
+    return left <= 0 or (left < WRAP_UP_TOKENS and begins_word(before, text))
 
 
 def _spaceless(character: str) -> bool:

@@ -67,27 +67,16 @@ class Engine:
             self.metrics.sequences_open.set(len(self._open))
             self._post(lambda: self._scheduler.add(sequence))
 
-    def append(self, sequence: EngineSequence, tokens: list[int]) -> None:
-        """Guidance goes on: more tokens to prefill."""
-
-        def command() -> None:
-            sequence.held = False
-            sequence.tokens.extend(tokens)
-
-        self._command(command)
+    def rewrite(self, sequence: EngineSequence, keep: int, tokens: list[int]) -> None:
+        """Guidance goes on: the sequence is its first `keep` tokens and then `tokens`."""
+        self._command(lambda: self._rewrite(sequence, keep, tokens))
 
     def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampling: Sampling) -> None:
         """Hand over: the sequence is its first `keep` tokens and then `tokens`; write on from there."""
 
         def command() -> None:
-            del sequence.tokens[keep:]
-            if sequence.n_past > keep:
-                if sequence.slot is not None:
-                    self._context.forget(sequence.slot, keep)
-                sequence.n_past = keep
-            sequence.tokens.extend(tokens)
+            self._rewrite(sequence, keep, tokens)
             sequence.sampler = Sampler(sampling)
-            sequence.held = False
             sequence.generating = True
 
         self._command(command)
@@ -109,6 +98,15 @@ class Engine:
             self._context.abort()
             self._wake.notify()
         self._thread.join()
+
+    def _rewrite(self, sequence: EngineSequence, keep: int, tokens: list[int]) -> None:
+        sequence.held = False
+        sequence.tokens[keep:] = tokens
+        keep = min(keep, len(sequence.tokens) - 1)  # the last one's logits are needed at the hand-over
+        if sequence.n_past > keep:
+            if sequence.slot is not None:
+                self._context.forget(sequence.slot, keep)
+            sequence.n_past = keep
 
     def _command(self, command: Callable[[], None]) -> None:
         with self._wake:

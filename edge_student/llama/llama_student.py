@@ -18,7 +18,8 @@ from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.wire import Message
 
 FEED_TOKENS = 4
-"""Guidance goes to the engine so many tokens at a time, or more. What is left over goes with the hand-over."""
+"""Guidance goes to the engine so many tokens at a time, or more, but for what is foreseen. What is left over goes with the
+hand-over."""
 
 
 class LlamaStudent:
@@ -110,19 +111,16 @@ class LlamaSequence:
         self._guidance += text
         if self._state.held and not self._started:
             self._started = True
-            self._engine.append(self._state, [])
+            self._engine.rewrite(self._state, self._prompt_tokens, [])
         settled = settled_length(self._guidance)
         if settled == self._settled:
             return
         self._settled = settled
-        ids = self._student.continuation(self._guidance[:settled])
-        # A pass over the weights costs about as much for some tokens as for one, and the teacher may share the cores.
-        if len(ids) - len(self._fed) < FEED_TOKENS:
-            return
-        # Mostly what was fed is a prefix of this. Where a tokenizer changed its mind, `generate` puts it right.
-        if ids[: len(self._fed)] == self._fed and self._prompt_tokens + len(ids) < self._student.context_tokens:
-            self._engine.append(self._state, ids[len(self._fed) :])
-            self._fed = ids
+        # Some tokens together cost less than one by one, and the teacher may share the cores.
+        self._feed(self._student.continuation(self._guidance[:settled]), at_least=FEED_TOKENS)
+
+    def foresee(self, text: str) -> None:
+        self._feed(self._student.continuation(self._guidance + text), at_least=1)
 
     async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
         ids = self._student.continuation(self._guidance)
@@ -130,12 +128,7 @@ class LlamaSequence:
             self.close()
             yield Word(text="", end="length")
             return
-        same = 0
-        for fed, wanted in zip(self._fed, ids, strict=False):
-            if fed != wanted:
-                break
-            same += 1
-        self._fed = ids
+        same = self._fed_of(ids)
         self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampling)
         try:
             while True:
@@ -150,6 +143,18 @@ class LlamaSequence:
 
     def close(self) -> None:
         self._engine.remove(self._state)
+
+    def _feed(self, ids: list[int], *, at_least: int) -> None:
+        """Have the engine go on to `ids`, unless fewer than `at_least` of them are new to it or there is no room."""
+        same = self._fed_of(ids)
+        if len(ids) - same >= at_least and self._prompt_tokens + len(ids) < self._student.context_tokens:
+            self._engine.rewrite(self._state, self._prompt_tokens + same, ids[same:])
+            self._fed = ids
+
+    def _fed_of(self, ids: list[int]) -> int:
+        """How many of `ids` the engine has already. Mostly that is all it has; tokenizers may change their mind as text grows."""
+        pairs = enumerate(zip(self._fed, ids, strict=False))
+        return next((at for at, (fed, wanted) in pairs if fed != wanted), min(len(self._fed), len(ids)))
 
 
 def settled_length(text: str) -> int:

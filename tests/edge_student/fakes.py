@@ -63,6 +63,7 @@ class ScriptedSequence:
         self.student = student
         self.prompt = "".join(map(chr, prompt))
         self.guidance = ""
+        self.foreseen: list[str] = []
         self.sampling: Sampling | None = None
         self.closed = False
         self.held = False
@@ -70,6 +71,10 @@ class ScriptedSequence:
     def extend(self, text: str) -> None:
         assert self.sampling is None, "guidance after the hand-over"
         self.guidance += text
+
+    def foresee(self, text: str) -> None:
+        assert self.sampling is None, "guidance after the hand-over"
+        self.foreseen.append(text)
 
     async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
         assert self.sampling is None, "handed over twice"

@@ -92,6 +92,14 @@ async def test_an_edge_on_the_clouds_own_machine_holds_its_prefill_back() -> Non
     assert student.sequences[0].held
 
 
+async def test_the_student_prepares_for_words_that_are_held_back() -> None:
+    student = ScriptedStudent(".")
+    got = await answer(student, ScriptedCloud("There", " are", " eight", "een", " eggs"), ask(budget=6))
+    assert student.sequences[0].foreseen == ["There", " are", " eighteen"]
+    assert student.sequences[0].guidance == "There are eighteen"
+    assert got.texts == {0: "There are eighteen."}
+
+
 async def test_off_never_asks() -> None:
     cloud = ScriptedCloud("no")
     got = await answer(ScriptedStudent("yes"), cloud, ask(mode=Mode.OFF, budget=0))

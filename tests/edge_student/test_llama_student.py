@@ -127,6 +127,21 @@ async def test_a_held_prompt_waits_for_the_first_words(student: LlamaStudent, re
     assert (await text_of(held)).encode() == alone(reference, prompt, "Rivers", 24)
 
 
+@pytest.mark.parametrize("foreseen", ["", " veins of the", " vein", " roads that carry all the goods of the earth"])
+async def test_what_was_foreseen_leaves_no_trace(
+    student: LlamaStudent, reference: llama_cpp.Llama, foreseen: str
+) -> None:
+    prompt = student.encode(QUESTION)
+    sequence = student.open(prompt)
+    sequence.extend("Rivers are the")
+    sequence.foresee(foreseen)
+    ahead = len(prompt) + len(student.continuation("Rivers are the" + foreseen)) - 1 if foreseen else len(prompt) - 1
+    while (student.registry.get_sample_value("gkt_student_prompt_tokens_total") or 0) < ahead:
+        await asyncio.sleep(0.001)  # it is computed, right or wrong
+    sequence.extend(" veins")
+    assert (await text_of(sequence)).encode() == alone(reference, prompt, "Rivers are the veins", 24)
+
+
 async def test_many_at_once_say_what_each_would_say(student: LlamaStudent, reference: llama_cpp.Llama) -> None:
     questions = [f"Say something about the number {n}." for n in range(6)]
     prompts = [student.encode([Message(role="user", content=q)]) for q in questions]

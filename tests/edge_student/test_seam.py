@@ -53,6 +53,24 @@ def test_a_word_begun_in_the_open_is_not_left_a_stump() -> None:
     assert seam.finish(complete=False) == "stand"
 
 
+def test_what_is_held_back_is_foreseen_until_the_guidance_ends() -> None:
+    seam = Seam(6)
+    ahead = []
+    for piece in [" In", " Ap", "ril", " she", " sold", " 48"]:
+        seam.push(piece, 1)
+        ahead.append(seam.ahead)
+    assert ahead[:2] == [" In", " Ap"]
+    assert ahead[2:] == [" April", "", "", ""], "the fourth begins a word within the wrap-up: the guidance ends there"
+
+
+def test_nothing_is_foreseen_behind_the_budget() -> None:
+    seam = Seam(2)
+    seam.push("under", 1)
+    assert seam.ahead == "under"
+    seam.push("stand", 1)
+    assert seam.ahead == ""
+
+
 def test_nothing_is_held_where_nothing_follows() -> None:
     seam = Seam(None)
     assert seam.push("1", 1) == "1"

@@ -1,0 +1,18 @@
+"""Environment of a cloud and an edge that share a machine's cores. Elsewhere neither needs any of it."""
+
+from __future__ import annotations
+
+NEIGHBOURLY_CLOUD = {
+    # A pass of the student takes milliseconds and has a reader waiting; one of the teacher on a CPU takes a third of a second.
+    "GKT_CLOUD_ENGINE_NICE": "5",
+}
+NEIGHBOURLY_EDGE = {
+    "GKT_EDGE_PREFILL_AFTER_TEACHER": "true",
+    # Late is here what is computed slowly, not what is lost on the way.
+    "GKT_EDGE_FIRST_TOKEN_DEADLINE_S": "30",
+    "GKT_EDGE_NEXT_TOKEN_DEADLINE_S": "10",
+    # llama.cpp's threads wait for each other hundreds of times a token. Unbound, beside busy threads that are bound, the
+    # kernel now and then runs two of them on one core, until it balances its load, a tenth of a second later.
+    "OMP_PROC_BIND": "true",
+    "OMP_PLACES": "cores",
+}
