@@ -59,12 +59,12 @@ async def gone(pid: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_its_log_has_what_it_says_and_a_session_of_its_own(tmp_path: Path) -> None:
+async def test_its_log_has_what_it_says_and_a_group_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "side.log"
-    program = "import os, sys; print(os.getsid(0) == os.getpid()); sys.exit('\\x1b[31mlast words')"
+    program = "import os, sys; print(os.getpgid(0) == os.getpid(), os.getsid(0) == os.getsid(os.getppid())); sys.exit('\\x1b[31mlast words')"
     child = await Child.start("side", python(program), env=os.environ, log=log)
     assert await child.ended() == 1
-    assert sorted(child.last_words().splitlines()) == ["True", "last words"]
+    assert sorted(child.last_words().splitlines()) == ["True True", "last words"]
     assert child.last_words(1) == child.last_words().splitlines()[-1]
     await child.stop(1)
 
