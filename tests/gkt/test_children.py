@@ -61,7 +61,10 @@ async def gone(pid: int) -> None:
 
 async def test_its_log_has_what_it_says_and_a_group_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "side.log"
-    program = "import os, sys; print(os.getpgid(0) == os.getpid(), os.getsid(0) == os.getsid(os.getppid())); sys.exit('\\x1b[31mlast words')"
+    program = (
+        "import os, sys; print(os.getpgid(0) == os.getpid(), os.getsid(0) == os.getsid(os.getppid()));"
+        "sys.exit('\\x1b[31mlast words')"
+    )
     child = await Child.start("side", python(program), env=os.environ, log=log)
     assert await child.ended() == 1
     assert sorted(child.last_words().splitlines()) == ["True True", "last words"]
