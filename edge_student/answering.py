@@ -113,11 +113,19 @@ class _Run:
             async with aclosing(merge([self._written(choice) for choice in unfinished])) as written:
                 async for part in written:
                     yield part
-        self._student_side.total_ms = self._elapsed_ms() if self._sequences else None
+        if self._sequences:
+            self._student_side.total_ms = self._elapsed_ms()
+            # The first choice has computed what the others share with it.
+            self._student_side.cached_tokens = self._sequences[0].cached_tokens
         prompt_tokens, completion_tokens = len(self._ask.prompt), self._student_side.completion_tokens
         if self._teacher_side:
             completion_tokens += self._teacher_side.completion_tokens
-        yield Finished(self.report(), Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens))
+        usage = Usage(
+            prompt_tokens=prompt_tokens,
+            cached_tokens=self._student_side.cached_tokens,
+            completion_tokens=completion_tokens,
+        )
+        yield Finished(self.report(), usage)
 
     def close(self) -> None:
         for sequence in self._sequences:

@@ -21,6 +21,13 @@ class EdgeSettings(BaseSettings):
         default=None, ge=128, description="tokens of KV cache that all sequences share; unset: as many as one context"
     )
     max_sequences: int = Field(default=8, ge=1, le=256, description="answers computed at once")
+    kept_sequences: int = Field(
+        default=8,
+        ge=0,
+        le=128,
+        description="answers whose computed tokens are kept for prompts that begin the same, least recently used go first; "
+        "0: prompts share nothing",
+    )
     max_queue: int = Field(default=64, ge=0, description="answers that may wait beyond those; more get 503")
     batch_tokens: int = Field(default=256, ge=16, le=8192, description="tokens computed in one step, at most")
     prefill_chunk_tokens: int = Field(

@@ -44,8 +44,31 @@ class Word:
     """None, or why the student stops after this: `stop` (its own end; no token is counted) or `length`."""
 
 
+@dataclass(frozen=True)
+class Score:
+    """How probable a token, that somebody else has written, was to the student at its place."""
+
+    token: bytes
+    logprob: float
+    rank: int
+    """How many tokens were more probable: 0 where the student would have written the same, greedily."""
+    entropy: float
+    """Of the student's whole distribution there, in nats."""
+    alternatives: tuple[Alternative, ...] = ()
+
+
 class StudentSequence(Protocol):
     """One answer in the making: opened on a prompt, fed with guidance, then handed over to the student."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were found computed already. Known once `generate` has yielded."""
+        ...
+
+    @property
+    def scores(self) -> Sequence[Score]:
+        """Of the tokens from `score_from` on, as far as they are computed: all, once `generate` has yielded."""
+        ...
 
     def extend(self, text: str) -> None:
         """Take in more guidance. Returns at once; the prefill happens beside."""
@@ -89,12 +112,21 @@ class Student(Protocol):
         """Token ids of plain text without any template."""
         ...
 
+    def piece(self, token: int) -> bytes:
+        """Bytes of a token, which may be a part of a character; none for a control token."""
+        ...
+
     def check_tokens(self, ids: Sequence[int]) -> None:
         """Raises InvalidRequest unless all are tokens of the vocabulary."""
         ...
 
-    def open(self, prompt: Sequence[int], *, held: bool = False) -> StudentSequence:
+    def open(
+        self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
+    ) -> StudentSequence:
         """Begin to prefill a prompt: at once, or `held` until there is guidance or the hand-over.
+
+        `score_from` is the position of the first token whose score is wanted: 1 for all of a prompt, its length for the
+        guidance behind it. `top` is how many alternatives each score has.
 
         Raises PromptTooLong, Overloaded where the queue is full, EngineFailed where the engine is dead.
         """

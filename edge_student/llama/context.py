@@ -93,11 +93,11 @@ class LlamaContext:
         self._abort_flag[0] = b"\x01"
 
     def decode(self, chunks: list[Chunk]) -> list[int]:
-        """Compute a batch. Returns for each chunk the batch index of its last token, at which its logits stand.
+        """Compute a batch. Returns for each chunk the batch index of the first token whose logits are there.
 
         Raises Aborted, CacheFull, EngineFailed.
         """
-        ends = self._batch.fill(chunks)
+        starts = self._batch.fill(chunks)
         code = llama_cpp.llama_decode(self._context, self._batch.native)
         if code == 1:
             raise CacheFull
@@ -107,7 +107,7 @@ class LlamaContext:
             raise Aborted
         if code != 0:
             raise EngineFailed(f"llama_decode returned {code}")
-        return ends
+        return starts
 
     def logits(self, index: int) -> Logits:
         """The logits behind a token of the last batch, shape (vocabulary,): a view that the next decode overwrites."""
@@ -117,6 +117,10 @@ class LlamaContext:
     def sample(self, sampler: Any, index: int) -> int:
         """Sample with a native chain, which also accepts the token."""
         return int(llama_cpp.llama_sampler_sample(sampler, self._context, index))
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let an empty slot share the first `length` tokens of another."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def forget(self, slot: int, start: int = 0) -> None:
         """Drop a sequence's tokens from position `start` on."""
@@ -148,19 +152,19 @@ class _Batch:
         )
 
     def fill(self, chunks: list[Chunk]) -> list[int]:
-        ends = []
+        starts = []
         at = 0
         for chunk in chunks:
             to = at + chunk.count
             self._token[at:to] = chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
             self._position[at:to] = np.arange(chunk.start, chunk.start + chunk.count)
             self._slot[at:to] = _slot(chunk)
-            self._logits[at:to] = 0
-            self._logits[to - 1] = chunk.logits
-            ends.append(to - 1)
+            self._logits[at : to - chunk.logits] = 0
+            self._logits[to - chunk.logits : to] = 1
+            starts.append(to - chunk.logits)
             at = to
         self.native.n_tokens = at
-        return ends
+        return starts
 
 
 def _slot(chunk: Chunk) -> int:

@@ -7,15 +7,16 @@ import codecs
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge_student.llama.context import Aborted, CacheFull, LlamaContext
 from edge_student.llama.metrics import EngineMetrics
-from edge_student.llama.sampling import Sampler, scores
-from edge_student.llama.scheduler import Plan, Scheduler, SequenceState
-from edge_student.student import Sampling, Word
+from edge_student.llama.sampling import Sampler, logprob, score
+from edge_student.llama.scheduler import Chunk, Copy, Plan, Scheduler, SequenceState
+from edge_student.student import Sampling, Score, Word
 from shared.errors import EngineFailed, GktError, Overloaded
 
 logger = logging.getLogger("gkt.engine")
@@ -32,6 +33,9 @@ class EngineSequence(SequenceState):
     sampler: Sampler | None = None
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
     generated: int = 0
+    scores: list[Score] = field(default_factory=list)
+    """Of the tokens from `scored_from` on, as far as they are computed."""
+    score_top: int = 0
     cancelled: bool = False
 
 
@@ -46,7 +50,7 @@ class Engine:
         self.metrics = EngineMetrics()
         self._context = context
         self._scheduler = scheduler
-        self._limit = scheduler.n_slots + max_queue
+        self._limit = scheduler.n_running + max_queue
         self._nice = nice
         self._open: set[EngineSequence] = set()
         self._computing: Plan | None = None
@@ -102,11 +106,12 @@ class Engine:
     def _rewrite(self, sequence: EngineSequence, keep: int, tokens: list[int]) -> None:
         sequence.held = False
         sequence.tokens[keep:] = tokens
-        keep = min(keep, len(sequence.tokens) - 1)  # the last one's logits are needed at the hand-over
-        if sequence.n_past > keep:
-            if sequence.slot is not None:
-                self._context.forget(sequence.slot, keep)
-            sequence.n_past = keep
+        computed = min(keep, len(sequence.tokens) - 1)  # the last one's logits are needed at the hand-over
+        if sequence.scored_from is not None:
+            del sequence.scores[max(0, keep - sequence.scored_from) :]
+            if keep < len(sequence.tokens):
+                computed = min(computed, max(0, sequence.scored_from + len(sequence.scores) - 1))
+        self._scheduler.cut(sequence, computed)
 
     def _command(self, command: Callable[[], None]) -> None:
         with self._wake:
@@ -145,9 +150,13 @@ class Engine:
 
     def _step(self) -> bool:
         """Compute one batch. Returns False where there was nothing to compute."""
+        began = time.perf_counter()
         plan = self._scheduler.plan()
-        for _, slot in plan.evicted:
-            self._context.forget(slot)
+        for move in plan.moves:
+            if isinstance(move, Copy):
+                self._context.copy(move.source, move.target, move.length)
+            else:
+                self._context.forget(move.slot, move.start)
         self.metrics.observe(self._scheduler, plan)
         if not plan.chunks:
             return False
@@ -155,7 +164,9 @@ class Engine:
             self._computing = plan
             self._context.arm()
         try:
-            ends = self._context.decode(plan.chunks)
+            decoding = time.perf_counter()
+            rows = self._context.decode(plan.chunks)
+            decoded = time.perf_counter()
         except Aborted:
             return True
         except CacheFull:
@@ -163,16 +174,30 @@ class Engine:
             return True
         self._scheduler.advance(plan)
         deliveries: list[tuple[EngineSequence, Word]] = []
-        for chunk, index in zip(plan.chunks, ends, strict=True):
+        for chunk, row in zip(plan.chunks, rows, strict=True):
             sequence = chunk.sequence
             assert isinstance(sequence, EngineSequence)  # noqa: S101 - nothing else is submitted
-            if chunk.logits and not sequence.cancelled:
-                deliveries.append((sequence, self._next_word(sequence, index)))
+            if not chunk.logits or sequence.cancelled:
+                continue
+            if sequence.scored_from is not None and not sequence.generated:
+                self._score(sequence, chunk, row)
+            if sequence.generating and sequence.n_past == len(sequence.tokens):
+                deliveries.append((sequence, self._next_word(sequence, row + chunk.logits - 1)))
         for sequence, word in deliveries:
             if word.end:
                 self._leave(sequence)
         _deliver(deliveries)
+        self.metrics.decode_seconds.inc(decoded - decoding)
+        self.metrics.step_seconds.inc(time.perf_counter() - began)
         return True
+
+    def _score(self, sequence: EngineSequence, chunk: Chunk, row: int) -> None:
+        """The logits of a token say how probable the next one was, where there is one."""
+        end = chunk.start + chunk.count
+        for index, at in enumerate(range(end - chunk.logits + 1, min(end + 1, len(sequence.tokens))), start=row):
+            if at == (sequence.scored_from or 0) + len(sequence.scores):  # else it was computed before
+                logits = self._context.logits(index)
+                sequence.scores.append(score(logits, sequence.tokens[at], sequence.score_top, self._context.vocab))
 
     def _next_word(self, sequence: EngineSequence, index: int) -> Word:
         sampler = sequence.sampler
@@ -189,31 +214,29 @@ class Engine:
         self.metrics.generated.inc()
         full = sequence.generated >= sampler.sampling.max_tokens or len(sequence.tokens) >= self.context_tokens
         piece = vocab.piece(token)
-        logprob, alternatives = (None, ()) if logits is None else scores(logits, token, top or 0, vocab)
+        probability, alternatives = (None, ()) if logits is None else logprob(logits, token, top or 0, vocab)
         return Word(
             text=sequence.decoder.decode(piece, final=full),
             token=piece,
-            logprob=logprob,
+            logprob=probability,
             alternatives=alternatives,
             end="length" if full else None,
         )
 
     def _evict_one(self, plan: Plan) -> None:
-        """The cache has less room than was counted: the youngest of the batch computes again later, or fails if it is alone."""
+        """The cache has less room than was counted: what is kept goes, then the youngest of the batch; alone it fails."""
+        if self._scheduler.drop_kept():
+            return
         youngest = max((chunk.sequence for chunk in plan.chunks), key=lambda s: s.arrival)
         assert isinstance(youngest, EngineSequence)  # noqa: S101
         if len(self._scheduler.running) > 1:
-            slot, youngest.n_past = youngest.slot, 0
-            if slot is not None:
-                self._context.forget(slot)
+            self._scheduler.evict(youngest)
         else:
-            self._leave(youngest)
+            self._leave(youngest, keep=False)
             _deliver([(youngest, EngineFailed("there is no room for this answer in the KV cache"))])
 
-    def _leave(self, sequence: EngineSequence) -> None:
-        slot = self._scheduler.remove(sequence)
-        if slot is not None:
-            self._context.forget(slot)
+    def _leave(self, sequence: EngineSequence, *, keep: bool = True) -> None:
+        self._scheduler.remove(sequence, keep=keep)
         if sequence.sampler:
             sequence.sampler.close()
         with self._wake:

@@ -13,7 +13,7 @@ from edge_student.llama.context import ContextOptions, LlamaContext
 from edge_student.llama.engine import Engine, EngineSequence
 from edge_student.llama.scheduler import Scheduler
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, Word
+from edge_student.student import Sampling, Score, Word
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.wire import Message
 
@@ -29,7 +29,7 @@ class LlamaStudent:
         """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
         self.model = model
         options = ContextOptions(
-            n_slots=settings.max_sequences,
+            n_slots=settings.max_sequences + settings.kept_sequences,
             n_cells=settings.kv_cache_tokens or settings.context_tokens,
             n_batch=settings.batch_tokens,
             threads=settings.threads or os.cpu_count() or 1,
@@ -43,7 +43,8 @@ class LlamaStudent:
         self._chat = context.vocab.chat_format(template)
         self.context_tokens = min(settings.context_tokens, options.n_cells, context.trained_tokens)
         scheduler = Scheduler(
-            n_slots=options.n_slots,
+            n_running=settings.max_sequences,
+            n_kept=settings.kept_sequences,
             n_cells=options.n_cells,
             n_batch=options.n_batch,
             chunk=min(settings.prefill_chunk_tokens, options.n_batch),
@@ -71,7 +72,9 @@ class LlamaStudent:
             if not 0 <= token < self._vocab.n_tokens:
                 raise InvalidRequest(f"prompt: {token} is not a token of {self.model}", param="prompt")
 
-    def open(self, prompt: Sequence[int], *, held: bool = False) -> LlamaSequence:
+    def open(
+        self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
+    ) -> LlamaSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
         if len(prompt) >= self.context_tokens:
@@ -80,11 +83,17 @@ class LlamaStudent:
                 "and one is needed for the answer",
                 param="messages",
             )
-        return LlamaSequence(self, self._engine, list(prompt), held=held)
+        state = EngineSequence(
+            list(prompt), held=held, scored_from=score_from, score_top=top, loop=asyncio.get_running_loop()
+        )
+        return LlamaSequence(self, self._engine, state)
 
     def continuation(self, text: str) -> list[int]:
         """Token ids of text that goes on behind a prompt."""
         return self._vocab.tokenize_continuation(text)
+
+    def piece(self, token: int) -> bytes:
+        return self._vocab.piece(token)
 
     def failure(self) -> str | None:
         return self._engine.failure
@@ -96,16 +105,24 @@ class LlamaStudent:
 class LlamaSequence:
     """A sequence of the engine, and the text of the guidance it was fed."""
 
-    def __init__(self, student: LlamaStudent, engine: Engine, prompt: list[int], *, held: bool) -> None:
+    def __init__(self, student: LlamaStudent, engine: Engine, state: EngineSequence) -> None:
         self._student = student
         self._engine = engine
-        self._prompt_tokens = len(prompt)
-        self._state = EngineSequence(prompt, held=held, loop=asyncio.get_running_loop())
+        self._prompt_tokens = len(state.tokens)
+        self._state = state
         self._guidance = ""
         self._settled = 0
         self._started = False
         self._fed: list[int] = []
-        engine.submit(self._state)
+        engine.submit(state)
+
+    @property
+    def cached_tokens(self) -> int:
+        return min(self._state.cached or 0, self._prompt_tokens)
+
+    @property
+    def scores(self) -> Sequence[Score]:
+        return self._state.scores
 
     def extend(self, text: str) -> None:
         self._guidance += text

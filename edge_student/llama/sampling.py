@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import llama_cpp
@@ -9,7 +10,7 @@ import numpy as np
 
 from edge_student.llama.context import LlamaContext, Logits
 from edge_student.llama.vocab import Vocab
-from edge_student.student import Alternative, Sampling
+from edge_student.student import Alternative, Sampling, Score
 
 
 class Sampler:
@@ -41,17 +42,31 @@ class Sampler:
             self._chain = None
 
 
-def scores(logits: Logits, token: int, top: int, vocab: Vocab) -> tuple[float, tuple[Alternative, ...]]:
+def score(logits: Logits, token: int, top: int, vocab: Vocab) -> Score:
+    """How probable a token was to the model that gave these logits in front of it."""
+    shifted = logits - logits.max()
+    probabilities = np.exp(shifted)
+    total = float(probabilities.sum(dtype=np.float64))
+    return Score(
+        token=vocab.piece(token),
+        logprob=float(shifted[token]) - math.log(total),
+        rank=int(np.count_nonzero(logits > logits[token])),
+        # In nats: the log of the sum, less the mean of what was summed up.
+        entropy=math.log(total) - float(np.dot(probabilities, shifted)) / total,
+        alternatives=_best(shifted, math.log(total), top, vocab),
+    )
+
+
+def logprob(logits: Logits, token: int, top: int, vocab: Vocab) -> tuple[float, tuple[Alternative, ...]]:
     """Log-probability of a token under the model itself (before temperature), and the `top` most probable ones."""
-    normaliser = _log_sum_exp(logits)
-    alternatives: tuple[Alternative, ...] = ()
-    if top:
-        best = np.argpartition(logits, -top)[-top:]
-        best = best[np.argsort(-logits[best], kind="stable")]
-        alternatives = tuple(Alternative(vocab.piece(int(i)), float(logits[i]) - normaliser) for i in best)
-    return float(logits[token]) - normaliser, alternatives
+    shifted = logits - logits.max()
+    log_total = math.log(np.exp(shifted).sum(dtype=np.float64))
+    return float(shifted[token]) - log_total, _best(shifted, log_total, top, vocab)
 
 
-def _log_sum_exp(logits: Logits) -> float:
-    highest = logits.max()
-    return float(highest + np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+def _best(shifted: Logits, log_total: float, top: int, vocab: Vocab) -> tuple[Alternative, ...]:
+    if not top:
+        return ()
+    best = np.argpartition(shifted, -top)[-top:]
+    best = best[np.argsort(-shifted[best], kind="stable")]
+    return tuple(Alternative(vocab.piece(int(i)), float(shifted[i]) - log_total) for i in best)

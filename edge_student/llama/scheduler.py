@@ -1,13 +1,23 @@
 """What goes into the next batch: pure decisions over sequences, without a model.
 
 A sequence is a list of tokens of which the first `n_past` are in the KV cache. Everything behind them waits: the prompt
-and guidance in chunks, a freshly sampled token alone. Preemption is then no more than `n_past = 0`.
+and guidance in chunks, a freshly sampled token alone. Preemption is then no more than `n_past = 0`. A sequence that leaves
+is kept for as long as nobody needs its room: whoever comes with the same beginning takes that over.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
+
+from edge_student.llama.cells import Cells
+
+KEEP_TOKENS = 16
+"""Shorter beginnings are computed again sooner than they are kept or copied."""
+WAIT_TOKENS = 32
+"""A sequence waits for another that is just computing so many tokens of its own beginning, or more."""
+SCORED_CHUNK = 32
+"""Tokens of a sequence with scores in one batch, at most: each has a row of logits as long as the vocabulary."""
 
 _arrivals = count()
 
@@ -21,8 +31,12 @@ class SequenceState:
     """False while guidance may still come: then the last token stays out, since its logits are needed at the hand-over."""
     held: bool = False
     """Nothing of it is computed yet."""
+    scored_from: int | None = None
+    """From this position on the score of each token is wanted, so the logits in front of it are."""
     n_past: int = 0
     slot: int | None = None
+    cached: int | None = None
+    """Tokens that were there already when it began; None until then."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
 
     @property
@@ -34,49 +48,98 @@ class SequenceState:
     def decoding(self) -> bool:
         return self.generating and self.slot is not None and len(self.tokens) - self.n_past == 1
 
+    @property
+    def reusable(self) -> int:
+        """How much of it may come from elsewhere: the logits of its last token are its own, and so are those of scores."""
+        most = len(self.tokens) - 1
+        return most if self.scored_from is None else max(0, min(most, self.scored_from - 1))
+
+    def logits_wanted(self, start: int, end: int) -> int:
+        """How many of its tokens before position `end` and not before `start` need logits; they are the last ones."""
+        wanted = 1 if self.generating and end == len(self.tokens) else 0
+        if self.scored_from is not None:
+            # Behind the end of the tokens there is nothing to score yet, but the logits would be gone by then.
+            wanted = max(wanted, end - max(start, self.scored_from - 1))
+        return wanted
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """`count` tokens of a sequence from position `start`; `logits` of the last of them are wanted or not."""
+    """`count` tokens of a sequence from position `start`; logits of the last `logits` of them are wanted."""
 
     sequence: SequenceState
     start: int
     count: int
-    logits: bool
+    logits: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A slot forgets its tokens from position `start` on."""
+
+    slot: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An empty slot gets the first `length` tokens of another one's cells."""
+
+    source: int
+    target: int
+    length: int
 
 
 @dataclass(frozen=True)
 class Plan:
     chunks: list[Chunk]
-    evicted: list[tuple[SequenceState, int]]
-    """Sequences that have to give their cells back first, with the slot each held."""
+    moves: list[Cut | Copy]
+    """What happens to the cache before the batch is computed, in order."""
+    evicted: list[SequenceState]
+    """Sequences that have to give their cells back, and compute them again later."""
+    begun: list[SequenceState]
+    """Sequences that got a slot; their `n_past` tokens were there already."""
 
     @property
     def tokens(self) -> int:
         return sum(chunk.count for chunk in self.chunks)
 
 
+@dataclass(eq=False)
+class _Kept:
+    """What a sequence that has left leaves in the cache."""
+
+    tokens: list[int]
+    slot: int
+
+
 class Scheduler:
-    """First come, first served over `n_slots` sequences at once and `n_cells` tokens of KV cache.
+    """First come, first served over `n_running` sequences at once and `n_cells` tokens of KV cache.
 
     A batch holds one token of every decoding sequence, then waiting tokens in order of arrival: up to `n_batch` of them, or
-    `chunk` where some sequence is decoding, so that a long prompt does not stall the others.
+    `chunk` where some sequence is decoding, so that a long prompt does not stall the others. Up to `n_kept` sequences that
+    have left stay in the cache, the least recently used of which go first where room is needed.
     """
 
-    def __init__(self, *, n_slots: int, n_cells: int, n_batch: int, chunk: int) -> None:
-        self.n_slots = n_slots
+    def __init__(self, *, n_running: int, n_cells: int, n_batch: int, chunk: int, n_kept: int = 0) -> None:
+        self.n_running = n_running
         self.n_cells = n_cells
         self.n_batch = n_batch
         self.chunk = chunk
+        self.n_kept = n_kept
+        self.n_slots = n_running + n_kept
+        self._cells = Cells(self.n_slots)
         self._sequences: list[SequenceState] = []
-        self._free_slots = list(range(n_slots - 1, -1, -1))
+        self._kept: list[_Kept] = []
+        self._free_slots = list(range(self.n_slots - 1, -1, -1))
+        self._moves: list[Cut | Copy] = []
 
     def __len__(self) -> int:
         return len(self._sequences)
 
     @property
     def cells_used(self) -> int:
-        return sum(sequence.n_past for sequence in self._sequences)
+        return self._cells.used
 
     @property
     def running(self) -> list[SequenceState]:
@@ -85,57 +148,185 @@ class Scheduler:
     def add(self, sequence: SequenceState) -> None:
         self._sequences.append(sequence)
 
-    def remove(self, sequence: SequenceState) -> int | None:
-        """Forget a sequence. Returns the slot whose cells are to be cleared, if it had one."""
+    def remove(self, sequence: SequenceState, *, keep: bool = True) -> None:
+        """A sequence leaves. With `keep` its cells stay for whoever begins the same, as long as there is room."""
         if sequence not in self._sequences:
-            return None
+            return
         self._sequences.remove(sequence)
-        return self._release(sequence)
+        slot, tokens = sequence.slot, sequence.tokens[: sequence.n_past]
+        sequence.slot, sequence.n_past = None, 0
+        if slot is None:
+            return
+        if keep and self.n_kept and len(tokens) >= KEEP_TOKENS and not self._is_kept(tokens):
+            for one in [kept for kept in self._kept if common_prefix(kept.tokens, tokens) == len(kept.tokens)]:
+                self._drop(one)
+            self._kept.append(_Kept(tokens, slot))
+            if len(self._kept) > self.n_kept:
+                self._drop(self._kept[0])
+        else:
+            self._free(slot)
+
+    def cut(self, sequence: SequenceState, length: int) -> None:
+        """A sequence's tokens have changed from position `length` on: what was computed of them is forgotten."""
+        if sequence.n_past > length:
+            sequence.n_past = length
+            if sequence.slot is not None:
+                self._cut(sequence.slot, length)
+
+    def evict(self, sequence: SequenceState) -> None:
+        """A running sequence gives its cells back; it computes them again when there is room."""
+        slot, sequence.slot, sequence.n_past = sequence.slot, None, 0
+        if slot is not None:
+            self._free(slot)
 
     def plan(self) -> Plan:
         """The next batch. Slots are given out here; `n_past` moves only with `advance`, after the batch was computed."""
         evicted = self._make_room()
-        chunks = [Chunk(s, s.n_past, 1, logits=True) for s in self._sequences if s.decoding]
-        free_cells = self.n_cells - self.cells_used - len(chunks)
-        room = (min(self.n_batch, len(chunks) + self.chunk) if chunks else self.n_batch) - len(chunks)
+        begun: list[SequenceState] = []
+        chunks = [Chunk(s, s.n_past, 1, logits=1) for s in self._sequences if s.decoding]
+        taken = len(chunks)
+        room = (min(self.n_batch, taken + self.chunk) if chunks else self.n_batch) - taken
         for sequence in self._sequences:
             if room <= 0:
                 break
-            if sequence.decoding or sequence.waiting <= 0 or any(sequence is gone for gone, _ in evicted):
+            if sequence.decoding or sequence.waiting <= 0 or sequence in evicted:
                 continue
             if sequence.slot is None:
-                # Begun only where all of it fits, so that it is not thrown out again half-way.
-                if not self._free_slots or len(sequence.tokens) > free_cells:
+                if len(self.running) >= self.n_running:
                     break
-                sequence.slot = self._free_slots.pop()
-            size = min(sequence.waiting, room, free_cells)
+                source, common = self._source(sequence)
+                if self._worth_waiting(sequence, common):
+                    continue
+                if not self._begin(sequence, source, common, taken):
+                    break  # first come, first served: nobody overtakes
+                begun.append(sequence)
+            size = min(sequence.waiting, room)
+            size = min(size, self._free_up(taken + size) - taken)
+            if sequence.scored_from is not None:
+                size = min(size, SCORED_CHUNK)
             if size <= 0:
                 continue
-            ends = sequence.generating and sequence.n_past + size == len(sequence.tokens)
-            chunks.append(Chunk(sequence, sequence.n_past, size, logits=ends))
+            logits = sequence.logits_wanted(sequence.n_past, sequence.n_past + size)
+            chunks.append(Chunk(sequence, sequence.n_past, size, logits))
             room -= size
-            free_cells -= size
-        return Plan(chunks, evicted)
+            taken += size
+        moves, self._moves = self._moves, []
+        return Plan(chunks, moves, evicted, begun)
 
     def advance(self, plan: Plan) -> None:
         """The batch was computed: its tokens are in the cache."""
         for chunk in plan.chunks:
-            chunk.sequence.n_past = chunk.start + chunk.count
+            sequence = chunk.sequence
+            assert sequence.slot is not None  # noqa: S101 - a planned sequence has one
+            sequence.n_past = chunk.start + chunk.count
+            self._cells.grow(sequence.slot, chunk.count)
 
-    def _make_room(self) -> list[tuple[SequenceState, int]]:
-        """Throw out the youngest until every sequence that stays can take a step; they compute again when there is room."""
-        evicted: list[tuple[SequenceState, int]] = []
+    def drop_kept(self) -> bool:
+        """Give up what was used least recently of what is kept. Returns whether there was any."""
+        if self._kept:
+            self._drop(self._kept[0])
+            return True
+        return False
+
+    def _make_room(self) -> list[SequenceState]:
+        """Throw out the youngest until every sequence that stays can take a step."""
+        evicted: list[SequenceState] = []
         while True:
-            stepping = [s for s in self._sequences if s.slot is not None and s.waiting > 0]
-            if self.cells_used + len(stepping) <= self.n_cells or len(self.running) <= 1:
+            stepping = sum(1 for s in self._sequences if s.slot is not None and s.waiting > 0)
+            if self._free_up(stepping) >= stepping or len(self.running) <= 1:
                 return evicted
             youngest = max(self.running, key=lambda s: s.arrival)
-            slot = self._release(youngest)
-            assert slot is not None  # noqa: S101 - it was running
-            evicted.append((youngest, slot))
+            self.evict(youngest)
+            evicted.append(youngest)
 
-    def _release(self, sequence: SequenceState) -> int | None:
-        slot, sequence.slot, sequence.n_past = sequence.slot, None, 0
-        if slot is not None:
-            self._free_slots.append(slot)
-        return slot
+    def _source(self, sequence: SequenceState) -> tuple[SequenceState | _Kept | None, int]:
+        """Who has computed most of a sequence's beginning, and how much of it."""
+        best: SequenceState | _Kept | None = None
+        most = KEEP_TOKENS - 1
+        if not self.n_kept:
+            return None, 0
+        those: list[SequenceState | _Kept] = [*self._kept, *self.running]
+        for one in those:
+            there = one.n_past if isinstance(one, SequenceState) else len(one.tokens)
+            if min(there, sequence.reusable) > most:
+                common = min(common_prefix(one.tokens, sequence.tokens), there, sequence.reusable)
+                if common > most:
+                    best, most = one, common
+        return best, most if best else 0
+
+    def _worth_waiting(self, sequence: SequenceState, common: int) -> bool:
+        """Whether another one is about to compute much more of the same beginning."""
+        if not self.n_kept or sequence.reusable < common + WAIT_TOKENS:
+            return False
+        return any(
+            min(common_prefix(one.tokens, sequence.tokens), sequence.reusable, one.n_past + one.waiting)
+            >= common + WAIT_TOKENS
+            for one in self.running
+            if one.waiting > 0 and one.n_past + one.waiting >= common + WAIT_TOKENS
+        )
+
+    def _begin(self, sequence: SequenceState, source: SequenceState | _Kept | None, common: int, taken: int) -> bool:
+        """Give a sequence a slot, if all of it fits, so that it is not thrown out again half-way."""
+        if isinstance(source, _Kept):
+            self._kept.remove(source)  # it is not dropped for room, and was used last now
+            self._kept.append(source)
+        wanted = taken + len(sequence.tokens) - common
+        others = [kept for kept in self._kept if kept is not source]
+        while others and (self.n_cells - self._cells.used < wanted or not self._free_slots):
+            self._drop(others.pop(0))
+        fits = self.n_cells - self._cells.used >= wanted
+        if isinstance(source, _Kept) and (common == len(source.tokens) or not fits or not self._free_slots):
+            spare = self._cells.length(source.slot) - common
+            if not fits and self.n_cells - self._cells.used + spare < wanted:
+                return False
+            self._kept.remove(source)
+            self._cut(source.slot, common)
+            sequence.slot = source.slot
+        elif fits and self._free_slots:
+            sequence.slot = self._free_slots.pop()
+            if source is not None:
+                assert source.slot is not None  # noqa: S101 - it runs, or is kept
+                self._cells.share(source.slot, sequence.slot, common)
+                self._moves.append(Copy(source.slot, sequence.slot, common))
+        else:
+            return False
+        sequence.n_past = common
+        if sequence.cached is None:
+            sequence.cached = common
+        return True
+
+    def _free_up(self, wanted: int) -> int:
+        """Free cells, after what is kept has gone for as many as are wanted."""
+        while self.n_cells - self._cells.used < wanted and self._kept:
+            self._drop(self._kept[0])
+        return self.n_cells - self._cells.used
+
+    def _is_kept(self, tokens: list[int]) -> bool:
+        return any(common_prefix(kept.tokens, tokens) == len(tokens) for kept in self._kept)
+
+    def _drop(self, kept: _Kept) -> None:
+        self._kept.remove(kept)
+        self._free(kept.slot)
+
+    def _free(self, slot: int) -> None:
+        self._cut(slot, 0)
+        self._free_slots.append(slot)
+
+    def _cut(self, slot: int, start: int) -> None:
+        if self._cells.length(slot) > start:
+            self._cells.cut(slot, start)
+            self._moves.append(Cut(slot, start))
+
+
+def common_prefix(one: list[int], other: list[int]) -> int:
+    """Length of the beginning that two lists share. Slices are compared natively, so halving beats a loop."""
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

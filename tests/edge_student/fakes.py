@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from prometheus_client import CollectorRegistry
 
 from edge_student.cloud import CloudFailed
-from edge_student.student import Alternative, Sampling, Word
+from edge_student.student import Alternative, Sampling, Score, Word
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
 
@@ -40,7 +40,12 @@ class ScriptedStudent:
         if any(not 0 <= token < 0x110000 for token in ids):
             raise InvalidRequest("prompt: not a token", param="prompt")
 
-    def open(self, prompt: Sequence[int], *, held: bool = False) -> ScriptedSequence:
+    def piece(self, token: int) -> bytes:
+        return chr(token).encode()
+
+    def open(
+        self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
+    ) -> ScriptedSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
         if len(prompt) >= self.context_tokens:
@@ -49,6 +54,11 @@ class ScriptedStudent:
             raise Overloaded("full", retry_after_s=1)
         self.sequences.append(ScriptedSequence(self, list(prompt)))
         self.sequences[-1].held = held
+        if score_from is not None:
+            alternatives = tuple(Alternative(b"?", -0.25) for _ in range(top))
+            self.sequences[-1].scores = [
+                Score(self.piece(token), -0.5, 0, 1.0, alternatives) for token in prompt[score_from:]
+            ]
         return self.sequences[-1]
 
     def failure(self) -> str | None:
@@ -67,6 +77,8 @@ class ScriptedSequence:
         self.sampling: Sampling | None = None
         self.closed = False
         self.held = False
+        self.cached_tokens = 2
+        self.scores: list[Score] = []
 
     def extend(self, text: str) -> None:
         assert self.sampling is None, "guidance after the hand-over"

@@ -38,7 +38,13 @@ def reference(gguf: Path) -> Iterator[llama_cpp.Llama]:
 @pytest.fixture
 async def student(gguf: Path) -> AsyncGenerator[LlamaStudent]:
     settings = EdgeSettings(
-        context_tokens=512, kv_cache_tokens=1024, max_sequences=4, max_queue=4, batch_tokens=64, prefill_chunk_tokens=16
+        context_tokens=512,
+        kv_cache_tokens=1024,
+        max_sequences=4,
+        kept_sequences=0,
+        max_queue=4,
+        batch_tokens=64,
+        prefill_chunk_tokens=16,
     )
     student = LlamaStudent(MODEL, gguf, settings)
     yield student
@@ -81,7 +87,7 @@ async def text_of(sequence: StudentSequence, sampling: Sampling = GREEDY) -> str
 
 
 def cells(student: LlamaStudent) -> float | None:
-    return student.registry.get_sample_value("gkt_student_kv_cache_tokens")
+    return student.registry.get_sample_value("llamacpp:kv_cache_tokens")
 
 
 async def all_returned(student: LlamaStudent) -> None:
@@ -104,7 +110,7 @@ async def test_the_seam_is_byte_exact(student: LlamaStudent, reference: llama_cp
 async def test_guidance_that_comes_late_changes_nothing(student: LlamaStudent, reference: llama_cpp.Llama) -> None:
     prompt = student.encode(QUESTION)
     sequence = student.open(prompt)
-    computed = "gkt_student_prompt_tokens_total"
+    computed = "llamacpp:prompt_tokens_total"
     while (student.registry.get_sample_value(computed) or 0) < len(prompt) - 1:
         await asyncio.sleep(0.001)  # the prompt is prefilled while the teacher still thinks
     for piece in ("Rivers", " are the", " veins of", " the"):
@@ -117,7 +123,7 @@ async def test_a_held_prompt_waits_for_the_first_words(student: LlamaStudent, re
     prompt = student.encode(QUESTION)
     held = student.open(prompt, held=True)
     other = await text_of(student.open(prompt))
-    computed = "gkt_student_prompt_tokens_total"
+    computed = "llamacpp:prompt_tokens_total"
     assert student.registry.get_sample_value(computed) == len(prompt), "the other one's only"
     assert await text_of(held) == other
     held = student.open(prompt, held=True)
@@ -136,7 +142,7 @@ async def test_what_was_foreseen_leaves_no_trace(
     sequence.extend("Rivers are the")
     sequence.foresee(foreseen)
     ahead = len(prompt) + len(student.continuation("Rivers are the" + foreseen)) - 1 if foreseen else len(prompt) - 1
-    while (student.registry.get_sample_value("gkt_student_prompt_tokens_total") or 0) < ahead:
+    while (student.registry.get_sample_value("llamacpp:prompt_tokens_total") or 0) < ahead:
         await asyncio.sleep(0.001)  # it is computed, right or wrong
     sequence.extend(" veins")
     assert (await text_of(sequence)).encode() == alone(reference, prompt, "Rivers are the veins", 24)
@@ -151,7 +157,7 @@ async def test_many_at_once_say_what_each_would_say(student: LlamaStudent, refer
 
 
 async def test_a_cache_too_small_for_all_at_once_still_serves_all(gguf: Path, reference: llama_cpp.Llama) -> None:
-    settings = EdgeSettings(context_tokens=256, kv_cache_tokens=256, max_sequences=4, batch_tokens=64)
+    settings = EdgeSettings(context_tokens=256, kv_cache_tokens=256, max_sequences=4, kept_sequences=0, batch_tokens=64)
     student = LlamaStudent(MODEL, gguf, settings)
     prompt = student.encode(QUESTION)
     answers = await asyncio.gather(*[read(student.open(prompt), Sampling(max_tokens=60)) for _ in range(4)])

@@ -320,7 +320,7 @@ async def test_the_student_prefills_while_the_cloud_works() -> None:
     student = LlamaStudent(SMOLLM, ensure_gguf(SMOLLM), EdgeSettings(context_tokens=512))
     prompt = student.tokenize("The sky is blue because " * 10)
     sequence = student.open(prompt)
-    counted = "gkt_student_prompt_tokens_total"
+    counted = "llamacpp:prompt_tokens_total"
     while student.registry.get_sample_value(counted) != len(prompt) - 1:
         await asyncio.sleep(0.005)
     sequence.close()
