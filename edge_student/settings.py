@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -20,7 +22,12 @@ class EdgeSettings(BaseSettings):
     kv_cache_tokens: int | None = Field(
         default=None, ge=128, description="tokens of KV cache that all sequences share; unset: as many as one context"
     )
-    max_sequences: int = Field(default=8, ge=1, le=256, description="answers computed at once")
+    max_sequences: int = Field(
+        default_factory=lambda: min(64, 4 * (os.cpu_count() or 1)),
+        ge=1,
+        le=128,
+        description="answers computed at once; unset: four for each core, 64 at most",
+    )
     kept_sequences: int = Field(
         default=8,
         ge=0,

@@ -50,6 +50,11 @@ class LlamaContext:
         )
         if not self._model:
             raise EngineFailed(f"llama.cpp cannot load {path.name}")
+        if llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model):
+            llama_cpp.llama_model_free(self._model)
+            raise EngineFailed(
+                f"{path.name} is a recurrent model: its memory cannot be taken back to an earlier token, which guidance needs"
+            )
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.n_cells
         params.n_batch = params.n_ubatch = options.n_batch
