@@ -16,7 +16,17 @@ from edge_student.policy import Plan
 from edge_student.seam import Seam
 from edge_student.student import Sampling, Student, StudentSequence, Word
 from shared.errors import GktError
-from shared.openai import AnswerEnd, FallbackReason, GktReport, Mode, Side, Source, TokenLogprob, TopLogprob
+from shared.openai import (
+    AnswerEnd,
+    FallbackReason,
+    GktReport,
+    GuidanceScore,
+    Mode,
+    Side,
+    Source,
+    TokenLogprob,
+    TopLogprob,
+)
 from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message, Start, Usage
 
 logger = logging.getLogger("gkt.answering")
@@ -143,8 +153,21 @@ class _Run:
             template=self._template,
             fallback=self._fallback,
             cost_usd=self._cost_usd,
+            scores=self._scores() if self._ask.plan.scored else None,
             request_id=self._ask.request_id,
         )
+
+    def _scores(self) -> list[GuidanceScore]:
+        return [
+            GuidanceScore(
+                token=score.token.decode(errors="replace"),
+                logprob=score.logprob,
+                rank=score.rank,
+                entropy=score.entropy,
+            )
+            for sequence in self._sequences[:1]
+            for score in sequence.scores
+        ]
 
     def summary(self) -> str:
         """For the log: figures, and nothing of what was said."""
@@ -155,8 +178,10 @@ class _Run:
         )
 
     def _open(self) -> None:
-        for _ in self._choices:
-            sequence = self._student.open(self._ask.prompt, held=self._ask.plan.held)
+        for choice in self._choices:
+            # The guidance is the same for all choices: the first one's scores are everyone's.
+            score_from = len(self._ask.prompt) if self._ask.plan.scored and choice.index == 0 else None
+            sequence = self._student.open(self._ask.prompt, held=self._ask.plan.held, score_from=score_from)
             self._sequences.append(sequence)
             if self._guidance:
                 sequence.extend(self._guidance)

@@ -22,6 +22,8 @@ class Plan:
     """Whether the teacher may write the whole answer, so that nothing follows its words."""
     held: bool = False
     """Whether the student begins its prefill only when the teacher's first word is there."""
+    scored: bool = False
+    """Whether the student says how probable the guidance was to it."""
 
 
 def plan(model: str, options: GktOptions | None, max_tokens: int | None, settings: EdgeSettings) -> Plan:
@@ -51,4 +53,5 @@ def plan(model: str, options: GktOptions | None, max_tokens: int | None, setting
         template=options.template or settings.template,
         alone=max_tokens is not None and budget == max_tokens,
         held=budget > 0 and settings.prefill_after_teacher,
+        scored=budget > 0 and options.scores,
     )

@@ -66,6 +66,7 @@ class GktOptions(OpenAIModel):
     mode: Mode | None = None
     max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
     template: str | None = Field(default=None, min_length=1, max_length=100)
+    scores: bool = Field(default=False, description="say how probable the guidance was to the student")
 
 
 class TextPart(OpenAIModel):
@@ -172,6 +173,15 @@ class Side(OpenAIModel):
     total_ms: float | None = None
 
 
+class GuidanceScore(OpenAIModel):
+    """How probable a token of the guidance, as the student reads it, was to the student itself."""
+
+    token: str
+    logprob: float
+    rank: int = Field(description="how many tokens were more probable")
+    entropy: float = Field(description="of the student's distribution there, in nats")
+
+
 class GktReport(OpenAIModel):
     """The `gkt` object of an answer: who wrote what, and what it took."""
 
@@ -182,6 +192,7 @@ class GktReport(OpenAIModel):
     template: str | None = None
     fallback: FallbackReason | None = None
     cost_usd: float | None = None
+    scores: list[GuidanceScore] | None = None
     request_id: str
 
 

@@ -55,6 +55,7 @@ class ScriptedStudent:
         self.sequences.append(ScriptedSequence(self, list(prompt)))
         self.sequences[-1].held = held
         if score_from is not None:
+            self.sequences[-1].scored = True
             alternatives = tuple(Alternative(b"?", -0.25) for _ in range(top))
             self.sequences[-1].scores = [
                 Score(self.piece(token), -0.5, 0, 1.0, alternatives) for token in prompt[score_from:]
@@ -78,11 +79,14 @@ class ScriptedSequence:
         self.closed = False
         self.held = False
         self.cached_tokens = 2
+        self.scored = False
         self.scores: list[Score] = []
 
     def extend(self, text: str) -> None:
         assert self.sampling is None, "guidance after the hand-over"
         self.guidance += text
+        if self.scored:
+            self.scores += [Score(c.encode(), -0.5, 1, 2.0) for c in text]
 
     def foresee(self, text: str) -> None:
         assert self.sampling is None, "guidance after the hand-over"

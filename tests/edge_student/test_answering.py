@@ -100,6 +100,24 @@ async def test_the_student_prepares_for_words_that_are_held_back() -> None:
     assert got.texts == {0: "There are eighteen."}
 
 
+async def test_scores_of_the_guidance_come_on_request() -> None:
+    for scored in (False, True):
+        request = ask(budget=2, n=2)
+        request = replace(request, plan=replace(request.plan, scored=scored))
+        got = await answer(ScriptedStudent("."), ScriptedCloud("Hi", " ", " there"), request)
+        assert got.report
+        if scored:
+            assert got.report.scores is not None
+            assert [score.token for score in got.report.scores] == ["H", "i"]
+            assert (got.report.scores[0].logprob, got.report.scores[0].rank, got.report.scores[0].entropy) == (
+                -0.5,
+                1,
+                2,
+            )
+        else:
+            assert got.report.scores is None
+
+
 async def test_off_never_asks() -> None:
     cloud = ScriptedCloud("no")
     got = await answer(ScriptedStudent("yes"), cloud, ask(mode=Mode.OFF, budget=0))
