@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from evaluation import machine, main_job
+from evaluation import machine, main_job, student_bench
 from evaluation.client import Client
-from evaluation.figures import Figure, NotMeasured
+from evaluation.figures import NotMeasured
 from evaluation.main_job import Effort, Result, Say
-from evaluation.services import Pair, await_ready, started_edge, started_pair
+from evaluation.report import complain, report
+from evaluation.services import Pair, await_ready, started_edge, started_pair, stopped_on_sigterm
 from shared.errors import GktError
-
-QUIET_CORES = 0.2
-"""So many busy cores before a measurement are no reason to doubt it."""
 
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
@@ -90,7 +82,7 @@ def bench(
     err = Console(stderr=True)
     failed = False
     try:
-        with _terminated_is_stopped(), err.status("starting the cloud and the edge") as status:
+        with stopped_on_sigterm(), err.status("starting the cloud and the edge") as status:
 
             def say(text: str) -> None:
                 status.update(text)
@@ -116,46 +108,14 @@ def bench(
                         results.append(_measure(part, client, pair, effort, say, threads=threads))
                     except (NotMeasured, GktError) as error:
                         failed = True
-                        _complain(f"{part}: {error}", err)
-        report(results, pair, busy, json_file, Console())
+                        complain(f"{part}: {error}", err)
+        models = {"teacher": pair.teacher, "student": pair.student}
+        report(results, f"{pair.teacher} teaching {pair.student}", models, busy, Console(), json_file=json_file)
     except (NotMeasured, GktError, OSError) as error:
         failed = True
-        _complain(str(error), err)
+        complain(str(error), err)
     if failed:
         raise typer.Exit(1)
-
-
-def report(results: list[Result], pair: Pair, busy: float, json_file: Path | None, console: Console) -> None:
-    """The table, and the JSON file."""
-    where = machine.describe()
-    figures = [figure for result in results for figure in result.figures]
-    table = Table("figure", box=None, header_style="bold", pad_edge=False)
-    table.add_column("value", justify="right")
-    table.add_column("asked", justify="right")
-    table.add_column("met")
-    table.add_column("how it was measured", style="dim")
-    for figure in figures:
-        table.add_row(figure.name, f"{figure.value:,.2f}", figure.asked, _verdict(figure), escape(figure.how))
-    console.print(table)
-    console.print(escape(f"{pair.teacher} teaching {pair.student}, on {where}"), soft_wrap=True, highlight=False)
-    if busy > QUIET_CORES:
-        console.print(f"[yellow]{busy:.1f} cores were busy with other things: these figures are worth nothing[/yellow]")
-    if json_file:
-        values: dict[str, float | str] = {figure.name: figure.value for figure in figures}
-        for result in results:
-            values |= result.raw
-        values |= {"busy_cores_before": busy, "machine": where, "teacher": pair.teacher, "student": pair.student}
-        json_file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
-
-
-def _complain(message: str, console: Console) -> None:
-    console.print(f"[red]not measured: {escape(message)}[/red]", soft_wrap=True, highlight=False)
-
-
-def _verdict(figure: Figure) -> str:
-    if figure.met is None:
-        return ""
-    return "[green]met[/green]" if figure.met else "[red]not met[/red]"
 
 
 def _measure(part: Part, client: Client, pair: Pair, effort: Effort, say: Say, *, threads: int) -> Result:
@@ -197,18 +157,7 @@ def _pair(
         yield Pair(cloud_url, key, url, pid, teacher, student)
 
 
-@contextmanager
-def _terminated_is_stopped() -> Iterator[None]:
-    """SIGTERM ends the command as an exception does: whatever was started is stopped."""
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        sys.exit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+app.command("student")(student_bench.student)
 
 
 if __name__ == "__main__":

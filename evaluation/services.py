@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import httpx
 from pydantic import ValidationError
@@ -127,6 +128,25 @@ def started_edge(
         yield url, service.pid
 
 
+@contextmanager
+def lone_edge(student: str, settings: Mapping[str, str], *, start_s: float) -> Iterator[str]:
+    """An edge without any cloud, with settings by their names in capitals, ready: its URL."""
+    until = time.monotonic() + start_s
+    with (
+        tempfile.TemporaryDirectory(prefix="gkt-bench-") as name,
+        _service(
+            "edge",
+            "edge_student",
+            {"MODEL": student, **settings},
+            folder=Path(name),
+            start_s=start_s,
+            environment={},
+        ) as (service, url),
+    ):
+        await_ready(url, until, service)
+        yield url
+
+
 def await_ready(url: str, until: float, service: Service | None = None) -> str:
     """Wait for `/ready`. Returns the name of the model there. Raises NotMeasured when the time is over."""
     said = "nothing"
@@ -152,6 +172,20 @@ def _model(body: bytes, url: str) -> str:
     if model is None:
         raise NotMeasured(f"{url} does not say which model it has; is it one of ours?")
     return model
+
+
+@contextmanager
+def stopped_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command as an exception does: whatever was started is stopped."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from evaluation.client import Client
 from evaluation.figures import Figure, NotMeasured
 from evaluation.main_job import Effort, Result
 from evaluation.questions import questions
-from evaluation.services import Pair, Service
+from evaluation.report import report
+from evaluation.services import Service
 from shared.openai import ChatCompletionRequest, Source
 from shared.wire import GuidanceRequest
 from tests.evaluation.scripted import Timed, answer_reads, guidance_reads
@@ -93,13 +94,17 @@ def test_there_are_questions_enough_and_none_twice() -> None:
 
 def test_the_table_and_the_json_hold_every_figure(tmp_path: Path) -> None:
     result = Result([Figure("seam_gap_ratio", 3, "so", at_most=2), Figure("speedup", 2.5, "so")], {"guided_s": 4.0})
-    pair = Pair("http://cloud", None, "http://edge", None, "large", "small")
     console = Console(record=True, width=120, file=io.StringIO())
 
-    bench.report([result], pair, 1.5, tmp_path / "figures.json", console)
+    report([result], "small", {"student": "small"}, 1.5, console, json_file=tmp_path / "figures.json")
 
     values = json.loads((tmp_path / "figures.json").read_text())
-    assert (values["seam_gap_ratio"], values["speedup"], values["guided_s"]) == (3, 2.5, 4.0)
+    assert (values["seam_gap_ratio"], values["speedup"], values["guided_s"], values["student"]) == (
+        3,
+        2.5,
+        4.0,
+        "small",
+    )
     text = console.export_text()
     assert "not met" in text
     assert "1.5 cores were busy" in text

@@ -1,0 +1,247 @@
+"""The figures of the student engine: our edge and another server in turn, on the same machine, model file and prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from evaluation.crowd import Ask, Server, Together, Written, rate, span_s, together
+from evaluation.figures import Figure, NotMeasured, median, p95, ratio
+from evaluation.main_job import REST_S, Result, Say
+from evaluation.texts import lessons, plain_words
+
+TRIES = 3
+"""A round in which a stream ends before its tokens are written doesn't count; so many are tried for each that should."""
+WARM_TOKENS = 8
+PREFIX_TOKENS = 600
+SHORT_TOKENS = 8
+PREFIX_REQUESTS = 16
+PROMPT_TOKENS = 2000
+DECODING_STREAMS = 4
+DECODING_TOKENS = 480
+"""Enough to go on writing for as long as the long prompt takes, whose first token ends the measurement."""
+PYTHON_STREAMS = 16
+
+STEP_S = "gkt_student_step_seconds_total"
+DECODE_S = "gkt_student_decode_seconds_total"
+STEPS = "llamacpp:n_decode_total"
+
+Scrape = Callable[[Server], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Rounds of each figure, and tokens of each stream where rates are compared."""
+
+    rounds: int = 5
+    tokens: int = 128
+
+
+def scrape(server: Server) -> dict[str, float]:
+    """A server's metrics, those without labels. Raises NotMeasured."""
+    try:
+        text = httpx.get(f"{server.url}/metrics").raise_for_status().text
+    except httpx.HTTPError as error:
+        raise NotMeasured(f"the {server.name} has no metrics: {error}") from error
+    families = text_string_to_metric_families(text)
+    return {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}
+
+
+def measure_rates(
+    edge: Server,
+    rival: Server,
+    streams: int,
+    effort: Effort,
+    say: Say,
+    *,
+    name: str,
+    at_least: float | None,
+    ask: Together = together,
+) -> Result:
+    """Tokens per second of parallel streams, ours over the rival's."""
+    prompts = lessons()
+    rates: dict[str, list[float]] = {edge.name: [], rival.name: []}
+    asks: list[Ask] = []
+
+    def turn(server: Server) -> float | None:
+        written = ask(server, asks)
+        whole = all(stream.full(one) for stream, one in zip(written, asks, strict=True))
+        return rate(written, asks) if whole else None
+
+    for server in (edge, rival):
+        ask(server, [Ask(next(prompts), WARM_TOKENS) for _ in range(streams)])
+    for number in _rounds(effort, rates[rival.name]):
+        say(f"{name}: round {len(rates[rival.name]) + 1} of {effort.rounds}")
+        asks = [Ask(next(prompts), effort.tokens) for _ in range(streams)]
+        values: dict[str, float] = {}
+        for server in _order(edge, rival, number):
+            value = turn(server)
+            if value is None:
+                break
+            values[server.name] = value
+        else:
+            for who, value in values.items():
+                rates[who].append(value)
+    ours, theirs = median(rates[edge.name]), median(rates[rival.name])
+    how = (
+        f"{streams} at once, {effort.tokens} tokens each, greedy, prompts included, medians of {effort.rounds} in turn"
+    )
+    return Result(
+        [
+            Figure(
+                name,
+                ratio(ours, theirs),
+                f"the edge ({ours:.1f} tokens/s) over {rival.name} ({theirs:.1f}): {how}",
+                at_least=at_least,
+            )
+        ],
+        {f"{name}_edge_tokens_per_s": ours, f"{name}_rival_tokens_per_s": theirs},
+    )
+
+
+def measure_shared_prefix(edge: Server, rival: Server, effort: Effort, say: Say, *, ask: Together = together) -> Result:
+    """Requests per second that begin the same, ours over the rival's; each round with a beginning that neither has seen."""
+    tails = lessons()
+    rates: dict[str, list[float]] = {edge.name: [], rival.name: []}
+    tokens: list[float] = []
+    for number in range(effort.rounds + 1):
+        say(f"shared prefix: round {number} of {effort.rounds}" if number else "shared prefix: warming up")
+        prefix = plain_words(PREFIX_TOKENS, seed=number)
+        asks = [Ask(f"{prefix}\n\n{next(tails)}", SHORT_TOKENS) for _ in range(PREFIX_REQUESTS)]
+        for server in _order(edge, rival, number):
+            written = ask(server, asks)
+            if not all(stream.finish for stream in written):
+                raise NotMeasured(f"a stream of the {server.name} has no end")
+            if number:
+                rates[server.name].append(ratio(len(written), span_s(written)))
+                tokens += [float(stream.prompt_tokens) for stream in written if stream.prompt_tokens]
+    ours, theirs = median(rates[edge.name]), median(rates[rival.name])
+    length = _about(median(tokens), PREFIX_TOKENS)
+    return Result(
+        [
+            Figure(
+                "shared_prefix_16",
+                ratio(ours, theirs),
+                f"{PREFIX_REQUESTS} requests at once of {length:.0f} tokens that share about {PREFIX_TOKENS}, {SHORT_TOKENS} "
+                f"tokens each: the edge ({ours:.2f} requests/s) over {rival.name} ({theirs:.2f}), "
+                f"medians of {effort.rounds} in turn",
+                at_least=1,
+            )
+        ],
+        {
+            "shared_prefix_16_edge_requests_per_s": ours,
+            "shared_prefix_16_rival_requests_per_s": theirs,
+            "shared_prefix_16_prompt_tokens": length,
+        },
+    )
+
+
+def measure_chunking(chunked: Server, whole: Server, effort: Effort, say: Say, *, ask: Together = together) -> Result:
+    """What decoding streams feel of a long prompt that comes in: p95 of their inter-token latency meanwhile."""
+    prompts = lessons()
+    latencies: dict[str, list[float]] = {chunked.name: [], whole.name: []}
+    waits: dict[str, list[float]] = {chunked.name: [], whole.name: []}
+    lengths: list[float] = []
+    for number in _rounds(effort, latencies[whole.name]):
+        say(f"chunked prefill: round {len(latencies[whole.name]) + 1} of {effort.rounds}")
+        late = Ask(plain_words(PROMPT_TOKENS, seed=number), SHORT_TOKENS)
+        asks = [Ask(next(prompts), DECODING_TOKENS) for _ in range(DECODING_STREAMS)]
+        pair = {server.name: ask(server, asks, late=late) for server in _order(chunked, whole, number)}
+        if any(stream.finish for written in pair.values() for stream in written[:-1]):
+            continue  # a stream had ended before the prompt was through: the load was not the same
+        for who, written in pair.items():
+            latencies[who].append(p95(gaps_during(written[-1], written[:-1])))
+            waits[who].append(written[-1].first_s - written[-1].sent_s)
+            lengths += [float(stream.prompt_tokens) for stream in written[-1:] if stream.prompt_tokens]
+    ours, theirs = median(latencies[chunked.name]), median(latencies[whole.name])
+    length = _about(median(lengths), PROMPT_TOKENS)
+    return Result(
+        [
+            Figure(
+                "itl_p95_chunked",
+                ratio(ours, theirs),
+                f"p95 inter-token latency of {DECODING_STREAMS} streams while a prompt of {length:.0f} tokens comes in: the edge "
+                f"as it comes ({1e3 * ours:.0f} ms) over the edge without chunked prefill ({1e3 * theirs:.0f} ms), "
+                f"medians of {effort.rounds} in turn",
+                at_most=0.5,
+            )
+        ],
+        {
+            "itl_p95_chunked_ms": 1e3 * ours,
+            "itl_p95_whole_ms": 1e3 * theirs,
+            "itl_prompt_ttft_chunked_s": median(waits[chunked.name]),
+            "itl_prompt_ttft_whole_s": median(waits[whole.name]),
+            "itl_prompt_tokens": length,
+        },
+    )
+
+
+def measure_python_share(
+    edge: Server, effort: Effort, say: Say, *, ask: Together = together, metrics: Scrape = scrape
+) -> Result:
+    """Python's part of the engine's steps: what of their time isn't llama.cpp's decode, by the edge's own metrics."""
+    prompts = lessons()
+    shares: list[float] = []
+    steps_ms: list[float] = []
+    ask(edge, [Ask(next(prompts), WARM_TOKENS) for _ in range(PYTHON_STREAMS)])
+    for number in range(effort.rounds):
+        say(f"Python's share: round {number + 1} of {effort.rounds}")
+        before = metrics(edge)
+        ask(edge, [Ask(next(prompts), effort.tokens) for _ in range(PYTHON_STREAMS)])
+        after = metrics(edge)
+        try:
+            step_s, decode_s, steps = (after[name] - before[name] for name in (STEP_S, DECODE_S, STEPS))
+        except KeyError as error:
+            raise NotMeasured(f"the edge has no metric {error}") from error
+        shares.append(1 - ratio(decode_s, step_s))
+        steps_ms.append(1e3 * ratio(step_s, steps))
+    return Result(
+        [
+            Figure(
+                "python_share",
+                median(shares),
+                f"part of a step's time outside llama.cpp's decode, {PYTHON_STREAMS} streams of {effort.tokens} tokens, "
+                f"median of {effort.rounds} ({median(steps_ms):.0f} ms a step)",
+                at_most=0.10,
+            )
+        ],
+        {"python_share_step_ms": median(steps_ms)},
+    )
+
+
+def gaps_during(late: Written, streams: Sequence[Written]) -> list[float]:
+    """The inter-token latencies of streams that overlap a request's prefill, from sending it to its first token."""
+    return [
+        after - before
+        for stream in streams
+        for before, after in pairwise(stream.times)
+        if after > late.sent_s and before < late.first_s
+    ]
+
+
+def _rounds(effort: Effort, done: Sequence[float]) -> Iterator[int]:
+    """Numbers of rounds until enough have been done. Raises NotMeasured when too many came to nothing."""
+    for number in range(TRIES * effort.rounds):
+        if len(done) == effort.rounds:
+            return
+        yield number
+    if len(done) < effort.rounds:
+        raise NotMeasured("too many streams ended before they had all their tokens: ask for fewer with --tokens")
+
+
+def _order(one: Server, other: Server, number: int) -> Iterator[Server]:
+    """Who goes first alternates; each begins on a machine at rest."""
+    for server in (one, other) if number % 2 == 0 else (other, one):
+        time.sleep(REST_S)
+        yield server
+
+
+def _about(tokens: float, wanted: int) -> float:
+    if not 0.9 * wanted <= tokens <= 1.15 * wanted:
+        raise NotMeasured(f"the prompt has {tokens:.0f} tokens where about {wanted} were meant")
+    return tokens
