@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import h11
 from pydantic import BaseModel, ValidationError
 
-from evaluation.figures import NotMeasured, ratio
+from evaluation.figures import NotMeasured
 from evaluation.timeline import Read, events
 
 LIMIT_S = 300.0
@@ -95,13 +95,6 @@ def together(server: Server, asks: Sequence[Ask], *, late: Ask | None = None) ->
 def span_s(streams: Sequence[Written]) -> float:
     """From the first request to the end of the last stream."""
     return max(stream.end_s for stream in streams) - min(stream.sent_s for stream in streams)
-
-
-def rate(streams: Sequence[Written], asks: Sequence[Ask]) -> float:
-    """Tokens per second of all streams together, prompts included. Raises NotMeasured where one is not complete."""
-    if not all(stream.full(ask) for stream, ask in zip(streams, asks, strict=True)):
-        raise NotMeasured("a stream ended before it had all its tokens")
-    return ratio(sum(ask.max_tokens for ask in asks), span_s(streams))
 
 
 def _run(exchanges: Sequence[_Exchange], late: _Exchange | None, stack: ExitStack) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from evaluation.crowd import Ask, Server, Together, Written, rate, span_s, together
+from evaluation.crowd import Ask, Server, Together, Written, span_s, together
 from evaluation.figures import Figure, NotMeasured, median, p95, ratio
 from evaluation.main_job import REST_S, Result, Say
 from evaluation.texts import lessons, plain_words
@@ -66,13 +66,6 @@ def measure_rates(
     """Tokens per second of parallel streams, ours over the rival's."""
     prompts = lessons()
     rates: dict[str, list[float]] = {edge.name: [], rival.name: []}
-    asks: list[Ask] = []
-
-    def turn(server: Server) -> float | None:
-        written = ask(server, asks)
-        whole = all(stream.full(one) for stream, one in zip(written, asks, strict=True))
-        return rate(written, asks) if whole else None
-
     for server in (edge, rival):
         ask(server, [Ask(next(prompts), WARM_TOKENS) for _ in range(streams)])
     for number in _rounds(effort, rates[rival.name]):
@@ -80,10 +73,10 @@ def measure_rates(
         asks = [Ask(next(prompts), effort.tokens) for _ in range(streams)]
         values: dict[str, float] = {}
         for server in _order(edge, rival, number):
-            value = turn(server)
-            if value is None:
+            written = ask(server, asks)
+            if not _all_full(written, asks):
                 break
-            values[server.name] = value
+            values[server.name] = ratio(streams * effort.tokens, span_s(written))
         else:
             for who, value in values.items():
                 rates[who].append(value)
@@ -189,11 +182,14 @@ def measure_python_share(
     shares: list[float] = []
     steps_ms: list[float] = []
     ask(edge, [Ask(next(prompts), WARM_TOKENS) for _ in range(PYTHON_STREAMS)])
-    for number in range(effort.rounds):
-        say(f"Python's share: round {number + 1} of {effort.rounds}")
+    for _ in _rounds(effort, shares):
+        say(f"Python's share: round {len(shares) + 1} of {effort.rounds}")
+        asks = [Ask(next(prompts), effort.tokens) for _ in range(PYTHON_STREAMS)]
         before = metrics(edge)
-        ask(edge, [Ask(next(prompts), effort.tokens) for _ in range(PYTHON_STREAMS)])
+        written = ask(edge, asks)
         after = metrics(edge)
+        if not _all_full(written, asks):
+            continue
         try:
             step_s, decode_s, steps = (after[name] - before[name] for name in (STEP_S, DECODE_S, STEPS))
         except KeyError as error:
@@ -222,6 +218,10 @@ def gaps_during(late: Written, streams: Sequence[Written]) -> list[float]:
         for before, after in pairwise(stream.times)
         if after > late.sent_s and before < late.first_s
     ]
+
+
+def _all_full(written: Sequence[Written], asks: Sequence[Ask]) -> bool:
+    return all(stream.full(one) for stream, one in zip(written, asks, strict=True))
 
 
 def _rounds(effort: Effort, done: Sequence[float]) -> Iterator[int]:
