@@ -30,11 +30,19 @@ PROBE_S = 60.0
 
 @dataclass(frozen=True)
 class Size:
-    """What a server may take: streams at once, tokens of all of them together, compute threads."""
+    """What a server may take: streams at once, tokens of all of them together, compute threads.
+
+    `spin_count` is how long a rival's OpenMP threads spin before they sleep; None leaves it the library's way.
+    """
 
     streams: int
     context_tokens: int
     threads: int
+    spin_count: int | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {} if self.spin_count is None else {"GOMP_SPINCOUNT": str(self.spin_count)}
 
 
 def llama_server_version(binary: str) -> str:
@@ -53,7 +61,7 @@ def llama_server(binary: str, model: Path, size: Size, *, start_s: float) -> Ite
     port = _free_port()
     command = [binary, "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "--no-webui"]
     command += ["-np", str(size.streams), "-c", str(size.context_tokens), "-t", str(size.threads)]
-    with _started("llama-server", command, port, ready="/health", start_s=start_s) as url:
+    with _started("llama-server", command, port, size, ready="/health", start_s=start_s) as url:
         yield Server("llama-server", url, {"cache_prompt": True})
 
 
@@ -68,16 +76,16 @@ def llama_cpp_server(python: str, model: Path, size: Size, *, start_s: float) ->
     command += ["--n_threads_batch", str(size.threads), "--logits_all", "false", "--verbose", "false"]
     # Else it ends a stream as soon as another request waits.
     command += ["--interrupt_requests", "false"]
-    with _started("llama_cpp.server", command, port, ready="/v1/models", start_s=start_s) as url:
+    with _started("llama_cpp.server", command, port, size, ready="/v1/models", start_s=start_s) as url:
         yield Server("llama_cpp.server", url, {"repeat_penalty": 1.0})
 
 
 @contextmanager
-def _started(name: str, command: list[str], port: int, *, ready: str, start_s: float) -> Iterator[str]:
+def _started(name: str, command: list[str], port: int, size: Size, *, ready: str, start_s: float) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     until = time.monotonic() + start_s
     with tempfile.TemporaryDirectory(prefix="gkt-bench-") as folder:
-        service = Service(name, command, {}, Path(folder))
+        service = Service(name, command, size.environment, Path(folder))
         try:
             with httpx.Client(base_url=url, timeout=5) as http:
                 while not _answers(http, ready):

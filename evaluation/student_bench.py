@@ -18,7 +18,7 @@ from rich.console import Console
 from evaluation import machine, student_figures
 from evaluation.crowd import Server
 from evaluation.figures import NotMeasured
-from evaluation.main_job import Result, Say
+from evaluation.main_job import EDGE_SPIN_COUNT, Result, Say
 from evaluation.report import complain, report
 from evaluation.rivals import Size, llama_cpp_server, llama_server, llama_server_version
 from evaluation.services import lone_edge, stopped_on_sigterm
@@ -65,10 +65,12 @@ class Setup:
     llama_server: str
     llama_cpp_server: str
     start_s: float
+    same_waiting: bool
 
     def size(self, streams: int, tokens: int) -> Size:
         """Room for streams of so many tokens, prompts included."""
-        return Size(streams, max(CONTEXT_TOKENS, streams * tokens), self.threads)
+        spin_count = EDGE_SPIN_COUNT if self.same_waiting else None
+        return Size(streams, max(CONTEXT_TOKENS, streams * tokens), self.threads, spin_count)
 
     @contextmanager
     def edge(self, size: Size, *, name: str = "edge", **settings: int) -> Iterator[Server]:
@@ -119,6 +121,10 @@ def student(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Compute threads of each server; all cores where unset.")
     ] = None,
+    same_waiting: Annotated[
+        bool,
+        typer.Option("--same-waiting", help="Have the rivals' OpenMP threads wait for each other as the edge's do."),
+    ] = False,
     start_s: Annotated[float, typer.Option(help="Seconds for a server to start.")] = 120,
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here too, as {name: value}.")
@@ -133,7 +139,7 @@ def student(
     python_share: Python's part of a step at 16 streams.
 
     Every server has as many threads and as much context as the others, and else its own defaults. Leave the machine alone
-    meanwhile: all of it takes about half an hour on two cores.
+    meanwhile: all of it takes about twenty minutes on two cores.
 
     Ends with 0 whether or not the figures are what was asked for, and with 1 where one cannot be measured.
 
@@ -159,8 +165,14 @@ def student(
                 llama_server_path,
                 llama_cpp_python or sys.executable,
                 start_s,
+                same_waiting,
             )
-            about = {"student": student, "threads": str(setup.threads), "llama_server": _version(llama_server_path)}
+            about = {
+                "student": student,
+                "threads": str(setup.threads),
+                "llama_server": _version(llama_server_path),
+                "rivals_wait": "as the edge" if same_waiting else "as they come",
+            }
             for part in chosen:
                 for name, measure in _measurements(part, setup, numbers, effort, say).items():
                     try:

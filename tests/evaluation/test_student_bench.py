@@ -182,7 +182,7 @@ def test_a_missing_llama_server_is_said_with_the_package_that_builds_it(
 
 
 def test_every_figure_that_was_asked_for_has_its_name(tmp_path: Path) -> None:
-    setup = student_bench.Setup("s", tmp_path, 2, "llama-server", sys.executable, 1)
+    setup = student_bench.Setup("s", tmp_path, 2, "llama-server", sys.executable, 1, same_waiting=False)
 
     names = [
         name
