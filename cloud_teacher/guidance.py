@@ -148,6 +148,11 @@ class GuidanceService:
             max_tokens=min(budget, room),
             temperature=request.temperature,
             top_p=request.top_p,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            repetition_penalty=request.repetition_penalty,
             seed=request.seed,
             logprobs=request.logprobs,
         )

@@ -13,11 +13,19 @@ from shared.wire import Message
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to write. `temperature` 0 is greedy; `max_tokens` is at least 1 and fits into the context behind the prompt."""
+    """How to write. `temperature` 0 is greedy; `max_tokens` is at least 1 and fits into the context behind the prompt.
+
+    The rest is as in `shared.wire.GuidanceRequest`: `top_k` below 1 means all.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int | None = None
     logprobs: bool = False
 

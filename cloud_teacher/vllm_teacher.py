@@ -98,6 +98,11 @@ class VllmTeacher:
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            top_k=max(sampling.top_k, 0),
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
             logprobs=0 if sampling.logprobs else None,  # 0: of the sampled token alone
             output_kind=RequestOutputKind.DELTA,

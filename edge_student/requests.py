@@ -90,10 +90,20 @@ def _prompts(body: CompletionRequest, student: Student) -> list[list[int]]:
 def _sampling(
     body: CompletionOptions, edge: Edge, prompt: list[int], *, max_tokens: int | None, top_logprobs: int | None
 ) -> Sampling:
+    student = edge.ready_student()
+    bias = tuple((int(token), value) for token, value in (body.logit_bias or {}).items())
+    student.check_tokens([token for token, _ in bias], param="logit_bias")
     return Sampling(
-        max_tokens=max_tokens or max(1, edge.ready_student().context_tokens - len(prompt)),
+        max_tokens=max_tokens or max(1, student.context_tokens - len(prompt)),
         temperature=edge.settings.default_temperature if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=body.top_k or 0,
+        min_p=body.min_p or 0.0,
+        typical_p=1.0 if body.typical_p is None else body.typical_p,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        logit_bias=bias,
         seed=body.seed,
         top_logprobs=top_logprobs,
     )

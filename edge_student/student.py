@@ -15,13 +15,23 @@ from shared.wire import Message
 class Sampling:
     """How the student chooses its words.
 
-    `temperature` 0 is greedy. `top_logprobs` of None means no log-probabilities, else how many alternatives come with each
-    token's own.
+    `temperature` 0 is greedy: penalties and bias count then too, what cuts off improbable tokens (`top_k`, `top_p`, `min_p`,
+    `typical_p`) does not. Presence and frequency penalties count the answer's tokens, guidance included; the repetition
+    penalty (CTRL's, arXiv 1909.05858) those of the prompt too. `top_k` below 1 means all, `logit_bias` has pairs of token id
+    and what is added to its logit. `top_logprobs` of None means no log-probabilities, else how many alternatives come with
+    each token's own.
     """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     top_logprobs: int | None = None
 
@@ -116,8 +126,8 @@ class Student(Protocol):
         """Bytes of a token, which may be a part of a character; none for a control token."""
         ...
 
-    def check_tokens(self, ids: Sequence[int]) -> None:
-        """Raises InvalidRequest unless all are tokens of the vocabulary."""
+    def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
+        """Raises InvalidRequest unless all are tokens of the vocabulary. `param` is the request's field that has them."""
         ...
 
     def open(

@@ -11,7 +11,8 @@ import httpx
 from evaluation import timeline
 from evaluation.figures import NotMeasured
 from evaluation.timeline import Answer, GuidanceRun, Read
-from shared.openai import ChatCompletionRequest, ChatMessage, GktOptions, Mode, StreamOptions
+from shared.messages import ChatMessage
+from shared.openai import ChatCompletionRequest, GktOptions, Mode, StreamOptions
 from shared.wire import GuidanceRequest, Message
 
 

@@ -18,7 +18,9 @@ from pydantic import (
     model_serializer,
 )
 
-from shared.wire import MAX_STOPS, Message, Text, Usage
+from shared.messages import ChatMessage
+from shared.sampling import LogitBias, MinP, Penalty, Probability, RepetitionPenalty, Seed, Temperature, TopK
+from shared.wire import MAX_STOPS, Text, Usage
 
 
 class OpenAIModel(BaseModel):
@@ -69,21 +71,6 @@ class GktOptions(OpenAIModel):
     scores: bool = Field(default=False, description="say how probable the guidance was to the student")
 
 
-class TextPart(OpenAIModel):
-    type: Literal["text"]
-    text: Text
-
-
-class ChatMessage(OpenAIModel):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
-
-    def plain(self) -> Message:
-        """The message as both models take it: one string, `developer` as `system` (OpenAI's newer name for it)."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(role="system" if self.role == "developer" else self.role, content=text)
-
-
 class StreamOptions(OpenAIModel):
     include_usage: bool = False
 
@@ -99,9 +86,6 @@ def _sane_stops(stops: list[str]) -> list[str]:
 
 
 Stops = Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list), AfterValidator(_sane_stops)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
-Probability = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -114,6 +98,13 @@ class CompletionOptions(OpenAIModel):
     max_tokens: TokenCount | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    typical_p: Probability | None = Field(default=None, description="locally typical sampling, by the student alone")
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    logit_bias: LogitBias | None = Field(default=None, description="by the student's token ids, for the student alone")
     seed: Seed | None = None
     n: int | None = Field(default=None, ge=1)
     stop: Stops | None = None

@@ -11,6 +11,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from shared.sampling import MinP, Penalty, Probability, RepetitionPenalty, Seed, Temperature, TopK
+
 MAX_STOPS = 16
 """Stop strings a request may carry. OpenAI allows 4."""
 
@@ -47,9 +49,14 @@ class GuidanceRequest(WireModel):
     messages: list[Message] = Field(min_length=1, max_length=10_000)
     template: str = Field(default="answer", max_length=100, description="`name`, or `name@version`")
     max_guidance_tokens: int = Field(ge=1, le=1_000_000)
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    temperature: Temperature = 0.0
+    top_p: Probability = 1.0
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    seed: Seed | None = None
     logprobs: bool = False
     whole_words: bool = Field(
         default=False,

@@ -16,7 +16,7 @@ from edge_student.llama.context import Aborted, CacheFull, LlamaContext
 from edge_student.llama.metrics import EngineMetrics
 from edge_student.llama.sampling import Sampler, logprob, score
 from edge_student.llama.scheduler import Chunk, Copy, Plan, Scheduler, SequenceState
-from edge_student.student import Sampling, Score, Word
+from edge_student.student import Score, Word
 from shared.errors import EngineFailed, GktError, Overloaded
 
 logger = logging.getLogger("gkt.engine")
@@ -75,12 +75,12 @@ class Engine:
         """Guidance goes on: the sequence is its first `keep` tokens and then `tokens`."""
         self._command(lambda: self._rewrite(sequence, keep, tokens))
 
-    def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampling: Sampling) -> None:
+    def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampler: Sampler) -> None:
         """Hand over: the sequence is its first `keep` tokens and then `tokens`; write on from there."""
 
         def command() -> None:
             self._rewrite(sequence, keep, tokens)
-            sequence.sampler = Sampler(sampling)
+            sequence.sampler = sampler
             sequence.generating = True
 
         self._command(command)

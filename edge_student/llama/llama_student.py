@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from edge_student.llama.context import ContextOptions, LlamaContext
 from edge_student.llama.engine import Engine, EngineSequence
+from edge_student.llama.sampling import Sampler
 from edge_student.llama.scheduler import Scheduler
 from edge_student.settings import EdgeSettings
 from edge_student.student import Sampling, Score, Word
@@ -67,10 +68,10 @@ class LlamaStudent:
     def tokenize(self, text: str) -> list[int]:
         return self._vocab.tokenize(text)
 
-    def check_tokens(self, ids: Sequence[int]) -> None:
+    def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
         for token in ids:
             if not 0 <= token < self._vocab.n_tokens:
-                raise InvalidRequest(f"prompt: {token} is not a token of {self.model}", param="prompt")
+                raise InvalidRequest(f"{param}: {token} is not a token of {self.model}", param=param)
 
     def open(
         self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
@@ -91,6 +92,9 @@ class LlamaStudent:
     def continuation(self, text: str) -> list[int]:
         """Token ids of text that goes on behind a prompt."""
         return self._vocab.tokenize_continuation(text)
+
+    def sampler(self, sampling: Sampling, prompt: Sequence[int], guidance: Sequence[int]) -> Sampler:
+        return Sampler(sampling, self._vocab, prompt, guidance)
 
     def piece(self, token: int) -> bytes:
         return self._vocab.piece(token)
@@ -146,7 +150,8 @@ class LlamaSequence:
             yield Word(text="", end="length")
             return
         same = self._fed_of(ids)
-        self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampling)
+        sampler = self._student.sampler(sampling, self._state.tokens[: self._prompt_tokens], ids)
+        self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampler)
         try:
             while True:
                 word = await self._state.words.get()

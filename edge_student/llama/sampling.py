@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import llama_cpp
@@ -14,22 +15,21 @@ from edge_student.student import Alternative, Sampling, Score
 
 
 class Sampler:
-    """One sequence's way of choosing: greedy in numpy, or llama.cpp's chain of temperature, top-p and a seeded draw.
+    """One sequence's way of choosing: greedy in numpy, or llama.cpp's chain where more is asked for.
 
-    The order is vLLM's (temperature before top-p), so that both sides of an answer mean the same by the two numbers.
+    The order is vLLM's, so that both sides of an answer mean the same by the same numbers: bias and penalties, temperature,
+    min-p, top-k, top-p, then typical (which vLLM does not have) and the seeded draw.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]) -> None:
+        """`guidance` is what the answer begins with."""
         self.sampling = sampling
+        logits = _logit_samplers(sampling, vocab, prompt, guidance)
         self._chain: Any = None
-        if sampling.temperature > 0:
+        if logits or sampling.temperature > 0:
             self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-            add = llama_cpp.llama_sampler_chain_add
-            add(self._chain, llama_cpp.llama_sampler_init_temp(sampling.temperature))
-            if sampling.top_p < 1:
-                add(self._chain, llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
-            seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
-            add(self._chain, llama_cpp.llama_sampler_init_dist(seed))
+            for sampler in [*logits, *_choosing_samplers(sampling)]:
+                llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def sample(self, context: LlamaContext, index: int) -> int:
         if self._chain is None:
@@ -40,6 +40,47 @@ class Sampler:
         if self._chain is not None:
             llama_cpp.llama_sampler_free(self._chain)
             self._chain = None
+
+
+def _logit_samplers(sampling: Sampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]) -> list[Any]:
+    """What changes logits, and so counts for a greedy choice too. The chain gives each token it chooses to all of them."""
+    samplers = []
+    if sampling.logit_bias:
+        biases = (llama_cpp.llama_logit_bias * len(sampling.logit_bias))(*sampling.logit_bias)
+        samplers.append(llama_cpp.llama_sampler_init_logit_bias(vocab.n_tokens, len(biases), biases))
+    # A penalty looks back so far. Its memory holds that much, which is no more than the context.
+    reach = len(prompt) + len(guidance) + sampling.max_tokens
+    if sampling.repetition_penalty != 1:
+        penalty = sampling.repetition_penalty
+        repetition = llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, reach, penalty, 0.0, 0.0)
+        samplers.append(_fed(repetition, [*prompt, *guidance]))
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        frequency, presence = sampling.frequency_penalty, sampling.presence_penalty
+        penalties = llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, reach, 1.0, frequency, presence)
+        samplers.append(_fed(penalties, guidance))
+    return samplers
+
+
+def _choosing_samplers(sampling: Sampling) -> list[Any]:
+    if sampling.temperature == 0:
+        return [llama_cpp.llama_sampler_init_greedy()]
+    samplers = [llama_cpp.llama_sampler_init_temp(sampling.temperature)]
+    if sampling.min_p > 0:
+        samplers.append(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
+    if sampling.top_k > 0:
+        samplers.append(llama_cpp.llama_sampler_init_top_k(sampling.top_k))
+    if sampling.top_p < 1:
+        samplers.append(llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1))
+    if sampling.typical_p < 1:
+        samplers.append(llama_cpp.llama_sampler_init_typical(sampling.typical_p, 1))
+    seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+    return [*samplers, llama_cpp.llama_sampler_init_dist(seed)]
+
+
+def _fed(sampler: Any, tokens: Iterable[int]) -> Any:
+    for token in tokens:
+        llama_cpp.llama_sampler_accept(sampler, token)
+    return sampler
 
 
 def score(logits: Logits, token: int, top: int, vocab: Vocab) -> Score:

@@ -131,3 +131,15 @@ async def test_a_client_that_leaves_stops_the_engine_within_a_step(client: httpx
     await ask(client, body("What is the capital of France?", 5))
     assert await metric(client, spoken) <= after + 5 + 1
     await until(client, "vllm:num_requests_running", 0)
+
+
+async def test_penalties_and_cut_offs_are_the_engines_too(client: httpx.AsyncClient) -> None:
+    request = body("Say one two one two one two one two, again and again.", 24)
+    plain = ids((await ask(client, request))[0])
+    assert len(set(plain)) < len(plain)
+    varied = ids((await ask(client, {**request, "presence_penalty": 2.0, "repetition_penalty": 20.0}))[0])
+    assert len(set(varied)) == len(varied)
+    drawn = {**request, "temperature": 2.0, "seed": 1}
+    assert ids((await ask(client, drawn))[0]) != plain
+    for narrow in ({"top_k": 1}, {"min_p": 1.0}):
+        assert ids((await ask(client, {**drawn, **narrow}))[0]) == plain

@@ -36,9 +36,9 @@ class ScriptedStudent:
     def tokenize(self, text: str) -> list[int]:
         return [ord(c) for c in text]
 
-    def check_tokens(self, ids: Sequence[int]) -> None:
+    def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
         if any(not 0 <= token < 0x110000 for token in ids):
-            raise InvalidRequest("prompt: not a token", param="prompt")
+            raise InvalidRequest(f"{param}: not a token", param=param)
 
     def piece(self, token: int) -> bytes:
         return chr(token).encode()

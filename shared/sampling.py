@@ -1,0 +1,25 @@
+"""What a request may say about how words are chosen: the values that are right, on both wires."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+
+def _token_ids(bias: dict[str, float]) -> dict[str, float]:
+    for token in bias:
+        if not (token.isascii() and token.isdigit() and len(token) <= 9):
+            raise ValueError(f"the keys are token ids, as strings; {token[:20]!r} is none")
+    return bias
+
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+TopK = Annotated[int, Field(ge=-1, le=10_000_000, description="choose among so many; 0 and -1 mean all")]
+MinP = Annotated[float, Field(ge=0, le=1, description="least probability, as a share of the most probable token's")]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=100, description="vLLM's: counts prompt and answer; 1 is none")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+LogitBias = Annotated[dict[str, Bias], Field(max_length=1000), AfterValidator(_token_ids)]

@@ -1,0 +1,52 @@
+"""How an answer is to be written, as a request says it: what is wrong is named, what is right reaches both sides."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from tests.edge_student.test_api import edge
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"top_k": -2}, "top_k"),
+    ({"min_p": 1.5}, "min_p"),
+    ({"typical_p": 0}, "typical_p"),
+    ({"presence_penalty": 2.1}, "presence_penalty"),
+    ({"frequency_penalty": -3}, "frequency_penalty"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"logit_bias": {"50": 101}}, "logit_bias.50"),
+    ({"logit_bias": {"a": 1}}, "logit_bias"),
+    ({"logit_bias": {"99999999": 1}}, "logit_bias"),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), WRONG, ids=[param for _, param in WRONG])
+async def test_wrong_values_are_named(body: dict[str, Any], param: str) -> None:
+    async with edge() as running:
+        answers = [
+            await running.chat(**body),
+            await running.chat(**body, stream=True),
+            await running.http.post("/v1/completions", json={"prompt": "x", **body}),
+        ]
+        assert [(a.status_code, a.json()["error"]["param"]) for a in answers] == [(400, param)] * 3
+        assert running.cloud.requests == []
+
+
+async def test_how_words_are_chosen_reaches_both_sides() -> None:
+    values = {"top_k": 7, "min_p": 0.1, "top_p": 0.9, "temperature": 0.5, "seed": 3}
+    penalties = {"presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.2}
+    alone = {"typical_p": 0.8, "logit_bias": {"50": -100, "51": 2.5}}
+    both = {**values, **penalties}
+    async with edge() as running:
+        assert (await running.chat(**both, **alone)).status_code == 200
+        asked = running.cloud.requests[0].model_dump()
+        assert {name: asked[name] for name in both} == both
+        text = {"prompt": "Once", **both, **alone}
+        assert (await running.http.post("/v1/completions", json=text)).status_code == 200
+    for sequence in running.student.sequences:
+        assert sequence.sampling
+        chosen = asdict(sequence.sampling)
+        assert {name: chosen[name] for name in both} == both
+        assert (chosen["typical_p"], chosen["logit_bias"]) == (0.8, ((50, -100.0), (51, 2.5)))
