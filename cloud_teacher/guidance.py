@@ -100,6 +100,8 @@ class GuidanceService:
             template = self._templates.get(request.template)
             self._check_budget(request.max_guidance_tokens)
             self._teacher.check_health()
+            if request.json_schema is not None:
+                await asyncio.to_thread(self._teacher.check_schema, request.json_schema)
             prompt_ids = await self._encode(template.apply(request.messages))
             with self._admission.admit(caller):
                 account.prompt_tokens = len(prompt_ids)
@@ -153,6 +155,7 @@ class GuidanceService:
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
             repetition_penalty=request.repetition_penalty,
+            json_schema=request.json_schema,
             seed=request.seed,
             logprobs=request.logprobs,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -26,6 +26,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    json_schema: dict[str, Any] | None = None
     seed: int | None = None
     logprobs: bool = False
 
@@ -68,6 +69,9 @@ class Teacher(Protocol):
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The prompt as ids, up to and including the generation prompt. Raises InvalidRequest."""
+
+    def check_schema(self, json_schema: dict[str, Any]) -> None:
+        """Raises InvalidRequest where the engine cannot hold an answer to this schema."""
 
     def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """Write an answer. The last piece has an `end`.

@@ -23,7 +23,7 @@ from cloud_teacher.processes import end_children
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Piece, Sampling
 from shared.chat import ChatFormat
-from shared.errors import EngineFailed
+from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
 
 logger = logging.getLogger("gkt.cloud")
@@ -43,6 +43,7 @@ def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTea
     Raises EngineFailed where vLLM cannot start, ConfigurationError for a model without a chat template.
     """
     _prepare_environment(folder, settings)
+    from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -63,6 +64,8 @@ def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTea
         enable_prefix_caching=True,
         enforce_eager=on_cpu,  # compiling takes minutes there and wins little
         enable_log_requests=False,
+        # Whitespace costs tokens, and the edge's grammar may see it otherwise. It can only be set for all requests.
+        structured_outputs_config=StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
     )
     loading.may_start_processes()
     if settings.engine_nice:
@@ -89,9 +92,20 @@ class VllmTeacher:
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return self._format.encode(messages)
 
+    def check_schema(self, json_schema: dict[str, Any]) -> None:
+        from vllm.exceptions import VLLMValidationError
+        from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+        from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
+
+        # What vLLM does itself as a request comes in, but that is when the stream has begun.
+        try:
+            validate_xgrammar_grammar(SamplingParams(structured_outputs=StructuredOutputsParams(json=json_schema)))
+        except VLLMValidationError as error:
+            raise InvalidRequest(f"json_schema: {error}", param="json_schema") from error
+
     async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         from vllm.inputs.engine import tokens_input
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         parameters = SamplingParams(
@@ -104,6 +118,9 @@ class VllmTeacher:
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
+            structured_outputs=None
+            if sampling.json_schema is None
+            else StructuredOutputsParams(json=sampling.json_schema),
             logprobs=0 if sampling.logprobs else None,  # 0: of the sampled token alone
             output_kind=RequestOutputKind.DELTA,
         )

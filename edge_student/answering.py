@@ -10,23 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from edge_student.choice import Choice, Ended, Piece
 from edge_student.cloud import Cloud, CloudFailed
+from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan
 from edge_student.seam import Seam
-from edge_student.student import Sampling, Student, StudentSequence, Word
+from edge_student.student import Gate, Sampling, Student, StudentSequence
 from shared.errors import GktError
-from shared.openai import (
-    AnswerEnd,
-    FallbackReason,
-    GktReport,
-    GuidanceScore,
-    Mode,
-    Side,
-    Source,
-    TokenLogprob,
-    TopLogprob,
-)
+from shared.openai import AnswerEnd, FallbackReason, GktReport, GuidanceScore, Mode, Side, Source, TokenLogprob
 from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message, Start, Usage
 
 logger = logging.getLogger("gkt.answering")
@@ -100,6 +91,7 @@ class _Run:
         self._choices = [Choice(index, ask.stops) for index in range(ask.n)]
         self._sequences: list[StudentSequence] = []
         self._guidance = ""
+        self._gate: Gate | None = None
         self._started = time.monotonic()
         self._student_side = Side(model=student.model)
         self._teacher_side: Side | None = None
@@ -190,7 +182,9 @@ class _Run:
     async def _guided(self, messages: Sequence[Message]) -> AsyncGenerator[Part, None]:
         """The teacher's part, the same for every choice."""
         plan = self._ask.plan
-        seam = Seam(None if plan.alone else plan.budget)
+        structure = self._ask.sampling.structure
+        seam = Seam(None if plan.alone else plan.budget, json=structure is not None)
+        self._gate = self._student.gate_for(structure) if structure else None
         complete = False
         end: AnswerEnd | None = None
         headers = {"x-request-id": self._ask.request_id, **self._ask.headers}
@@ -204,8 +198,10 @@ class _Run:
                         case Guidance():
                             self._count(event)
                             text = seam.push(event.text, len(event.token_ids))
-                            for part in self._take(text, len(event.token_ids), _logprobs(event)):
+                            for part in self._take(text, len(event.token_ids), logprobs_of_guidance(event)):
                                 yield part
+                            if self._fallback:
+                                return  # which closes the stream: nothing behind this can be used
                             if seam.ahead:
                                 for sequence in self._sequences:
                                     sequence.foresee(seam.ahead)
@@ -223,6 +219,8 @@ class _Run:
                 self._teacher_side.total_ms = self._elapsed_ms()
         for part in self._take(seam.finish(complete=complete)):
             yield part
+        if end == "stop" and self._gate and not self._gate.complete:
+            end = None  # whatever the teacher thinks, the structure is not complete
         for choice in self._choices:
             if end and not choice.ended:
                 for part in choice.end(end):
@@ -242,6 +240,7 @@ class _Run:
             frequency_penalty=sampling.frequency_penalty,
             repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
+            json_schema=sampling.structure.json_schema if sampling.structure else None,
             logprobs=sampling.top_logprobs is not None,
             whole_words=not plan.alone,
         )
@@ -259,7 +258,9 @@ class _Run:
             self._teacher_side = self._teacher_side.model_copy(update=done.usage.model_dump())
 
     def _take(self, text: str, tokens: int = 0, logprobs: Sequence[TokenLogprob] = ()) -> list[Part]:
-        """Guidance goes to the student and to the client."""
+        """Guidance goes to the student and to the client, as far as it is of the structure."""
+        if self._gate and (allowed := self._gate.push(text)) != text:
+            text, self._fallback = allowed, FallbackReason.OFF_GRAMMAR
         self._guidance += text
         parts: list[Part] = []
         for choice in self._choices:
@@ -283,7 +284,7 @@ class _Run:
                     side.first_token_ms = self._elapsed_ms()
                 tokens = 1 if word.token else 0
                 side.completion_tokens += tokens
-                for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=_word_logprobs(word)):
+                for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=logprobs_of_word(word)):
                     yield part
                 if choice.ended:
                     return
@@ -300,25 +301,3 @@ def _end(reason: FinishReason, *, alone: bool) -> AnswerEnd | None:
     if reason is FinishReason.STOP:
         return "stop"
     return "length" if alone else None
-
-
-def _logprobs(event: Guidance) -> list[TokenLogprob]:
-    if event.logprobs is None or not event.token_ids:
-        return []
-    return [TokenLogprob(token=event.text, bytes=list(event.text.encode()), logprob=sum(event.logprobs))]
-
-
-def _word_logprobs(word: Word) -> list[TokenLogprob]:
-    if word.logprob is None:
-        return []
-    return [
-        TokenLogprob(
-            token=word.token.decode(errors="replace"),
-            bytes=list(word.token),
-            logprob=word.logprob,
-            top_logprobs=[
-                TopLogprob(token=a.token.decode(errors="replace"), bytes=list(a.token), logprob=a.logprob)
-                for a in word.alternatives
-            ],
-        )
-    ]

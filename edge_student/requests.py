@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeVar
 
 from fastapi import Request
@@ -32,12 +33,15 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
     # Off the event loop: a megabyte of text takes a while, and only its tokens tell whether it is too long.
     prompt = await asyncio.to_thread(student.encode, messages)
+    schema = body.response_format.schema_of_answer if body.response_format else None
+    structure = None if schema is None else await asyncio.to_thread(student.structure, schema)
+    sampling = _sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs)
     return Ask(
         request_id=request_id(request),
         prompt=prompt,
         messages=messages,
         plan=plan(body.model, body.gkt, max_tokens, edge.settings),
-        sampling=_sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs),
+        sampling=replace(sampling, structure=structure),
         stops=tuple(body.stop or ()),
         n=_choices(body, edge),
         headers=_trace(request),

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from shared.wire import Message
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What an answer must look like, understood: the schema for the teacher, and the student's own grammar for it."""
+
+    json_schema: dict[str, Any]
+    grammar: str
+
+
+class Gate(Protocol):
+    """Lets text of somebody else through as long as it is of a structure."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether what came through is a whole answer: nothing has to follow."""
+        ...
+
+    def push(self, text: str) -> str:
+        """The beginning of a text that may come next. Where that is not all of it, nothing comes through any more."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +54,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
+    structure: Structure | None = None
+    """The whole answer is of it, guidance included, unless it ends by its length."""
     top_logprobs: int | None = None
 
 
@@ -128,6 +151,14 @@ class Student(Protocol):
 
     def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
         """Raises InvalidRequest unless all are tokens of the vocabulary. `param` is the request's field that has them."""
+        ...
+
+    def structure(self, json_schema: dict[str, Any]) -> Structure:
+        """Understand a JSON schema. Raises InvalidRequest where it is wrong, or says what the student cannot hold to."""
+        ...
+
+    def gate_for(self, structure: Structure) -> Gate:
+        """A gate for the guidance of one answer."""
         ...
 
     def open(

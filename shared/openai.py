@@ -9,9 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -19,8 +17,9 @@ from pydantic import (
 )
 
 from shared.messages import ChatMessage
-from shared.sampling import LogitBias, MinP, Penalty, Probability, RepetitionPenalty, Seed, Temperature, TopK
-from shared.wire import MAX_STOPS, Text, Usage
+from shared.sampling import LogitBias, MinP, Penalty, Probability, RepetitionPenalty, Seed, Stops, Temperature, TopK
+from shared.structure import ResponseFormat
+from shared.wire import Text, Usage
 
 
 class OpenAIModel(BaseModel):
@@ -46,6 +45,8 @@ class Source(StrEnum):
 class FallbackReason(StrEnum):
     """Why the student had to go on without (more) guidance."""
 
+    OFF_GRAMMAR = "off_grammar"
+    """What the teacher wrote is not of the structure that was asked for."""
     UNREACHABLE = "unreachable"
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
@@ -75,17 +76,6 @@ class StreamOptions(OpenAIModel):
     include_usage: bool = False
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _sane_stops(stops: list[str]) -> list[str]:
-    if not all(0 < len(stop) <= 1000 for stop in stops):
-        raise ValueError("a stop string has 1 to 1,000 characters")
-    return stops
-
-
-Stops = Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list), AfterValidator(_sane_stops)]
 TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -117,6 +107,7 @@ class ChatCompletionRequest(CompletionOptions):
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
     gkt: GktOptions | None = None
 
 

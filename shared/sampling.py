@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+MAX_STOPS = 16
+"""Stop strings a request may carry. OpenAI allows 4."""
 
 
 def _token_ids(bias: dict[str, float]) -> dict[str, float]:
@@ -12,6 +15,16 @@ def _token_ids(bias: dict[str, float]) -> dict[str, float]:
         if not (token.isascii() and token.isdigit() and len(token) <= 9):
             raise ValueError(f"the keys are token ids, as strings; {token[:20]!r} is none")
     return bias
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _sane_stops(stops: list[str]) -> list[str]:
+    if not all(0 < len(stop) <= 1000 for stop in stops):
+        raise ValueError("a stop string has 1 to 1,000 characters")
+    return stops
 
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -23,3 +36,4 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 RepetitionPenalty = Annotated[float, Field(gt=0, le=100, description="vLLM's: counts prompt and answer; 1 is none")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 LogitBias = Annotated[dict[str, Bias], Field(max_length=1000), AfterValidator(_token_ids)]
+Stops = Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list), AfterValidator(_sane_stops)]

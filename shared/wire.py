@@ -7,14 +7,14 @@ then exactly one of `Done` and `Failure`. `shared.streams` writes and reads them
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared.sampling import MinP, Penalty, Probability, RepetitionPenalty, Seed, Temperature, TopK
 
-MAX_STOPS = 16
-"""Stop strings a request may carry. OpenAI allows 4."""
+MAX_SCHEMA_CHARS = 100_000
+"""Of a JSON schema, as text."""
 
 
 class WireModel(BaseModel):
@@ -58,6 +58,9 @@ class GuidanceRequest(WireModel):
     repetition_penalty: RepetitionPenalty = 1.0
     seed: Seed | None = None
     logprobs: bool = False
+    json_schema: dict[str, Any] | None = Field(
+        default=None, description="the answer that is begun is JSON under this schema, without optional whitespace"
+    )
     whole_words: bool = Field(
         default=False,
         description="end at the last word that fits into the budget, a few tokens before its end, rather than inside one",

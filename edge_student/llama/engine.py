@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edge_student.llama.context import Aborted, CacheFull, LlamaContext
@@ -173,7 +173,7 @@ class Engine:
             self._evict_one(plan)
             return True
         self._scheduler.advance(plan)
-        deliveries: list[tuple[EngineSequence, Word]] = []
+        deliveries: list[tuple[EngineSequence, Outcome]] = []
         for chunk, row in zip(plan.chunks, rows, strict=True):
             sequence = chunk.sequence
             assert isinstance(sequence, EngineSequence)  # noqa: S101 - nothing else is submitted
@@ -183,8 +183,8 @@ class Engine:
                 self._score(sequence, chunk, row)
             if sequence.generating and sequence.n_past == len(sequence.tokens):
                 deliveries.append((sequence, self._next_word(sequence, row + chunk.logits - 1)))
-        for sequence, word in deliveries:
-            if word.end:
+        for sequence, outcome in deliveries:
+            if isinstance(outcome, GktError) or outcome.end:
                 self._leave(sequence)
         _deliver(deliveries)
         self.metrics.decode_seconds.inc(decoded - decoding)
@@ -199,14 +199,17 @@ class Engine:
                 logits = self._context.logits(index)
                 sequence.scores.append(score(logits, sequence.tokens[at], sequence.score_top, self._context.vocab))
 
-    def _next_word(self, sequence: EngineSequence, index: int) -> Word:
+    def _next_word(self, sequence: EngineSequence, index: int) -> Outcome:
         sampler = sequence.sampler
         assert sampler is not None  # noqa: S101 - it generates
         vocab = self._context.vocab
         top = sampler.sampling.top_logprobs
         # The chain permutes no logits of the context, but the row is read first all the same: it is the model's own view.
         logits = self._context.logits(index) if top is not None else None
-        token = sampler.sample(self._context, index)
+        try:
+            token = sampler.sample(self._context, index)
+        except EngineFailed as error:
+            return error  # of this sequence alone
         if vocab.is_end(token):
             return Word(text=sequence.decoder.decode(b"", final=True), end="stop")
         sequence.generated += 1
@@ -251,7 +254,7 @@ class Engine:
         _deliver([(sequence, EngineFailed(message)) for sequence in left])
 
 
-def _deliver(outcomes: list[tuple[EngineSequence, Word]] | list[tuple[EngineSequence, EngineFailed]]) -> None:
+def _deliver(outcomes: Sequence[tuple[EngineSequence, Outcome]]) -> None:
     """Hand outcomes to their event loops, one wake-up a loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[EngineSequence, Outcome]]] = {}
     for sequence, outcome in outcomes:

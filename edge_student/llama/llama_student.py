@@ -6,15 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from edge_student.llama.context import ContextOptions, LlamaContext
 from edge_student.llama.engine import Engine, EngineSequence
+from edge_student.llama.grammar import BadGrammar, Grammar, GrammarGate
+from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
 from edge_student.llama.sampling import Sampler
 from edge_student.llama.scheduler import Scheduler
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, Score, Word
+from edge_student.student import Sampling, Score, Structure, Word
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.wire import Message
 
@@ -92,6 +95,17 @@ class LlamaStudent:
     def continuation(self, text: str) -> list[int]:
         """Token ids of text that goes on behind a prompt."""
         return self._vocab.tokenize_continuation(text)
+
+    def structure(self, json_schema: dict[str, Any]) -> Structure:
+        try:
+            grammar = to_gbnf(json_schema)
+            Grammar(self._vocab, grammar)
+        except (UnsupportedSchema, BadGrammar) as error:
+            raise InvalidRequest(f"response_format: {error}", param="response_format") from error
+        return Structure(json_schema, grammar)
+
+    def gate_for(self, structure: Structure) -> GrammarGate:
+        return GrammarGate(self._vocab, structure.grammar)
 
     def sampler(self, sampling: Sampling, prompt: Sequence[int], guidance: Sequence[int]) -> Sampler:
         return Sampler(sampling, self._vocab, prompt, guidance)

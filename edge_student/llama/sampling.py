@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,8 +11,13 @@ import llama_cpp
 import numpy as np
 
 from edge_student.llama.context import LlamaContext, Logits
+from edge_student.llama.grammar import CANDIDATE, Candidates, Grammar, native_candidates
 from edge_student.llama.vocab import Vocab
 from edge_student.student import Alternative, Sampling, Score
+from shared.errors import EngineFailed
+
+CHOICES = 8
+"""So many tokens are refused one by one before a grammar is asked for all that it allows."""
 
 
 class Sampler:
@@ -22,8 +28,11 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]) -> None:
-        """`guidance` is what the answer begins with."""
+        """`guidance` is what the answer begins with. Raises EngineFailed where it is not of the structure asked for."""
         self.sampling = sampling
+        self._grammar = Grammar(vocab, sampling.structure.grammar) if sampling.structure else None
+        if self._grammar and not all(self._grammar.accept(token) for token in guidance):
+            raise EngineFailed("the guidance is not of the structure that was asked for")
         logits = _logit_samplers(sampling, vocab, prompt, guidance)
         self._chain: Any = None
         if logits or sampling.temperature > 0:
@@ -32,9 +41,46 @@ class Sampler:
                 llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def sample(self, context: LlamaContext, index: int) -> int:
+        """The next token. Raises EngineFailed where there is none that the structure allows."""
+        if self._grammar:
+            return self._sample_structured(self._grammar, context.logits(index))
         if self._chain is None:
             return int(np.argmax(context.logits(index)))
         return context.sample(self._chain, index)
+
+    def _sample_structured(self, grammar: Grammar, logits: Logits) -> int:
+        """Choose freely, and again without what the grammar refused; only then ask it for all tokens, which is expensive.
+
+        To choose again without the refused is to choose among the allowed: each keeps its share of the probability. Where
+        `top_k` and the like cut off, they do so among more tokens, as in llama.cpp's own programs.
+        """
+        candidates = np.zeros(len(logits), CANDIDATE)
+        candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
+        token = self._choose(candidates)
+        for _ in range(CHOICES):
+            if grammar.allows(token):
+                break
+            candidates = candidates[candidates["id"] != token]
+            token = self._choose(candidates)
+        else:
+            if not grammar.allows(token):
+                candidates = grammar.allowed(candidates)
+                if not len(candidates):
+                    raise EngineFailed("no token of the vocabulary can go on with the structure that was asked for")
+                token = self._choose(candidates)
+        if self._chain is not None:
+            llama_cpp.llama_sampler_accept(self._chain, token)
+        grammar.accept(token)
+        return token
+
+    def _choose(self, candidates: Candidates) -> int:
+        """One of the candidates."""
+        if self._chain is None:
+            return int(candidates["id"][np.argmax(candidates["logit"])])
+        candidates = candidates.copy()  # the chain sorts it, and changes its logits
+        native = native_candidates(candidates)
+        llama_cpp.llama_sampler_apply(self._chain, ctypes.byref(native))
+        return int(candidates["id"][native.selected])
 
     def close(self) -> None:
         if self._chain is not None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import llama_cpp
+import numpy as np
+import numpy.typing as npt
 
 from shared.chat import ChatFormat
 
@@ -31,6 +33,11 @@ class Vocab:
         self._pointer = pointer
         self.n_tokens: int = llama_cpp.llama_vocab_n_tokens(pointer)
         self._pieces: dict[int, bytes] = {}
+
+    @property
+    def native(self) -> int:
+        """The `llama_vocab` pointer."""
+        return self._pointer
 
     def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Ids of a text, without BOS or EOS.
@@ -77,6 +84,17 @@ class Vocab:
     def is_end(self, token: int) -> bool:
         """Whether the model ends its answer with this token (end of generation)."""
         return bool(llama_cpp.llama_vocab_is_eog(self._pointer, token))
+
+    @cached_property
+    def an_end(self) -> int:
+        """A token that ends an answer."""
+        return next(token for token in range(self.n_tokens) if self.is_end(token))
+
+    @cached_property
+    def mute(self) -> npt.NDArray[np.bool_]:
+        """Which tokens say nothing, shape (vocabulary,): control tokens and unused ones, but for those that end an answer."""
+        tokens = range(self.n_tokens)
+        return np.array([not self._read_piece(token, special=False) and not self.is_end(token) for token in tokens])
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:

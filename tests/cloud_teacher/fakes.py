@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
 from cloud_teacher.teacher import Piece, Sampling
-from shared.errors import EngineFailed
+from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
 
 
@@ -40,6 +41,10 @@ class ScriptedTeacher:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return [ord(c) for c in "".join(f"{m.role}:{m.content}\n" for m in messages)]
+
+    def check_schema(self, json_schema: dict[str, Any]) -> None:
+        if "const" not in json_schema:
+            raise InvalidRequest("json_schema: not supported", param="json_schema")
 
     async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         self.request_ids.append(request_id)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from edge_student.cloud import CloudFailed
-from edge_student.student import Alternative, Sampling, Score, Word
+from edge_student.student import Alternative, Sampling, Score, Structure, Word
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
 
@@ -43,6 +45,17 @@ class ScriptedStudent:
     def piece(self, token: int) -> bytes:
         return chr(token).encode()
 
+    def structure(self, json_schema: dict[str, Any]) -> Structure:
+        """Understands schemas of one text: `{"const": TEXT}`, and that any object is `{}`."""
+        if json_schema == {"type": "object"}:
+            return Structure(json_schema, "{}")
+        if "const" not in json_schema:
+            raise InvalidRequest("response_format: not supported", param="response_format")
+        return Structure(json_schema, json.dumps(json_schema["const"], separators=(",", ":")))
+
+    def gate_for(self, structure: Structure) -> ScriptedGate:
+        return ScriptedGate(structure.grammar)
+
     def open(
         self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
     ) -> ScriptedSequence:
@@ -67,6 +80,24 @@ class ScriptedStudent:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class ScriptedGate:
+    """Lets the beginning of one text through. That text is complete."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    @property
+    def complete(self) -> bool:
+        return self._at == len(self._text)
+
+    def push(self, text: str) -> str:
+        due = self._text[self._at :] if self._at >= 0 else ""
+        allowed = next(n for n in range(len(text), -1, -1) if due.startswith(text[:n]))
+        self._at = self._at + allowed if allowed == len(text) else -1
+        return text[:allowed]
 
 
 class ScriptedSequence:

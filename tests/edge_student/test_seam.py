@@ -93,3 +93,25 @@ def test_a_cut_is_never_inside_a_number(pieces: list[str]) -> None:
     rest = text[len(kept) :]
     assert not (kept[-1:].isdigit() and rest[:1].isdigit())
     assert not kept.endswith((" ", "\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ('{"eggs":1', '{"eggs":'),
+        ('{"eggs":18,', '{"eggs":18,'),
+        ('{"eggs":18}', '{"eggs":18}'),
+        ('{"eg', "{"),
+        ('{"eggs"', '{"eggs"'),
+        ('{"note":"two, thr', '{"note":"two,'),
+        ('{"note":"a:b,c', '{"note":'),
+        ('{"note":"say \\"no\\"', '{"note":"say'),
+        ('{"note":"say \\"no\\\\",tru', '{"note":"say \\"no\\\\",'),
+        ("[1,2", "[1,"),
+        ("[tru", "["),
+    ],
+)
+def test_json_is_cut_between_its_values(text: str, used: str) -> None:
+    for pieces in ([text], list(text)):
+        seam = Seam(len(pieces), json=True)
+        assert "".join([seam.push(piece, 1) for piece in pieces]) + seam.finish(complete=False) == used

@@ -1,0 +1,29 @@
+"""Log-probabilities of either side as OpenAI writes them."""
+
+from __future__ import annotations
+
+from edge_student.student import Word
+from shared.openai import TokenLogprob, TopLogprob
+from shared.wire import Guidance
+
+
+def logprobs_of_guidance(event: Guidance) -> list[TokenLogprob]:
+    if event.logprobs is None or not event.token_ids:
+        return []
+    return [TokenLogprob(token=event.text, bytes=list(event.text.encode()), logprob=sum(event.logprobs))]
+
+
+def logprobs_of_word(word: Word) -> list[TokenLogprob]:
+    if word.logprob is None:
+        return []
+    return [
+        TokenLogprob(
+            token=word.token.decode(errors="replace"),
+            bytes=list(word.token),
+            logprob=word.logprob,
+            top_logprobs=[
+                TopLogprob(token=a.token.decode(errors="replace"), bytes=list(a.token), logprob=a.logprob)
+                for a in word.alternatives
+            ],
+        )
+    ]
