@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from edge_student.choice import Choice, Ended, Piece
+from edge_student.choice import Choice, Ended, Piece, Scored
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
@@ -35,6 +36,8 @@ class Ask:
     """Its `max_tokens` counts both sides."""
     stops: tuple[str, ...] = ()
     n: int = 1
+    score_prompt: bool = False
+    """Whether the prompt's own log-probabilities are wanted too, with as many alternatives as the answer's."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers that the cloud gets too, such as `traceparent`."""
 
@@ -47,7 +50,7 @@ class Finished:
     usage: Usage
 
 
-Part = Piece | Ended | Finished
+Part = Scored | Piece | Ended | Finished
 
 
 class Answering:
@@ -90,6 +93,7 @@ class _Run:
         self._cloud = cloud
         self._choices = [Choice(index, ask.stops) for index in range(ask.n)]
         self._sequences: list[StudentSequence] = []
+        self._scored = asyncio.Event()
         self._guidance = ""
         self._gate: Gate | None = None
         self._started = time.monotonic()
@@ -171,13 +175,23 @@ class _Run:
 
     def _open(self) -> None:
         for choice in self._choices:
-            # The guidance is the same for all choices: the first one's scores are everyone's.
-            score_from = len(self._ask.prompt) if self._ask.plan.scored and choice.index == 0 else None
-            sequence = self._student.open(self._ask.prompt, held=self._ask.plan.held, score_from=score_from)
+            sequence = self._student.open(
+                self._ask.prompt,
+                held=self._ask.plan.held,
+                # Prompt and guidance are the same for all choices: the first one's scores are everyone's.
+                score_from=self._score_from() if choice.index == 0 else None,
+                top=self._ask.sampling.top_logprobs or 0,
+            )
             self._sequences.append(sequence)
             if self._guidance:
                 sequence.extend(self._guidance)
         self._student_side.prompt_tokens = len(self._ask.prompt)
+
+    def _score_from(self) -> int | None:
+        """From which of the student's tokens on it says how probable they were to it."""
+        if self._ask.score_prompt:
+            return 1
+        return len(self._ask.prompt) if self._ask.plan.scored else None
 
     async def _guided(self, messages: Sequence[Message]) -> AsyncGenerator[Part, None]:
         """The teacher's part, the same for every choice."""
@@ -278,10 +292,17 @@ class _Run:
         sampling = self._ask.sampling
         left = sampling.max_tokens - (self._teacher_side.completion_tokens if self._teacher_side else 0)
         seed = None if sampling.seed is None else sampling.seed + choice.index
+        wants_scores = self._ask.score_prompt
         async with aclosing(sequence.generate(replace(sampling, max_tokens=left, seed=seed))) as words:
             async for word in words:
                 if side.first_token_ms is None:
                     side.first_token_ms = self._elapsed_ms()
+                if wants_scores:
+                    wants_scores = False
+                    if choice.index == 0:
+                        self._scored.set()
+                    await self._scored.wait()
+                    yield Scored(choice.index, self._sequences[0].scores)
                 tokens = 1 if word.token else 0
                 side.completion_tokens += tokens
                 for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=logprobs_of_word(word)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_student.stops import StopFinder
+from edge_student.student import Score
 from shared.openai import AnswerEnd, Segment, Source, TokenLogprob
 
 
@@ -18,6 +19,14 @@ class Piece:
     text: str
     source: Source
     logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How probable the prompt was to the student, from its second token on. Comes before everything else of a choice."""
+
+    index: int
+    scores: Sequence[Score]
 
 
 @dataclass(frozen=True)

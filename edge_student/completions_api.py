@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
 from edge_student.answering import Ask, Finished, Part
-from edge_student.choice import Ended, Piece
 from edge_student.edge import Edge, TheEdge
 from edge_student.merging import merge
 from edge_student.requests import collect, stream, text_asks
-from shared.openai import (
-    AnswerEnd,
-    CompletionRequest,
-    CompletionUsage,
-    TextChoice,
-    TextCompletion,
-    TextLogprobs,
-    TokenLogprob,
-)
+from edge_student.text_choice import GrowingText, joined
+from shared.errors import Overloaded
+from shared.openai import CompletionRequest, CompletionUsage, TextChoice, TextCompletion
 from shared.streams import encode_data
 from shared.wire import Usage
+
+RETRY_S = 0.25
+"""A batch under way looks so often whether the engine's queue has room for its next prompt."""
 
 router = APIRouter(prefix="/v1")
 
@@ -33,42 +30,26 @@ router = APIRouter(prefix="/v1")
 @router.post("/completions", response_model=TextCompletion)
 async def completions(body: CompletionRequest, request: Request, edge: TheEdge) -> EventSourceResponse | TextCompletion:
     """Continue text. Choices are numbered prompt by prompt, as OpenAI does."""
-    asks = text_asks(body, request, edge)
-    echoes = [_echo(body, ask, index) for index, ask in enumerate(asks) for _ in range(ask.n)]
-    answers = _Answers(asks, echoes, edge)
+    answers = _Answers(await text_asks(body, request, edge), body, edge)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await stream(answers.chunks(body.model, include_usage=usage), request)
-    parts = await collect(answers.parts(), request)
-    return answers.whole(body.model, parts)
-
-
-def _echo(body: CompletionRequest, ask: Ask, index: int) -> str:
-    if not body.echo:
-        return ""
-    if isinstance(body.prompt, str):
-        return body.prompt
-    one = body.prompt[index]
-    return one if isinstance(one, str) else ""
-
-
-@dataclass
-class _Text:
-    text: str
-    end: AnswerEnd | None = None
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+        return await stream(answers.chunks(include_usage=usage), request)
+    return answers.whole(await collect(answers.parts(), request))
 
 
 class _Answers:
     """The answers to all prompts of a request, as one stream of parts with choices numbered across them."""
 
-    def __init__(self, asks: list[Ask], echoes: list[str], edge: Edge) -> None:
+    def __init__(self, asks: list[Ask], body: CompletionRequest, edge: Edge) -> None:
         self._asks = asks
-        self._echoes = echoes
+        self._body = body
         self._edge = edge
         self._id = f"cmpl-{asks[0].request_id}"
         self._created = int(time.time())
-        self._wants_logprobs = asks[0].sampling.top_logprobs is not None
+        self._logprobs = body.logprobs is not None
+        self._texts = [self._text(at * ask.n + n, at) for at, ask in enumerate(asks) for n in range(ask.n)]
+        self._at_once = asyncio.Semaphore(max(1, edge.settings.max_sequences // asks[0].n))
+        self._begun = False
 
     async def parts(self) -> AsyncGenerator[Part, None]:
         async with aclosing(merge([self._of(at, ask) for at, ask in enumerate(self._asks)])) as parts:
@@ -76,71 +57,58 @@ class _Answers:
                 yield part
 
     async def _of(self, at: int, ask: Ask) -> AsyncGenerator[Part, None]:
-        first = at * ask.n
-        async with aclosing(self._edge.answering.answer(ask)) as parts:
-            async for part in parts:
-                match part:
-                    case Piece():
-                        yield Piece(first + part.index, part.text, part.source, part.logprobs)
-                    case Ended():
-                        yield Ended(first + part.index, part.reason)
-                    case Finished():
-                        yield part
+        """One prompt's answer, when its turn has come: a large batch does not fill the queue that others wait in too."""
+        async with self._at_once:
+            while True:
+                try:
+                    async with aclosing(self._edge.answering.answer(ask)) as parts:
+                        async for part in parts:
+                            self._begun = True
+                            yield part if isinstance(part, Finished) else replace(part, index=at * ask.n + part.index)
+                    return
+                except Overloaded:
+                    # Told at once, or never: what is computed already would be lost.
+                    if not self._begun:
+                        raise
+                await asyncio.sleep(RETRY_S)
 
-    def whole(self, model: str, parts: list[Part]) -> TextCompletion:
-        texts = [_Text(echo) for echo in self._echoes]
+    def whole(self, parts: list[Part]) -> TextCompletion:
+        chunks: list[list[TextChoice]] = [[] for _ in self._texts]
         usage = Usage(prompt_tokens=0, completion_tokens=0)
         for part in parts:
-            match part:
-                case Piece():
-                    texts[part.index].text += part.text
-                    texts[part.index].logprobs += part.logprobs
-                case Ended():
-                    texts[part.index].end = part.reason
-                case Finished():
-                    usage = _sum(usage, part.usage)
-        choices = [
-            TextChoice(index=index, text=t.text, finish_reason=t.end, logprobs=self._columns(t.logprobs))
-            for index, t in enumerate(texts)
-        ]
-        return self._completion(model, choices, usage)
+            if isinstance(part, Finished):
+                usage = _sum(usage, part.usage)
+            else:
+                chunks[part.index] += self._texts[part.index].chunks(part)
+        choices = [joined(index, those, logprobs=self._logprobs) for index, those in enumerate(chunks)]
+        return self._completion(choices, usage)
 
-    async def chunks(self, model: str, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+    async def chunks(self, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
         usage = Usage(prompt_tokens=0, completion_tokens=0)
-        for index, echo in enumerate(self._echoes):
-            if echo:
-                yield encode_data(self._completion(model, [TextChoice(index=index, text=echo, finish_reason=None)]))
         async with aclosing(self.parts()) as parts:
             async for part in parts:
-                match part:
-                    case Piece():
-                        columns = self._columns(list(part.logprobs))
-                        choice = TextChoice(index=part.index, text=part.text, finish_reason=None, logprobs=columns)
-                        yield encode_data(self._completion(model, [choice]))
-                    case Ended():
-                        choice = TextChoice(index=part.index, text="", finish_reason=part.reason)
-                        yield encode_data(self._completion(model, [choice]))
-                    case Finished():
-                        usage = _sum(usage, part.usage)
+                if isinstance(part, Finished):
+                    usage = _sum(usage, part.usage)
+                else:
+                    for choice in self._texts[part.index].chunks(part):
+                        yield encode_data(self._completion([choice]))
         if include_usage:
-            yield encode_data(self._completion(model, [], usage))
+            yield encode_data(self._completion([], usage))
 
-    def _completion(self, model: str, choices: list[TextChoice], usage: Usage | None = None) -> TextCompletion:
+    def _text(self, index: int, at: int) -> GrowingText:
+        if not self._body.echo:
+            return GrowingText(index, echo="", prompt=(), logprobs=self._logprobs)
+        student = self._edge.ready_student()
+        tokens = [student.piece(token) for token in self._asks[at].prompt]
+        given = self._body.prompt
+        one = given if isinstance(given, str) else given[at]
+        echo = one if isinstance(one, str) else b"".join(tokens).decode(errors="replace")
+        return GrowingText(index, echo=echo, prompt=tokens, logprobs=self._logprobs)
+
+    def _completion(self, choices: list[TextChoice], usage: Usage | None = None) -> TextCompletion:
         counted = CompletionUsage.of(usage) if usage else None
-        return TextCompletion(id=self._id, created=self._created, model=model, choices=choices, usage=counted)
-
-    def _columns(self, entries: list[TokenLogprob]) -> TextLogprobs | None:
-        if not self._wants_logprobs:
-            return None
-        offsets, at = [], 0
-        for entry in entries:
-            offsets.append(at)
-            at += len(entry.token)
-        return TextLogprobs(
-            tokens=[entry.token for entry in entries],
-            token_logprobs=[entry.logprob for entry in entries],
-            top_logprobs=[{top.token: top.logprob for top in entry.top_logprobs} for entry in entries],
-            text_offset=offsets,
+        return TextCompletion(
+            id=self._id, created=self._created, model=self._body.model, choices=choices, usage=counted
         )
 
 

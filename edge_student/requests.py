@@ -15,12 +15,17 @@ from edge_student.answering import Ask, Part
 from edge_student.edge import Edge
 from edge_student.policy import plan
 from edge_student.student import Sampling, Student
-from shared.errors import ClientGone, GktError, InternalError, InvalidRequest
+from shared.errors import ClientGone, GktError, InternalError, InvalidRequest, PromptTooLong
 from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest, GktOptions, Mode
 from shared.service import error_body, request_id
 from shared.streams import OPENAI_DONE, encode_data, with_first
 
 T = TypeVar("T")
+
+MAX_PROMPTS = 512
+"""Of one request. They take turns at the engine, so this bounds the size of an answer only."""
+MAX_ECHOED_LOGPROBS = 1_000_000
+"""Of one request: they are all kept until the answer is sent."""
 
 
 async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) -> Ask:
@@ -48,11 +53,12 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
     )
 
 
-def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask]:
+async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask]:
     """One ask for each prompt of the body. Raises InvalidRequest, UnknownModel, NotReady."""
     student = edge.ready_student()
-    if body.echo and body.logprobs is not None:
-        raise InvalidRequest("echo: not together with logprobs", param="echo")
+    scored = body.echo and body.logprobs is not None
+    if body.max_tokens == 0 and not body.echo:
+        raise InvalidRequest("max_tokens: 0 is for echo, which needs no answer", param="max_tokens")
     if plan(body.model, None, body.max_tokens, edge.settings).mode is Mode.TEACHER:
         raise InvalidRequest("model: the teacher takes conversations only; use /v1/chat/completions", param="model")
     return [
@@ -64,12 +70,35 @@ def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask
             sampling=_sampling(body, edge, prompt, max_tokens=body.max_tokens, top_logprobs=body.logprobs),
             stops=tuple(body.stop or ()),
             n=_choices(body, edge),
+            score_prompt=scored,
         )
-        for prompt in _prompts(body, student)
+        for prompt in await asyncio.to_thread(_prompts, body, student)
     ]
 
 
 def _prompts(body: CompletionRequest, student: Student) -> list[list[int]]:
+    """Token ids of the prompts. All are looked at before one is computed."""
+    prompts = _tokenized(body, student)
+    for prompt in prompts:
+        if not prompt:
+            raise InvalidRequest("prompt: may not be empty", param="prompt")
+        if len(prompt) >= student.context_tokens:
+            raise PromptTooLong(
+                f"prompt: one has {len(prompt)} tokens; the context of {student.model} has {student.context_tokens}, "
+                "and one is needed for the answer",
+                param="prompt",
+            )
+    if body.echo and body.logprobs is not None:
+        columns = sum(map(len, prompts)) * (body.n or 1) * (body.logprobs + 1)
+        if columns > MAX_ECHOED_LOGPROBS:
+            raise InvalidRequest(
+                f"prompt: echo would give {columns} log-probabilities; {MAX_ECHOED_LOGPROBS} is the most",
+                param="prompt",
+            )
+    return prompts
+
+
+def _tokenized(body: CompletionRequest, student: Student) -> list[list[int]]:
     match body.prompt:
         case str(text):
             return [student.tokenize(text)]
@@ -79,8 +108,8 @@ def _prompts(body: CompletionRequest, student: Student) -> list[list[int]]:
             student.check_tokens(ids)  # type: ignore[arg-type]
             return [list(ids)]  # type: ignore[arg-type]
         case many:
-            if len(many) > 16:
-                raise InvalidRequest("prompt: 16 prompts at most", param="prompt")
+            if len(many) > MAX_PROMPTS:
+                raise InvalidRequest(f"prompt: {MAX_PROMPTS} prompts at most", param="prompt")
             prompts = []
             for one in many:
                 if isinstance(one, str):
@@ -98,7 +127,7 @@ def _sampling(
     bias = tuple((int(token), value) for token, value in (body.logit_bias or {}).items())
     student.check_tokens([token for token, _ in bias], param="logit_bias")
     return Sampling(
-        max_tokens=max_tokens or max(1, student.context_tokens - len(prompt)),
+        max_tokens=max(1, student.context_tokens - len(prompt)) if max_tokens is None else max_tokens,
         temperature=edge.settings.default_temperature if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,

@@ -112,7 +112,7 @@ class StudentSequence(Protocol):
         ...
 
     def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
-        """Write on from the exact end of prompt and guidance. Once only.
+        """Write on from the exact end of prompt and guidance. Once only. Of no tokens at all it waits for the scores, if wanted.
 
         Raises EngineFailed where the engine cannot go on. Closing the generator leaves the engine's batch at its next step.
         """

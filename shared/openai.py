@@ -115,7 +115,8 @@ class CompletionRequest(CompletionOptions):
     """Body of `POST /v1/completions`: raw text for the student, no template, no guidance."""
 
     prompt: Text | list[Text] | list[int] | list[list[int]]
-    max_tokens: TokenCount | None = 16
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = 16
+    """0 only with `echo`."""
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
 
@@ -262,11 +263,11 @@ class ChatCompletionChunk(Sparse):
 
 
 class TextLogprobs(OpenAIModel):
-    """Log-probabilities in the older, columnar form."""
+    """Log-probabilities in the older, columnar form. Nothing stands before the first token of an echoed prompt: nulls."""
 
     tokens: list[str] = []
-    token_logprobs: list[float] = []
-    top_logprobs: list[dict[str, float]] | None = None
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] = []
     text_offset: list[int] = []
 
 

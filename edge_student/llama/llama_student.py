@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,15 @@ class LlamaSequence:
 
     async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
         ids = self._student.continuation(self._guidance)
-        if sampling.max_tokens < 1 or self._prompt_tokens + len(ids) >= self._student.context_tokens:
+        full = self._prompt_tokens + len(ids) >= self._student.context_tokens
+        scores_only = sampling.max_tokens < 1 and self._state.scored_from is not None and not full
+        if full or (sampling.max_tokens < 1 and not scores_only):
             self.close()
             yield Word(text="", end="length")
             return
+        if scores_only:
+            # The scores are complete with the first token, which comes from the same batch and is not told.
+            sampling = replace(sampling, max_tokens=1)
         same = self._fed_of(ids)
         sampler = self._student.sampler(sampling, self._state.tokens[: self._prompt_tokens], ids)
         self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampler)
@@ -171,6 +177,8 @@ class LlamaSequence:
                 word = await self._state.words.get()
                 if isinstance(word, Exception):
                     raise word
+                if scores_only:
+                    word = Word(text="", end="length")
                 yield word
                 if word.end:
                     return

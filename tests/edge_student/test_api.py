@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from edge_student.app import create_app
@@ -19,37 +15,8 @@ from edge_student.settings import EdgeSettings
 from shared.openai import FallbackReason
 from shared.wire import FinishReason
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
+from tests.edge_student.scripted_edge import USER, edge
 from tests.running import serving
-
-USER = [{"role": "user", "content": "How many eggs?"}]
-
-
-@dataclass
-class Running:
-    url: str
-    http: httpx.AsyncClient
-    openai: Any
-    """An `openai.AsyncOpenAI`, untyped, as its types know nothing of our fields."""
-    student: ScriptedStudent
-    cloud: ScriptedCloud
-
-    async def chat(self, **body: Any) -> httpx.Response:
-        return await self.http.post("/v1/chat/completions", json={"messages": USER, **body})
-
-
-@asynccontextmanager
-async def edge(
-    student: ScriptedStudent | None = None, cloud: ScriptedCloud | None = None, **settings: Any
-) -> AsyncGenerator[Running]:
-    student = student or ScriptedStudent(" are", " 18.")
-    cloud = cloud or ScriptedCloud("There", " x")
-    app = create_app(EdgeSettings(max_guidance_tokens=2, **settings), student=student, cloud=cloud)
-    async with (
-        serving(app) as url,
-        httpx.AsyncClient(base_url=url) as http,
-        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        yield Running(url, http, client, student, cloud)
 
 
 async def test_the_openai_client_gets_an_answer() -> None:
@@ -229,38 +196,6 @@ async def test_a_client_that_goes_away_frees_the_student(stream: bool) -> None:
         request.cancel()
         while not student.sequences[0].closed:
             await asyncio.sleep(0.001)
-
-
-async def test_completions_continue_raw_text() -> None:
-    async with edge() as running:
-        one = await running.openai.completions.create(model="gkt", prompt="Once", echo=True)
-        assert one.choices[0].text == "Once are 18."
-        assert running.student.sequences[-1].prompt == "Once"
-        many = await running.openai.completions.create(model="gkt", prompt=["a", "b"], n=2, logprobs=1)
-        assert [(c.index, c.text) for c in many.choices] == [(i, " are 18.") for i in range(4)]
-        assert many.choices[0].logprobs
-        assert many.choices[0].logprobs.tokens == [" are", " 18."]
-        stream = await running.openai.completions.create(model="gkt", prompt=[79, 110], stream=True)
-        assert "".join([c.choices[0].text async for c in stream]) == " are 18."
-        assert running.student.sequences[-1].prompt == "On"
-        assert running.cloud.requests == []
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"prompt": []}, "prompt"),
-        ({"prompt": ""}, "prompt"),
-        ({"prompt": [-1]}, "prompt"),
-        ({"prompt": "x", "model": "gkt-teacher"}, "model"),
-        ({"prompt": "x", "echo": True, "logprobs": 1}, "echo"),
-        ({"prompt": ["x"] * 17}, "prompt"),
-    ],
-)
-async def test_completions_name_what_is_wrong(body: dict[str, Any], param: str) -> None:
-    async with edge() as running:
-        response = await running.http.post("/v1/completions", json=body)
-    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
 async def test_what_is_not_there_and_what_is_not_allowed() -> None:

@@ -1,0 +1,112 @@
+"""One choice of `/v1/completions` as it grows: its prompt where that is echoed, its text, its log-probabilities."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+
+from edge_student.choice import Ended, Piece, Scored
+from shared.openai import TextChoice, TextLogprobs
+
+
+class GrowingText:
+    """Makes a chunk of each part of an answer. All chunks joined are the whole choice."""
+
+    def __init__(self, index: int, *, echo: str, prompt: Sequence[bytes], logprobs: bool) -> None:
+        """`echo` is the prompt where it is to be said again, and `prompt` the bytes of its tokens."""
+        self._index = index
+        self._echo = echo
+        self._prompt = prompt
+        self._columns = Columns() if logprobs else None
+
+    def chunks(self, part: Scored | Piece | Ended) -> list[TextChoice]:
+        """What a part adds. The first one brings the echo, so that what fails before it can still be a status."""
+        chunks = []
+        if self._echo:
+            echo, self._echo = self._echo, ""
+            columns = None
+            if self._columns and isinstance(part, Scored):
+                columns = self._columns.of_prompt(echo, self._prompt, part)
+            chunks.append(TextChoice(index=self._index, text=echo, logprobs=columns, finish_reason=None))
+        match part:
+            case Piece():
+                columns = self._columns.of_answer(part) if self._columns else None
+                chunks.append(TextChoice(index=self._index, text=part.text, logprobs=columns, finish_reason=None))
+            case Ended():
+                chunks.append(TextChoice(index=self._index, text="", finish_reason=part.reason))
+        return chunks
+
+
+def joined(index: int, chunks: Iterable[TextChoice], *, logprobs: bool) -> TextChoice:
+    """A whole choice from its chunks."""
+    whole = TextChoice(index=index, text="", logprobs=TextLogprobs() if logprobs else None, finish_reason=None)
+    texts = []
+    for chunk in chunks:
+        texts.append(chunk.text)
+        whole.finish_reason = chunk.finish_reason
+        if whole.logprobs and chunk.logprobs:
+            whole.logprobs.tokens += chunk.logprobs.tokens
+            whole.logprobs.token_logprobs += chunk.logprobs.token_logprobs
+            whole.logprobs.top_logprobs += chunk.logprobs.top_logprobs
+            whole.logprobs.text_offset += chunk.logprobs.text_offset
+    whole.text = "".join(texts)
+    return whole
+
+
+class Columns:
+    r"""Log-probabilities in OpenAI's columnar form, a chunk at a time. Keeps count of where in the text each token begins.
+
+    A token that begins inside a character has the offset of that character, and its name is its bytes, as OpenAI writes them:
+    `bytes:\xf0\x9f`.
+    """
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._new_decoder()
+
+    def of_prompt(self, text: str, tokens: Sequence[bytes], scored: Scored) -> TextLogprobs:
+        """The prompt's tokens. Nothing stands before the first, so it has no log-probability."""
+        # Some vocabularies see a space before the text (SentencePiece): it is a part of the first token, and not of the text.
+        self._at = len(text) - len(b"".join(tokens).decode(errors="replace"))
+        columns = TextLogprobs()
+        self._add(columns, tokens[0], None, ())
+        for score in scored.scores:
+            self._add(columns, score.token, score.logprob, ((a.token, a.logprob) for a in score.alternatives))
+        self._at = len(text)
+        self._new_decoder()
+        return columns
+
+    def of_answer(self, piece: Piece) -> TextLogprobs:
+        columns = TextLogprobs()
+        for entry in piece.logprobs:
+            alternatives = ((bytes(top.bytes or ()), top.logprob) for top in entry.top_logprobs)
+            self._add(columns, bytes(entry.bytes or ()), entry.logprob, alternatives)
+        return columns
+
+    def _add(
+        self, columns: TextLogprobs, token: bytes, logprob: float | None, alternatives: Iterable[tuple[bytes, float]]
+    ) -> None:
+        columns.tokens.append(_name(token))
+        columns.token_logprobs.append(logprob)
+        columns.top_logprobs.append(None if logprob is None else _top(token, logprob, alternatives))
+        columns.text_offset.append(max(0, self._at))
+        self._at += len(self._decoder.decode(token))
+
+    def _new_decoder(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+
+def _top(token: bytes, logprob: float, alternatives: Iterable[tuple[bytes, float]]) -> dict[str, float]:
+    """The alternatives, most probable first, and the token itself. Where two have the same name the more probable one stays."""
+    top: dict[str, float] = {}
+    for other, probability in alternatives:
+        top.setdefault(_name(other), probability)
+    top.setdefault(_name(token), logprob)
+    return top
+
+
+def _name(token: bytes) -> str:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return f"bytes:{repr(token)[2:-1]}"

@@ -1,0 +1,129 @@
+"""`/v1/completions` as clients see it: a real uvicorn, the openai client and raw HTTP, a scripted student behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared.errors import Overloaded
+from tests.edge_student.fakes import ScriptedSequence, ScriptedStudent
+from tests.edge_student.scripted_edge import Running, edge
+
+COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+
+
+async def complete(running: Running, *, stream: bool, **body: Any) -> dict[int, dict[str, Any]]:
+    """The choices by index, chunks joined."""
+    body = {"model": "gkt", **body}
+    answers = [await running.openai.completions.create(**body)] if not stream else []
+    if stream:
+        answers = [chunk async for chunk in await running.openai.completions.create(**body, stream=True)]
+    choices: dict[int, dict[str, Any]] = {}
+    for choice in (choice for answer in answers for choice in answer.choices):
+        columns = choice.logprobs.model_dump() if choice.logprobs else {}
+        whole = choices.setdefault(choice.index, {"text": "", **{name: [] for name in COLUMNS}})
+        whole["text"] += choice.text
+        whole["finish_reason"] = choice.finish_reason
+        for name in COLUMNS:
+            whole[name] += columns.get(name) or []
+    return choices
+
+
+async def test_completions_continue_raw_text() -> None:
+    async with edge() as running:
+        one = await running.openai.completions.create(model="gkt", prompt="Once", echo=True)
+        assert one.choices[0].text == "Once are 18."
+        assert running.student.sequences[-1].prompt == "Once"
+        many = await running.openai.completions.create(model="gkt", prompt=["a", "b"], n=2, logprobs=1)
+        assert [(c.index, c.text) for c in many.choices] == [(i, " are 18.") for i in range(4)]
+        assert many.choices[0].logprobs
+        assert many.choices[0].logprobs.tokens == [" are", " 18."]
+        stream = await running.openai.completions.create(model="gkt", prompt=[79, 110], stream=True)
+        assert "".join([c.choices[0].text async for c in stream]) == " are 18."
+        assert running.student.sequences[-1].prompt == "On"
+        assert running.cloud.requests == []
+
+
+@pytest.mark.parametrize("prompt", ["Onc\u00e9", [79, 110, 99, 0xE9], ["Onc\u00e9"], [[79, 110, 99, 0xE9]]])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_echo_has_the_log_probabilities_of_prompt_and_answer(prompt: Any, stream: bool) -> None:
+    async with edge() as running:
+        choices = await complete(running, stream=stream, prompt=prompt, echo=True, logprobs=1)
+    (choice,) = choices.values()
+    assert choice["text"] == "Onc\u00e9 are 18."
+    assert choice["finish_reason"] == "stop"
+    assert choice["tokens"] == ["O", "n", "c", "\u00e9", " are", " 18."]
+    assert choice["token_logprobs"] == [None, -0.5, -0.5, -0.5, -0.5, -0.5]
+    assert choice["top_logprobs"][:2] == [None, {"?": -0.25, "n": -0.5}], "the token itself is always among them"
+    assert choice["top_logprobs"][-1] == {" 18.": -0.5}
+    assert choice["text_offset"] == [0, 1, 2, 3, 4, 8]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_prompts_are_scored_without_an_answer(stream: bool) -> None:
+    async with edge() as running:
+        body = {"prompt": ["ab", "c"], "echo": True, "logprobs": 0, "max_tokens": 0, "n": 2}
+        choices = await complete(running, stream=stream, **body)
+    assert [choices[index]["text"] for index in range(4)] == ["ab", "ab", "c", "c"]
+    assert [choices[index]["token_logprobs"] for index in range(4)] == [[None, -0.5], [None, -0.5], [None], [None]]
+    assert choices[0]["top_logprobs"] == [None, {"b": -0.5}]
+    assert {choice["finish_reason"] for choice in choices.values()} == {"length"}
+
+
+async def test_offsets_go_on_across_the_chunks_of_a_stream() -> None:
+    async with edge() as running:
+        choices = await complete(running, stream=True, prompt="Once", logprobs=0)
+    assert choices[0]["text_offset"] == [0, 4]
+
+
+async def test_a_stream_that_the_full_queue_refuses_is_a_503_with_an_echo_too() -> None:
+    async with edge(ScriptedStudent("x", room=0)) as running:
+        response = await running.http.post("/v1/completions", json={"prompt": "a", "echo": True, "stream": True})
+    assert response.status_code == 503
+
+
+async def test_a_large_batch_takes_turns() -> None:
+    student = ScriptedStudent("x", room=2)
+    async with edge(student, max_sequences=2) as running:
+        answer = await running.openai.completions.create(model="gkt", prompt=["a"] * 50, echo=True)
+    assert [choice.text for choice in answer.choices] == ["ax"] * 50
+    assert answer.usage.completion_tokens == 50
+
+
+async def test_a_batch_under_way_waits_where_others_have_filled_the_queue() -> None:
+    class Filled(ScriptedStudent):
+        refused = 0
+
+        def open(self, *args: Any, **options: Any) -> ScriptedSequence:
+            if len(self.sequences) == 2 and not self.refused:
+                self.refused += 1
+                raise Overloaded("full", retry_after_s=1)
+            return super().open(*args, **options)
+
+    student = Filled("x")
+    async with edge(student, max_sequences=2) as running:
+        answer = await running.openai.completions.create(model="gkt", prompt=["a", "b", "c", "d"], echo=True)
+    assert [choice.text for choice in answer.choices] == ["ax", "bx", "cx", "dx"]
+    assert student.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": "x", "model": "gkt-teacher"}, "model"),
+        ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": -1, "echo": True}, "max_tokens"),
+        ({"prompt": ["x"] * 513}, "prompt"),
+        ({"prompt": ["x", ""]}, "prompt"),
+        ({"prompt": ["x", "x" * 1000]}, "prompt"),
+        ({"prompt": ["x" * 900] * 512, "echo": True, "logprobs": 20}, "prompt"),
+    ],
+)
+async def test_completions_name_what_is_wrong(body: dict[str, Any], param: str) -> None:
+    async with edge() as running:
+        response = await running.http.post("/v1/completions", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
