@@ -305,12 +305,14 @@ class _Run:
                     yield Scored(choice.index, self._sequences[0].scores)
                 tokens = 1 if word.token else 0
                 side.completion_tokens += tokens
-                for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=logprobs_of_word(word)):
+                logprobs = logprobs_of_word(word)
+                ending = logprobs.pop() if logprobs and word.end == "stop" else None
+                for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=logprobs):
                     yield part
                 if choice.ended:
                     return
                 if word.end:
-                    for part in choice.end(word.end):
+                    for part in choice.end(word.end, ending):
                         yield part
 
     def _elapsed_ms(self) -> float:

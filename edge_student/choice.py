@@ -35,6 +35,8 @@ class Ended:
 
     index: int
     reason: AnswerEnd
+    logprob: TokenLogprob | None = None
+    """Of the end that the student itself has set, which is no part of the text."""
 
 
 class Choice:
@@ -69,13 +71,13 @@ class Choice:
             parts += self.end("stop")
         return parts
 
-    def end(self, reason: AnswerEnd) -> list[Piece | Ended]:
+    def end(self, reason: AnswerEnd, logprob: TokenLogprob | None = None) -> list[Piece | Ended]:
         """Nothing more comes: show what is still held."""
         parts: list[Piece | Ended] = [*self._show(self._stops.flush())]
         if self._logprobs:
             parts.append(Piece(self.index, "", self.segments[-1].source, self._take_logprobs()))
         self.reason = reason
-        return [*parts, Ended(self.index, reason)]
+        return [*parts, Ended(self.index, reason, logprob)]
 
     def _show(self, text: str) -> list[Piece]:
         pieces: list[Piece] = []

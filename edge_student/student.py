@@ -74,7 +74,8 @@ class Word:
     logprob: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     end: Literal["stop", "length"] | None = None
-    """None, or why the student stops after this: `stop` (its own end; no token is counted) or `length`."""
+    """None, or why the student stops after this: `length`, or `stop` (its own end: no token is counted, and the log-probability
+    is that of the end)."""
 
 
 @dataclass(frozen=True)

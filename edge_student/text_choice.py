@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 
 from edge_student.choice import Ended, Piece, Scored
-from shared.openai import TextChoice, TextLogprobs
+from shared.openai import TextChoice, TextLogprobs, TokenLogprob
 
 
 class GrowingText:
@@ -30,10 +30,12 @@ class GrowingText:
             chunks.append(TextChoice(index=self._index, text=echo, logprobs=columns, finish_reason=None))
         match part:
             case Piece():
-                columns = self._columns.of_answer(part) if self._columns else None
+                columns = self._columns.of_answer(part.logprobs) if self._columns else None
                 chunks.append(TextChoice(index=self._index, text=part.text, logprobs=columns, finish_reason=None))
             case Ended():
-                chunks.append(TextChoice(index=self._index, text="", finish_reason=part.reason))
+                # As OpenAI does: whoever reads the columns of an echo counts on a token of the answer, be it only its end.
+                columns = self._columns.of_answer([part.logprob]) if self._columns and part.logprob else None
+                chunks.append(TextChoice(index=self._index, text="", logprobs=columns, finish_reason=part.reason))
         return chunks
 
 
@@ -76,9 +78,9 @@ class Columns:
         self._new_decoder()
         return columns
 
-    def of_answer(self, piece: Piece) -> TextLogprobs:
+    def of_answer(self, entries: Iterable[TokenLogprob]) -> TextLogprobs:
         columns = TextLogprobs()
-        for entry in piece.logprobs:
+        for entry in entries:
             alternatives = ((bytes(top.bytes or ()), top.logprob) for top in entry.top_logprobs)
             self._add(columns, bytes(entry.bytes or ()), entry.logprob, alternatives)
         return columns

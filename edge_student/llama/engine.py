@@ -210,14 +210,15 @@ class Engine:
             token = sampler.sample(self._context, index)
         except EngineFailed as error:
             return error  # of this sequence alone
+        probability, alternatives = (None, ()) if logits is None else logprob(logits, token, top or 0, vocab)
         if vocab.is_end(token):
-            return Word(text=sequence.decoder.decode(b"", final=True), end="stop")
+            rest = sequence.decoder.decode(b"", final=True)
+            return Word(text=rest, logprob=probability, alternatives=alternatives, end="stop")
         sequence.generated += 1
         sequence.tokens.append(token)
         self.metrics.generated.inc()
         full = sequence.generated >= sampler.sampling.max_tokens or len(sequence.tokens) >= self.context_tokens
         piece = vocab.piece(token)
-        probability, alternatives = (None, ()) if logits is None else logprob(logits, token, top or 0, vocab)
         return Word(
             text=sequence.decoder.decode(piece, final=full),
             token=piece,

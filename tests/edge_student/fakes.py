@@ -140,7 +140,7 @@ class ScriptedSequence:
             yield Word(word, word.encode(), logprob, alternatives, end="length" if last else None)
             if last:
                 return
-        yield Word("", end="stop")
+        yield Word("", logprob=logprob, end="stop")
 
     def close(self) -> None:
         self.closed = True

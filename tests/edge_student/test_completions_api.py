@@ -38,7 +38,7 @@ async def test_completions_continue_raw_text() -> None:
         many = await running.openai.completions.create(model="gkt", prompt=["a", "b"], n=2, logprobs=1)
         assert [(c.index, c.text) for c in many.choices] == [(i, " are 18.") for i in range(4)]
         assert many.choices[0].logprobs
-        assert many.choices[0].logprobs.tokens == [" are", " 18."]
+        assert many.choices[0].logprobs.tokens == [" are", " 18.", ""], "the end is a token of no text"
         stream = await running.openai.completions.create(model="gkt", prompt=[79, 110], stream=True)
         assert "".join([c.choices[0].text async for c in stream]) == " are 18."
         assert running.student.sequences[-1].prompt == "On"
@@ -53,11 +53,11 @@ async def test_an_echo_has_the_log_probabilities_of_prompt_and_answer(prompt: An
     (choice,) = choices.values()
     assert choice["text"] == "Onc\u00e9 are 18."
     assert choice["finish_reason"] == "stop"
-    assert choice["tokens"] == ["O", "n", "c", "\u00e9", " are", " 18."]
-    assert choice["token_logprobs"] == [None, -0.5, -0.5, -0.5, -0.5, -0.5]
+    assert choice["tokens"] == ["O", "n", "c", "\u00e9", " are", " 18.", ""]
+    assert choice["token_logprobs"] == [None, -0.5, -0.5, -0.5, -0.5, -0.5, -0.5]
     assert choice["top_logprobs"][:2] == [None, {"?": -0.25, "n": -0.5}], "the token itself is always among them"
-    assert choice["top_logprobs"][-1] == {" 18.": -0.5}
-    assert choice["text_offset"] == [0, 1, 2, 3, 4, 8]
+    assert choice["top_logprobs"][-2] == {" 18.": -0.5}
+    assert choice["text_offset"] == [0, 1, 2, 3, 4, 8, 12]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -74,7 +74,14 @@ async def test_prompts_are_scored_without_an_answer(stream: bool) -> None:
 async def test_offsets_go_on_across_the_chunks_of_a_stream() -> None:
     async with edge() as running:
         choices = await complete(running, stream=True, prompt="Once", logprobs=0)
-    assert choices[0]["text_offset"] == [0, 4]
+    assert choices[0]["text_offset"] == [0, 4, 8]
+
+
+async def test_an_answer_that_ends_at_once_still_has_the_log_probability_of_its_end() -> None:
+    async with edge(ScriptedStudent()) as running:
+        choices = await complete(running, stream=False, prompt="ab", echo=True, logprobs=1, max_tokens=1)
+    assert choices[0]["text"] == "ab"
+    assert choices[0]["token_logprobs"] == [None, -0.5, -0.5], "harnesses drop one entry for the answer, and then count"
 
 
 async def test_a_stream_that_the_full_queue_refuses_is_a_503_with_an_echo_too() -> None:
