@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.edge_student.test_api import edge
+from tests.edge_student.scripted_edge import edge
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"top_k": -2}, "top_k"),

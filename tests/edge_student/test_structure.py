@@ -18,8 +18,8 @@ from shared.errors import EngineFailed, InvalidRequest
 from shared.openai import FallbackReason, Source
 from shared.wire import FinishReason, Message
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
+from tests.edge_student.scripted_edge import edge
 from tests.edge_student.test_answering import Answer, answer, ask
-from tests.edge_student.test_api import edge
 
 TEXT = '{"eggs":18}'
 SCHEMA = {"const": {"eggs": 18}}
