@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from edge_student.account import Account
 from edge_student.choice import Choice, Ended, Piece, Scored
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
@@ -18,7 +18,7 @@ from edge_student.policy import Plan
 from edge_student.seam import Seam
 from edge_student.student import Gate, Sampling, Student, StudentSequence
 from shared.errors import GktError
-from shared.openai import AnswerEnd, FallbackReason, GktReport, GuidanceScore, Mode, Side, Source, TokenLogprob
+from shared.openai import AnswerEnd, FallbackReason, GktReport, Mode, Source, TokenLogprob
 from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message, Start, Usage
 
 logger = logging.getLogger("gkt.answering")
@@ -80,8 +80,9 @@ class Answering:
         finally:
             self._metrics.running.dec()
             run.close()
-            self._metrics.observe(ask.plan.mode, outcome, run.report(), run.elapsed_s())
-            logger.info("%s %s in %d ms: %s", ask.request_id, outcome, run.elapsed_s() * 1000, run.summary())
+            elapsed_s = run.account.elapsed_s()
+            self._metrics.observe(ask.plan.mode, outcome, run.report(), elapsed_s)
+            logger.info("%s %s in %d ms: %s", ask.request_id, outcome, elapsed_s * 1000, run.account.summary())
 
 
 class _Run:
@@ -96,12 +97,7 @@ class _Run:
         self._scored = asyncio.Event()
         self._guidance = ""
         self._gate: Gate | None = None
-        self._started = time.monotonic()
-        self._student_side = Side(model=student.model)
-        self._teacher_side: Side | None = None
-        self._template: str | None = None
-        self._fallback: FallbackReason | None = None
-        self._cost_usd: float | None = None
+        self.account = Account(ask.plan.mode, ask.request_id, student.model)
 
     async def parts(self) -> AsyncGenerator[Part, None]:
         plan, messages = self._ask.plan, self._ask.messages
@@ -119,59 +115,16 @@ class _Run:
             async with aclosing(merge([self._written(choice) for choice in unfinished])) as written:
                 async for part in written:
                     yield part
-        if self._sequences:
-            self._student_side.total_ms = self._elapsed_ms()
-            # The first choice has computed what the others share with it.
-            self._student_side.cached_tokens = self._sequences[0].cached_tokens
-        prompt_tokens, completion_tokens = len(self._ask.prompt), self._student_side.completion_tokens
-        if self._teacher_side:
-            completion_tokens += self._teacher_side.completion_tokens
-        usage = Usage(
-            prompt_tokens=prompt_tokens,
-            cached_tokens=self._student_side.cached_tokens,
-            completion_tokens=completion_tokens,
-        )
-        yield Finished(self.report(), usage)
+        self.account.student_done(self._sequences)
+        yield Finished(self.report(), self.account.usage(len(self._ask.prompt)))
 
     def close(self) -> None:
         for sequence in self._sequences:
             sequence.close()
 
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._started
-
     def report(self) -> GktReport:
-        return GktReport(
-            mode=self._ask.plan.mode,
-            segments=[[s for s in choice.segments if s.tokens or s.chars] for choice in self._choices],
-            student=self._student_side,
-            teacher=self._teacher_side,
-            template=self._template,
-            fallback=self._fallback,
-            cost_usd=self._cost_usd,
-            scores=self._scores() if self._ask.plan.scored else None,
-            request_id=self._ask.request_id,
-        )
-
-    def _scores(self) -> list[GuidanceScore]:
-        return [
-            GuidanceScore(
-                token=score.token.decode(errors="replace"),
-                logprob=score.logprob,
-                rank=score.rank,
-                entropy=score.entropy,
-            )
-            for sequence in self._sequences[:1]
-            for score in sequence.scores
-        ]
-
-    def summary(self) -> str:
-        """For the log: figures, and nothing of what was said."""
-        teacher = self._teacher_side.completion_tokens if self._teacher_side else 0
-        return (
-            f"mode={self._ask.plan.mode} teacher_tokens={teacher} "
-            f"student_tokens={self._student_side.completion_tokens} fallback={self._fallback}"
-        )
+        scores = [score for sequence in self._sequences[:1] for score in sequence.scores]
+        return self.account.report(self._choices, scores if self._ask.plan.scored else None)
 
     def _open(self) -> None:
         for choice in self._choices:
@@ -185,7 +138,7 @@ class _Run:
             self._sequences.append(sequence)
             if self._guidance:
                 sequence.extend(self._guidance)
-        self._student_side.prompt_tokens = len(self._ask.prompt)
+        self.account.student.prompt_tokens = len(self._ask.prompt)
 
     def _score_from(self) -> int | None:
         """From which of the student's tokens on it says how probable they were to it."""
@@ -207,14 +160,13 @@ class _Run:
                 async for event in events:
                     match event:
                         case Start():
-                            self._teacher_side = Side(model=event.model)
-                            self._template = event.template
+                            self.account.teacher_began(event)
                         case Guidance():
-                            self._count(event)
+                            self.account.teacher_wrote(len(event.token_ids))
                             text = seam.push(event.text, len(event.token_ids))
                             for part in self._take(text, len(event.token_ids), logprobs_of_guidance(event)):
                                 yield part
-                            if self._fallback:
+                            if self.account.fallback:
                                 return  # which closes the stream: nothing behind this can be used
                             if seam.ahead:
                                 for sequence in self._sequences:
@@ -222,15 +174,14 @@ class _Run:
                             if all(choice.ended for choice in self._choices):
                                 return
                         case Done():
-                            self._account(event)
+                            self.account.teacher_done(event)
                             end = _end(event.finish_reason, alone=plan.alone)
                             complete = end is not None
         except CloudFailed as failure:
-            self._fallback = failure.reason
+            self.account.fallback = failure.reason
             logger.warning("%s goes on without the cloud: %s", self._ask.request_id, failure)
         finally:
-            if self._teacher_side:
-                self._teacher_side.total_ms = self._elapsed_ms()
+            self.account.teacher_left()
         for part in self._take(seam.finish(complete=complete)):
             yield part
         if end == "stop" and self._gate and not self._gate.complete:
@@ -259,22 +210,10 @@ class _Run:
             whole_words=not plan.alone,
         )
 
-    def _count(self, event: Guidance) -> None:
-        side = self._teacher_side
-        assert side is not None  # noqa: S101 - a stream has its start first
-        side.completion_tokens += len(event.token_ids)
-        if side.first_token_ms is None:
-            side.first_token_ms = self._elapsed_ms()
-
-    def _account(self, done: Done) -> None:
-        self._cost_usd = done.cost_usd
-        if self._teacher_side:
-            self._teacher_side = self._teacher_side.model_copy(update=done.usage.model_dump())
-
     def _take(self, text: str, tokens: int = 0, logprobs: Sequence[TokenLogprob] = ()) -> list[Part]:
         """Guidance goes to the student and to the client, as far as it is of the structure."""
         if self._gate and (allowed := self._gate.push(text)) != text:
-            text, self._fallback = allowed, FallbackReason.OFF_GRAMMAR
+            text, self.account.fallback = allowed, FallbackReason.OFF_GRAMMAR
         self._guidance += text
         parts: list[Part] = []
         for choice in self._choices:
@@ -287,16 +226,13 @@ class _Run:
 
     async def _written(self, choice: Choice) -> AsyncGenerator[Part, None]:
         """The student's part of one choice."""
-        side = self._student_side
         sequence = self._sequences[choice.index]
         sampling = self._ask.sampling
-        left = sampling.max_tokens - (self._teacher_side.completion_tokens if self._teacher_side else 0)
+        left = sampling.max_tokens - self.account.teacher_tokens
         seed = None if sampling.seed is None else sampling.seed + choice.index
         wants_scores = self._ask.score_prompt
         async with aclosing(sequence.generate(replace(sampling, max_tokens=left, seed=seed))) as words:
             async for word in words:
-                if side.first_token_ms is None:
-                    side.first_token_ms = self._elapsed_ms()
                 if wants_scores:
                     wants_scores = False
                     if choice.index == 0:
@@ -304,7 +240,7 @@ class _Run:
                     await self._scored.wait()
                     yield Scored(choice.index, self._sequences[0].scores)
                 tokens = 1 if word.token else 0
-                side.completion_tokens += tokens
+                self.account.student_wrote(tokens)
                 logprobs = logprobs_of_word(word)
                 ending = logprobs.pop() if logprobs and word.end == "stop" else None
                 for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=logprobs):
@@ -314,9 +250,6 @@ class _Run:
                 if word.end:
                     for part in choice.end(word.end, ending):
                         yield part
-
-    def _elapsed_ms(self) -> float:
-        return round(self.elapsed_s() * 1000, 1)
 
 
 def _end(reason: FinishReason, *, alone: bool) -> AnswerEnd | None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 from edge_student.llama.context import Aborted, CacheFull, LlamaContext
 from edge_student.llama.metrics import EngineMetrics
+from edge_student.llama.plan import Chunk, Copy, Plan, SequenceState
 from edge_student.llama.sampling import Sampler, logprob, score
-from edge_student.llama.scheduler import Chunk, Copy, Plan, Scheduler, SequenceState
+from edge_student.llama.scheduler import Scheduler
 from edge_student.student import Score, Word
 from shared.errors import EngineFailed, GktError, Overloaded
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_student.llama.scheduler import Copy, Plan, Scheduler, SequenceState
+from edge_student.llama.plan import Copy, Plan, SequenceState
+from edge_student.llama.scheduler import Scheduler
 
 
 def make(n_running: int = 4, n_cells: int = 64, n_batch: int = 16, chunk: int = 8, n_kept: int = 0) -> Scheduler:
