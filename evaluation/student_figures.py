@@ -98,22 +98,29 @@ def measure_rates(
 
 
 def measure_shared_prefix(edge: Server, rival: Server, effort: Effort, say: Say, *, ask: Together = together) -> Result:
-    """Requests per second that begin the same, ours over the rival's; each round with a beginning that neither has seen."""
+    """Requests per second that begin the same, ours over the rival's; each round with a beginning that neither has seen.
+
+    And then once more with the same beginning, which each has in its cache by then.
+    """
     tails = lessons()
-    rates: dict[str, list[float]] = {edge.name: [], rival.name: []}
+    cold: dict[str, list[float]] = {edge.name: [], rival.name: []}
+    warm: dict[str, list[float]] = {edge.name: [], rival.name: []}
     tokens: list[float] = []
-    for number in range(effort.rounds + 1):
-        say(f"shared prefix: round {number} of {effort.rounds}" if number else "shared prefix: warming up")
+    for server in (edge, rival):
+        ask(server, [Ask(next(tails), WARM_TOKENS) for _ in range(PREFIX_REQUESTS)])
+    for number in range(effort.rounds):
+        say(f"shared prefix: round {number + 1} of {effort.rounds}")
         prefix = plain_words(PREFIX_TOKENS, seed=number)
-        asks = [Ask(f"{prefix}\n\n{next(tails)}", SHORT_TOKENS) for _ in range(PREFIX_REQUESTS)]
-        for server in _order(edge, rival, number):
-            written = ask(server, asks)
-            if not all(stream.finish for stream in written):
-                raise NotMeasured(f"a stream of the {server.name} has no end")
-            if number:
+        for rates in (cold, warm):
+            asks = [Ask(f"{prefix}\n\n{next(tails)}", SHORT_TOKENS) for _ in range(PREFIX_REQUESTS)]
+            for server in _order(edge, rival, number):
+                written = ask(server, asks)
+                if not all(stream.finish for stream in written):
+                    raise NotMeasured(f"a stream of the {server.name} has no end")
                 rates[server.name].append(ratio(len(written), span_s(written)))
                 tokens += [float(stream.prompt_tokens) for stream in written if stream.prompt_tokens]
-    ours, theirs = median(rates[edge.name]), median(rates[rival.name])
+    ours, theirs = median(cold[edge.name]), median(cold[rival.name])
+    warm_ours, warm_theirs = median(warm[edge.name]), median(warm[rival.name])
     length = _about(median(tokens), PREFIX_TOKENS)
     return Result(
         [
@@ -121,14 +128,21 @@ def measure_shared_prefix(edge: Server, rival: Server, effort: Effort, say: Say,
                 "shared_prefix_16",
                 ratio(ours, theirs),
                 f"{PREFIX_REQUESTS} requests at once of {length:.0f} tokens that share about {PREFIX_TOKENS}, {SHORT_TOKENS} "
-                f"tokens each: the edge ({ours:.2f} requests/s) over {rival.name} ({theirs:.2f}), "
+                f"tokens each, the prefix new to both: the edge ({ours:.2f} requests/s) over {rival.name} ({theirs:.2f}), "
                 f"medians of {effort.rounds} in turn",
                 at_least=1,
-            )
+            ),
+            Figure(
+                "shared_prefix_16_again",
+                ratio(warm_ours, warm_theirs),
+                f"the same with other ends, the prefix in both caches: {warm_ours:.2f} over {warm_theirs:.2f} requests/s",
+            ),
         ],
         {
             "shared_prefix_16_edge_requests_per_s": ours,
             "shared_prefix_16_rival_requests_per_s": theirs,
+            "shared_prefix_16_again_edge_requests_per_s": warm_ours,
+            "shared_prefix_16_again_rival_requests_per_s": warm_theirs,
             "shared_prefix_16_prompt_tokens": length,
         },
     )

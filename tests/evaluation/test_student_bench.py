@@ -103,15 +103,17 @@ def test_each_round_shares_a_prefix_that_was_never_seen() -> None:
 
     result = measure_shared_prefix(EDGE, RIVAL, Effort(2), SAY, ask=crowd)
 
-    assert _value(result) == pytest.approx(2)
+    assert [figure.value for figure in result.figures] == [pytest.approx(2), pytest.approx(2)]
     assert result.raw["shared_prefix_16_edge_requests_per_s"] == pytest.approx(16 / 0.8)
     beginnings = []
-    for _, asks in crowd.asked:
+    for _, asks in crowd.asked[2:]:
         assert len({ask.prompt for ask in asks}) == 16
         (beginning,) = {ask.prompt.split("\n\n")[0] for ask in asks}
         beginnings.append(beginning)
-    assert beginnings[::2] == beginnings[1::2]
-    assert len(set(beginnings)) == 3  # one to warm up
+    new = beginnings[::4]
+    assert len(set(new)) == 2
+    assert beginnings == [beginning for beginning in new for _ in range(4)]  # both new and known, on either side
+    assert len({ask.prompt for _, asks in crowd.asked[2::2] for ask in asks}) == 4 * 16
 
 
 def test_latencies_are_those_while_the_long_prompt_comes_in() -> None:
