@@ -43,7 +43,7 @@ class RecordingEngine:
         assert len(PROMPT) <= keep <= len(sequence.tokens)
         sequence.tokens[keep:] = tokens
 
-    def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampling: Sampling) -> None:
+    def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampler: None) -> None:
         self.rewrite(sequence, keep, tokens)
         sequence.words.put_nowait(Word("", end="length"))
 
@@ -55,6 +55,9 @@ class Tokenizer:
 
     def __init__(self, vocab: Vocab) -> None:
         self.continuation = vocab.tokenize_continuation
+
+    def sampler(self, sampling: Sampling, prompt: list[int], guidance: list[int]) -> None:
+        assert prompt == PROMPT
 
 
 @settings(max_examples=200, deadline=None)
