@@ -34,6 +34,9 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
     messages = [message.plain() for message in body.messages]
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
+    for field, tools in (("tools", body.tools), ("functions", body.functions)):
+        if tools and body.tool_choice != "none":
+            raise InvalidRequest(f"{field}: calling tools is not supported", param=field)
     max_tokens = body.max_completion_tokens or body.max_tokens
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
     # Off the event loop: a megabyte of text takes a while, and only its tokens tell whether it is too long.

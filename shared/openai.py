@@ -108,6 +108,9 @@ class ChatCompletionRequest(CompletionOptions):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
+    tools: list[Any] | None = Field(default=None, description="not supported but with a tool_choice of `none`")
+    functions: list[Any] | None = Field(default=None, description="the older name of tools: not supported")
+    tool_choice: Any = None
     gkt: GktOptions | None = None
 
 

@@ -34,18 +34,19 @@ class Grammar:
         if not self._native:
             raise BadGrammar("the grammar cannot be read; it may be left-recursive")
         weakref.finalize(self, llama_cpp.llama_sampler_free, self._native)
+        self._mute, self._end = vocab.mute, vocab.an_end  # the first time takes a while: not on the event loop
         self._one = np.zeros(1, CANDIDATE)
         self._one_native = native_candidates(self._one)
 
     @property
     def complete(self) -> bool:
         """Whether the text may end here."""
-        return self._asked(self._vocab.an_end)
+        return self._asked(self._end)
 
     def allows(self, token: int) -> bool:
         """Whether a token may come next. One that ends the answer may where the grammar is complete."""
         # llama.cpp would let control tokens stand for their names, which are not in the text.
-        return not self._vocab.mute[token] and self._asked(token)
+        return not self._mute[token] and self._asked(token)
 
     def accept(self, token: int) -> bool:
         """Go on by a token. Returns False, and stays, where the grammar does not allow it."""
@@ -56,7 +57,7 @@ class Grammar:
 
     def allowed(self, candidates: Candidates) -> Candidates:
         """Those of the candidates that may come next."""
-        candidates = candidates[~self._vocab.mute[candidates["id"]]]
+        candidates = candidates[~self._mute[candidates["id"]]]
         native = native_candidates(candidates)
         llama_cpp.llama_sampler_apply(self._native, ctypes.byref(native))
         finite: Candidates = candidates[np.isfinite(candidates["logit"])]
