@@ -66,7 +66,7 @@ class Engine:
         with self._wake:
             if self.failure:
                 raise EngineFailed(self.failure)
-            if len(self._open) >= self._limit:
+            if sum(not one.cancelled for one in self._open) >= self._limit:
                 raise Overloaded(f"{self._limit} answers are under way or waiting already", retry_after_s=1)
             self._open.add(sequence)
             self.metrics.sequences_open.set(len(self._open))
@@ -87,12 +87,16 @@ class Engine:
         self._command(command)
 
     def remove(self, sequence: EngineSequence) -> None:
-        """A sequence leaves, at the next step; a long prefill of its own is interrupted."""
+        """A sequence leaves, at the next step. A step that is mostly for such is interrupted, so that it comes at once.
+
+        Others lose what the step has computed of theirs. Were a small part of it reason enough, clients that come and go could
+        keep the rest from ever getting on.
+        """
         with self._wake:
             if sequence.cancelled or sequence not in self._open:
                 return
             sequence.cancelled = True
-            if self._computing and any(c.sequence is sequence and c.count > 1 for c in self._computing.chunks):
+            if self._computing and self._mostly_cancelled(self._computing):
                 self._context.abort()
             self._post(lambda: self._leave(sequence))
 
@@ -103,6 +107,11 @@ class Engine:
             self._context.abort()
             self._wake.notify()
         self._thread.join()
+
+    @staticmethod
+    def _mostly_cancelled(plan: Plan) -> bool:
+        cancelled = [c.count for c in plan.chunks if isinstance(c.sequence, EngineSequence) and c.sequence.cancelled]
+        return 2 * sum(cancelled) > plan.tokens
 
     def _rewrite(self, sequence: EngineSequence, keep: int, tokens: list[int]) -> None:
         sequence.held = False
