@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edge_student.choice import Choice
 from edge_student.student import Score, StudentSequence
-from shared.openai import FallbackReason, GktReport, GuidanceScore, Mode, Side
+from shared.guided import FallbackReason, GktReport, GuidanceScore, Mode, Side
 from shared.wire import Done, Start, Usage
 
 

@@ -18,7 +18,8 @@ from edge_student.policy import Plan
 from edge_student.seam import Seam
 from edge_student.student import Gate, Sampling, Student, StudentSequence
 from shared.errors import GktError
-from shared.openai import AnswerEnd, FallbackReason, GktReport, Mode, Source, TokenLogprob
+from shared.guided import FallbackReason, GktReport, Mode, Source
+from shared.openai import AnswerEnd, TokenLogprob
 from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message, Start, Usage
 
 logger = logging.getLogger("gkt.answering")

@@ -15,6 +15,7 @@ from edge_student.edge import Edge, TheEdge
 from edge_student.policy import MODEL_MODES
 from edge_student.requests import chat_ask, collect, stream
 from shared.errors import UnknownModel
+from shared.guided import ChunkSource, GktReport
 from shared.openai import (
     AnswerEnd,
     AnswerMessage,
@@ -23,10 +24,8 @@ from shared.openai import (
     ChatCompletionRequest,
     Choice,
     ChunkChoice,
-    ChunkSource,
     CompletionUsage,
     Delta,
-    GktReport,
     Logprobs,
     ModelCard,
     ModelList,

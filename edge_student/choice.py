@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from edge_student.stops import StopFinder
 from edge_student.student import Score
-from shared.openai import AnswerEnd, Segment, Source, TokenLogprob
+from shared.guided import Segment, Source
+from shared.openai import AnswerEnd, TokenLogprob
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import httpx
 from edge_student.breaker import Breaker
 from edge_student.settings import EdgeSettings
 from shared.errors import StreamBroken, StreamGarbled
-from shared.openai import FallbackReason
+from shared.guided import FallbackReason
 from shared.streams import decode
 from shared.wire import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edge_student.settings import EdgeSettings
 from shared.errors import UnknownModel
-from shared.openai import GktOptions, Mode
+from shared.guided import GktOptions, Mode
 
 MODEL_MODES: dict[str, Mode | None] = {"gkt": None, "gkt-student": Mode.OFF, "gkt-teacher": Mode.TEACHER}
 """Model names and the mode each stands for; None leaves it to the request and the policy."""

@@ -16,7 +16,8 @@ from edge_student.edge import Edge
 from edge_student.policy import plan
 from edge_student.student import Sampling, Student
 from shared.errors import ClientGone, GktError, InternalError, InvalidRequest, PromptTooLong
-from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest, GktOptions, Mode
+from shared.guided import GktOptions, Mode
+from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest
 from shared.service import error_body, request_id
 from shared.streams import OPENAI_DONE, encode_data, with_first
 

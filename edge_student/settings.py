@@ -7,7 +7,7 @@ import os
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.openai import Mode
+from shared.guided import Mode
 
 
 class EdgeSettings(BaseSettings):

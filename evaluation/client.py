@@ -11,8 +11,9 @@ import httpx
 from evaluation import timeline
 from evaluation.figures import NotMeasured
 from evaluation.timeline import Answer, GuidanceRun, Read
+from shared.guided import GktOptions, Mode
 from shared.messages import ChatMessage
-from shared.openai import ChatCompletionRequest, GktOptions, Mode, StreamOptions
+from shared.openai import ChatCompletionRequest, StreamOptions
 from shared.wire import GuidanceRequest, Message
 
 

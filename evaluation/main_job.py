@@ -15,7 +15,7 @@ from evaluation.questions import questions
 from evaluation.services import Pair
 from evaluation.timeline import Answer, GuidanceRun
 from shared.catalog import ensure_gguf
-from shared.openai import Mode
+from shared.guided import Mode
 from shared.words import WRAP_UP_TOKENS
 
 GUIDANCE_TOKENS = 40

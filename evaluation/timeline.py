@@ -13,7 +13,8 @@ from itertools import pairwise
 from pydantic import ValidationError
 
 from evaluation.figures import NotMeasured, median, ratio
-from shared.openai import ChatCompletionChunk, ChunkSource, GktReport, Source
+from shared.guided import ChunkSource, GktReport, Source
+from shared.openai import ChatCompletionChunk
 from shared.wire import Done, Failure, Guidance
 
 Read = tuple[float, bytes]

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from gkt.transcript import Transcript
 from shared.errors import GktError, StreamBroken, StreamGarbled
-from shared.openai import ChatCompletionChunk, GktReport, Mode, Source
+from shared.guided import GktReport, Mode, Source
+from shared.openai import ChatCompletionChunk
 from shared.wire import ErrorBody
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")

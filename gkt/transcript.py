@@ -11,7 +11,7 @@ from rich.style import Style
 from rich.text import Text
 
 from gkt.plain import Plain, plain
-from shared.openai import GktReport, Side, Source
+from shared.guided import GktReport, Side, Source
 
 # Orange and sky blue of Okabe and Ito's palette, which people tell apart whichever colours they see.
 STYLES = {Source.TEACHER: Style.parse("#e69f00"), Source.STUDENT: Style.parse("#56b4e9")}

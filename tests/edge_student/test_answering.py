@@ -16,7 +16,8 @@ from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan
 from edge_student.student import Sampling
 from shared.errors import EngineFailed
-from shared.openai import FallbackReason, GktReport, Mode, Source, TokenLogprob
+from shared.guided import FallbackReason, GktReport, Mode, Source
+from shared.openai import TokenLogprob
 from shared.wire import FinishReason, Message, Usage
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 

@@ -12,7 +12,7 @@ import pytest
 from edge_student.app import create_app
 from edge_student.cloud import CloudFailed
 from edge_student.settings import EdgeSettings
-from shared.openai import FallbackReason
+from shared.guided import FallbackReason
 from shared.wire import FinishReason
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 from tests.edge_student.scripted_edge import USER, edge

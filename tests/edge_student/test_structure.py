@@ -15,7 +15,7 @@ from edge_student.settings import EdgeSettings
 from edge_student.student import Sampling, StudentSequence
 from shared.catalog import ensure_gguf
 from shared.errors import EngineFailed, InvalidRequest
-from shared.openai import FallbackReason, Source
+from shared.guided import FallbackReason, Source
 from shared.wire import FinishReason, Message
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 from tests.edge_student.scripted_edge import edge

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edge_student.choice import Ended, Piece, Scored
 from edge_student.student import Alternative, Score
 from edge_student.text_choice import GrowingText, joined
-from shared.openai import Source, TextChoice, TokenLogprob, TopLogprob
+from shared.guided import Source
+from shared.openai import TextChoice, TokenLogprob, TopLogprob
 
 
 def score(token: bytes, *alternatives: Alternative) -> Score:

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluation.timeline import Read
-from shared.openai import (
-    AnswerEnd,
-    ChatCompletionChunk,
-    ChunkChoice,
-    ChunkSource,
-    Delta,
-    FallbackReason,
-    GktReport,
-    Mode,
-    Side,
-    Source,
-)
+from shared.guided import ChunkSource, FallbackReason, GktReport, Mode, Side, Source
+from shared.openai import AnswerEnd, ChatCompletionChunk, ChunkChoice, Delta
 from shared.streams import OPENAI_DONE, encode, encode_data
 from shared.wire import Done, FinishReason, Guidance, Start, Timing, Usage
 

@@ -22,7 +22,8 @@ from evaluation.main_job import Effort, Result
 from evaluation.questions import questions
 from evaluation.report import report
 from evaluation.services import Service
-from shared.openai import ChatCompletionRequest, Source
+from shared.guided import Source
+from shared.openai import ChatCompletionRequest
 from shared.wire import GuidanceRequest
 from tests.evaluation.scripted import Timed, answer_reads, guidance_reads
 

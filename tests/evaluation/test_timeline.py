@@ -6,7 +6,7 @@ import pytest
 
 from evaluation.figures import NotMeasured
 from evaluation.timeline import Event, answer, events, guidance
-from shared.openai import FallbackReason, Source
+from shared.guided import FallbackReason, Source
 from shared.streams import encode
 from shared.wire import Failure
 from tests.evaluation.scripted import Timed, answer_reads, guidance_reads

@@ -18,7 +18,7 @@ from fastapi.responses import PlainTextResponse
 from edge_student.app import create_app
 from edge_student.cloud import CloudFailed
 from edge_student.settings import EdgeSettings
-from shared.openai import FallbackReason
+from shared.guided import FallbackReason
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 from tests.gkt.commands import gkt
 from tests.running import serving

@@ -1,0 +1,109 @@
+"""The `gkt` object of requests and answers: what a client may ask of the pair, and who wrote what."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import ConfigDict, Field
+
+from shared.wire import WireModel
+
+
+class Growing(WireModel):
+    """Filled while the answer is under way."""
+
+    model_config = ConfigDict(frozen=False)
+
+
+class Mode(StrEnum):
+    """Who writes the answer."""
+
+    OFF = "off"
+    """The student alone; the cloud is never asked."""
+    FIXED = "fixed"
+    """The teacher writes up to `max_guidance_tokens`, the student the rest."""
+    TEACHER = "teacher"
+    """The teacher writes all of it; the student stands in where the cloud fails."""
+
+
+class Source(StrEnum):
+    TEACHER = "teacher"
+    STUDENT = "student"
+
+
+class FallbackReason(StrEnum):
+    """Why the student had to go on without (more) guidance."""
+
+    OFF_GRAMMAR = "off_grammar"
+    """What the teacher wrote is not of the structure that was asked for."""
+    UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    FIRST_TOKEN_DEADLINE = "first_token_deadline"  # noqa: S105 - not a password
+    STALLED = "stalled"
+    BROKEN = "broken"
+    GARBLED = "garbled"
+    BREAKER_OPEN = "breaker_open"
+    NOT_CONFIGURED = "not_configured"
+
+
+class GktOptions(WireModel):
+    """What a request may ask of the pair; what it leaves out the edge's policy decides."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    mode: Mode | None = None
+    max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
+    template: str | None = Field(default=None, min_length=1, max_length=100)
+    scores: bool = Field(default=False, description="say how probable the guidance was to the student")
+
+
+class Segment(Growing):
+    """A run of the answer from one source, in characters and in that source's own tokens."""
+
+    source: Source
+    chars: int
+    tokens: int
+
+
+class Side(Growing):
+    """What one side did for a request, n choices together."""
+
+    model: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_ms: float | None = Field(default=None, description="from the request's arrival at the edge")
+    total_ms: float | None = None
+
+
+class GuidanceScore(WireModel):
+    """How probable a token of the guidance, as the student reads it, was to the student itself."""
+
+    token: str
+    logprob: float
+    rank: int = Field(description="how many tokens were more probable")
+    entropy: float = Field(description="of the student's distribution there, in nats")
+
+
+class GktReport(WireModel):
+    """The `gkt` object of an answer: who wrote what, and what it took."""
+
+    mode: Mode
+    segments: list[list[Segment]] = Field(description="of each choice, in order")
+    student: Side
+    teacher: Side | None = None
+    template: str | None = None
+    fallback: FallbackReason | None = None
+    cost_usd: float | None = None
+    scores: list[GuidanceScore] | None = None
+    request_id: str
+
+
+class ChunkSource(WireModel):
+    """The `gkt` object of a chunk that carries text."""
+
+    source: Source
