@@ -38,7 +38,7 @@ class EdgeSettings(BaseSettings):
     max_queue: int = Field(default=64, ge=0, description="answers that may wait beyond those; more get 503")
     batch_tokens: int = Field(default=256, ge=16, le=8192, description="tokens computed in one step, at most")
     prefill_chunk_tokens: int = Field(
-        default=64, ge=1, le=8192, description="prompt tokens in a step in which others are decoding"
+        default=128, ge=1, le=8192, description="prompt tokens in a step in which others are decoding"
     )
     threads: int | None = Field(default=None, ge=1, le=512, description="compute threads; unset: as many as cores")
     prefill_after_teacher: bool = Field(

@@ -34,7 +34,7 @@ class LlamaStudent:
         """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
         self.model = model
         options = ContextOptions(
-            n_slots=settings.max_sequences + settings.kept_sequences,
+            n_slots=max(settings.max_sequences, settings.kept_sequences),
             n_cells=settings.kv_cache_tokens or settings.context_tokens,
             n_batch=settings.batch_tokens,
             threads=settings.threads or os.cpu_count() or 1,

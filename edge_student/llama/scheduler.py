@@ -33,7 +33,8 @@ class Scheduler:
 
     A batch holds one token of every decoding sequence, then waiting tokens in order of arrival: up to `n_batch` of them, or
     `chunk` where some sequence is decoding, so that a long prompt does not stall the others. Up to `n_kept` sequences that
-    have left stay in the cache, the least recently used of which go first where room is needed.
+    have left stay in the cache, the least recently used of which go first where room is needed. Where many run there are fewer:
+    every cell in use costs each step a little, and those who run have the common beginnings too.
     """
 
     def __init__(self, *, n_running: int, n_cells: int, n_batch: int, chunk: int, n_kept: int = 0) -> None:
@@ -42,7 +43,7 @@ class Scheduler:
         self.n_batch = n_batch
         self.chunk = chunk
         self.n_kept = n_kept
-        self.n_slots = n_running + n_kept
+        self.n_slots = max(n_running, n_kept)
         self._cells = Cells(self.n_slots)
         self._sequences: list[SequenceState] = []
         self._kept: list[_Kept] = []
