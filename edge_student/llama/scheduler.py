@@ -101,6 +101,7 @@ class Scheduler:
         begun: list[SequenceState] = []
         chunks = [Chunk(s, s.n_past, 1, logits=1) for s in self._sequences if s.decoding]
         taken = len(chunks)
+        queued = False
         room = (min(self.n_batch, taken + self.chunk) if chunks else self.n_batch) - taken
         for sequence in self._sequences:
             if room <= 0:
@@ -108,13 +109,16 @@ class Scheduler:
             if sequence.decoding or sequence.waiting <= 0 or sequence in evicted:
                 continue
             if sequence.slot is None:
-                if len(self.running) >= self.n_running:
-                    break
+                # First come, first served: behind one that cannot begin nobody does. But those who run go on.
+                if queued or len(self.running) >= self.n_running:
+                    queued = True
+                    continue
                 source, common = self._source(sequence)
                 if self._worth_waiting(sequence, common):
                     continue
                 if not self._begin(sequence, source, common, taken):
-                    break  # first come, first served: nobody overtakes
+                    queued = True
+                    continue
                 begun.append(sequence)
             size = min(sequence.waiting, room)
             size = min(size, self._free_up(taken + size) - taken)

@@ -37,6 +37,19 @@ def test_a_long_prompt_does_not_crowd_out_those_who_decode() -> None:
     assert [(c.sequence is decoding, c.count) for c in plan.chunks] == [(True, 1), (False, 8)]
 
 
+def test_who_runs_goes_on_though_an_earlier_one_waits_for_its_slot() -> None:
+    scheduler = make(n_running=1)
+    early = SequenceState(tokens=[0], held=True)
+    late = SequenceState(tokens=list(range(18)))
+    for sequence in (early, late):
+        scheduler.add(sequence)
+    scheduler.advance(scheduler.plan())
+    early.held = False
+    for sequence in (early, late):
+        sequence.generating = True
+    assert [(c.sequence is late, c.count) for c in scheduler.plan().chunks] == [(True, 2)]
+
+
 def test_a_sequence_that_does_not_fit_waits_for_its_turn() -> None:
     scheduler = make(n_cells=20)
     first, second, third = (SequenceState(tokens=[0] * n, generating=True) for n in (12, 12, 2))
