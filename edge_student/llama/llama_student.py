@@ -147,7 +147,8 @@ class LlamaSequence:
         self._guidance += text
         if self._state.held and not self._started:
             self._started = True
-            self._engine.rewrite(self._state, self._prompt_tokens, [])
+            # It may have begun with something foreseen: that stays.
+            self._engine.rewrite(self._state, self._prompt_tokens + len(self._fed), [])
         settled = settled_length(self._guidance)
         if settled == self._settled:
             return
