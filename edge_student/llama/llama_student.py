@@ -33,10 +33,17 @@ class LlamaStudent:
     def __init__(self, model: str, path: Path, settings: EdgeSettings) -> None:
         """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
         self.model = model
-        options = ContextOptions(
-            n_slots=max(settings.max_sequences, settings.kept_sequences),
+        scheduler = Scheduler(
+            n_running=settings.max_sequences,
+            n_kept=settings.kept_sequences,
             n_cells=settings.kv_cache_tokens or settings.context_tokens,
             n_batch=settings.batch_tokens,
+            chunk=min(settings.prefill_chunk_tokens, settings.batch_tokens),
+        )
+        options = ContextOptions(
+            n_slots=scheduler.n_slots,
+            n_cells=scheduler.n_cells,
+            n_batch=scheduler.n_batch,
             threads=settings.threads or os.cpu_count() or 1,
         )
         context = LlamaContext(path, options)
@@ -47,13 +54,6 @@ class LlamaStudent:
         self._vocab = context.vocab
         self._chat = context.vocab.chat_format(template)
         self.context_tokens = min(settings.context_tokens, options.n_cells, context.trained_tokens)
-        scheduler = Scheduler(
-            n_running=settings.max_sequences,
-            n_kept=settings.kept_sequences,
-            n_cells=options.n_cells,
-            n_batch=options.n_batch,
-            chunk=min(settings.prefill_chunk_tokens, options.n_batch),
-        )
         self._engine = Engine(
             context,
             scheduler,

@@ -58,6 +58,10 @@ class Scheduler:
         return self._cells.used
 
     @property
+    def _free_cells(self) -> int:
+        return self.n_cells - self._cells.used
+
+    @property
     def running(self) -> list[SequenceState]:
         return [sequence for sequence in self._sequences if sequence.slot is not None]
 
@@ -78,7 +82,7 @@ class Scheduler:
                 self._drop(one)
             self._kept.append(_Kept(tokens, slot))
             if len(self._kept) > self.n_kept:
-                self._drop(self._kept[0])
+                self.drop_kept()
         else:
             self._free(slot)
 
@@ -192,12 +196,12 @@ class Scheduler:
             self._kept.append(source)
         wanted = taken + len(sequence.tokens) - common
         others = [kept for kept in self._kept if kept is not source]
-        while others and (self.n_cells - self._cells.used < wanted or not self._free_slots):
+        while others and (self._free_cells < wanted or not self._free_slots):
             self._drop(others.pop(0))
-        fits = self.n_cells - self._cells.used >= wanted
+        fits = self._free_cells >= wanted
         if isinstance(source, _Kept) and (common == len(source.tokens) or not fits or not self._free_slots):
             spare = self._cells.length(source.slot) - common
-            if not fits and self.n_cells - self._cells.used + spare < wanted:
+            if self._free_cells + spare < wanted:
                 return False
             self._kept.remove(source)
             self._cut(source.slot, common)
@@ -217,9 +221,9 @@ class Scheduler:
 
     def _free_up(self, wanted: int) -> int:
         """Free cells, after what is kept has gone for as many as are wanted."""
-        while self.n_cells - self._cells.used < wanted and self._kept:
-            self._drop(self._kept[0])
-        return self.n_cells - self._cells.used
+        while self._free_cells < wanted and self.drop_kept():
+            pass
+        return self._free_cells
 
     def _is_kept(self, tokens: list[int]) -> bool:
         return any(common_prefix(kept.tokens, tokens) == len(tokens) for kept in self._kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,26 +13,12 @@ import pytest
 from edge_student.llama.llama_student import LlamaStudent, settled_length
 from edge_student.settings import EdgeSettings
 from edge_student.student import Sampling, StudentSequence, Word
-from shared.catalog import ensure_gguf
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.wire import Message
 
 MODEL = "smollm2-135m-instruct"
 QUESTION = [Message(role="user", content="Write three sentences about rivers.")]
 GREEDY = Sampling(max_tokens=24)
-
-
-@pytest.fixture(scope="module")
-def gguf() -> Path:
-    return ensure_gguf(MODEL)
-
-
-@pytest.fixture(scope="module")
-def reference(gguf: Path) -> Iterator[llama_cpp.Llama]:
-    """llama-cpp-python's own loop, on the same file."""
-    llama = llama_cpp.Llama(str(gguf), n_ctx=1024, n_threads=2, flash_attn=True, logits_all=True, verbose=False)
-    yield llama
-    llama.close()
 
 
 @pytest.fixture

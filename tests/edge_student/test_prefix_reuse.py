@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import pytest
 from edge_student.llama.llama_student import LlamaStudent
 from edge_student.settings import EdgeSettings
 from edge_student.student import Sampling, StudentSequence, Word
-from shared.catalog import ensure_gguf
 from shared.wire import Message
 
 MODEL = "smollm2-135m-instruct"
@@ -23,18 +22,6 @@ SHORT = Sampling(max_tokens=8)
 ROUNDING = 0.5
 """What batches of other shapes may change in a logit."""
 PREFIX = "The rivers of the north are long and cold. " * 12
-
-
-@pytest.fixture(scope="module")
-def gguf() -> Path:
-    return ensure_gguf(MODEL)
-
-
-@pytest.fixture(scope="module")
-def reference(gguf: Path) -> Iterator[llama_cpp.Llama]:
-    llama = llama_cpp.Llama(str(gguf), n_ctx=1024, n_threads=2, flash_attn=True, logits_all=True, verbose=False)
-    yield llama
-    llama.close()
 
 
 @pytest.fixture
