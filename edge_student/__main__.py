@@ -11,11 +11,8 @@ from shared.serving import serve
 
 
 def main() -> int:
-    # libgomp reads these when llama.cpp is loaded. By default its threads spin for milliseconds where they wait for each
-    # other, which starves whatever shares the cores and, once they are shared, slows the student itself down tenfold.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     settings = EdgeSettings()
+    _set_openmp(all_cores=settings.threads in {None, os.cpu_count()})
     return serve(
         lambda fail: create_app(settings, on_failure=fail),
         host=settings.host,
@@ -24,6 +21,18 @@ def main() -> int:
         grace_s=settings.shutdown_grace_s,
         log_level=settings.log_level,
     )
+
+
+def _set_openmp(*, all_cores: bool) -> None:
+    """What libgomp reads when llama.cpp is loaded; whatever the environment says already stays."""
+    # By default its threads spin for milliseconds where they wait for each other, which starves whatever shares the cores
+    # and, once they are shared, slows the student itself down tenfold.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Where a thread of the event loop wakes on one's core, the kernel now and then moves it to the other's until it balances
+    # its load. With fewer threads than cores another process might be bound to the same ones.
+    if all_cores and not os.environ.keys() & {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"}:
+        os.environ.update(OMP_PROC_BIND="true", OMP_PLACES="cores")
 
 
 if __name__ == "__main__":

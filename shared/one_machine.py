@@ -11,8 +11,4 @@ NEIGHBOURLY_EDGE = {
     # Late is here what is computed slowly, not what is lost on the way.
     "GKT_EDGE_FIRST_TOKEN_DEADLINE_S": "30",
     "GKT_EDGE_NEXT_TOKEN_DEADLINE_S": "10",
-    # llama.cpp's threads wait for each other hundreds of times a token. Unbound, beside busy threads that are bound, the
-    # kernel now and then runs two of them on one core, until it balances its load, a tenth of a second later.
-    "OMP_PROC_BIND": "true",
-    "OMP_PLACES": "cores",
 }

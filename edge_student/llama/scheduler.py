@@ -32,7 +32,8 @@ class Scheduler:
     """First come, first served over `n_running` sequences at once and `n_cells` tokens of KV cache.
 
     A batch holds one token of every decoding sequence, then waiting tokens in order of arrival: up to `n_batch` of them, or
-    `chunk` where some sequence is decoding, so that a long prompt does not stall the others. Up to `n_kept` sequences that
+    `chunk` where some sequence is decoding, so that a long prompt does not stall the others. Where more wait than decode the
+    chunk is as many times as long: fewer lose by it than gain. Up to `n_kept` sequences that
     have left stay in the cache, the least recently used of which go first where room is needed. Where many run there are fewer:
     every cell in use costs each step a little, and those who run have the common beginnings too.
     """
@@ -106,7 +107,7 @@ class Scheduler:
         chunks = [Chunk(s, s.n_past, 1, logits=1) for s in self._sequences if s.decoding]
         taken = len(chunks)
         queued = False
-        room = (min(self.n_batch, taken + self.chunk) if chunks else self.n_batch) - taken
+        room = min(self.n_batch - taken, self._chunk(taken)) if chunks else self.n_batch
         for sequence in self._sequences:
             if room <= 0:
                 break
@@ -151,6 +152,11 @@ class Scheduler:
             self._drop(self._kept[0])
             return True
         return False
+
+    def _chunk(self, decoding: int) -> int:
+        """How many waiting tokens a step takes in beside so many sequences that decode."""
+        waiting = sum(1 for s in self._sequences if s.waiting > 0 and not s.decoding)
+        return max(self.chunk, self.chunk * waiting // decoding)
 
     def _make_room(self) -> list[SequenceState]:
         """Throw out the youngest until every sequence that stays can take a step."""

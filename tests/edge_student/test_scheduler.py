@@ -37,6 +37,18 @@ def test_a_long_prompt_does_not_crowd_out_those_who_decode() -> None:
     assert [(c.sequence is decoding, c.count) for c in plan.chunks] == [(True, 1), (False, 8)]
 
 
+def test_a_step_takes_in_more_where_more_wait_than_decode() -> None:
+    scheduler = make(n_running=6, n_batch=40)
+    for _ in range(2):
+        scheduler.add(SequenceState(tokens=[1, 2], generating=True))
+    scheduler.advance(scheduler.plan())
+    for decoding in scheduler.running:
+        decoding.tokens.append(3)
+    for number in range(4):
+        scheduler.add(SequenceState(tokens=[10 + number] * 6, generating=True))
+    assert [c.count for c in scheduler.plan().chunks] == [1, 1, 6, 6, 4], "two wait for each that decodes: twice 8 tokens"
+
+
 def test_who_runs_goes_on_though_an_earlier_one_waits_for_its_slot() -> None:
     scheduler = make(n_running=1)
     early = SequenceState(tokens=[0], held=True)
