@@ -46,7 +46,9 @@ def test_a_step_takes_in_more_where_more_wait_than_decode() -> None:
         decoding.tokens.append(3)
     for number in range(4):
         scheduler.add(SequenceState(tokens=[10 + number] * 6, generating=True))
-    assert [c.count for c in scheduler.plan().chunks] == [1, 1, 6, 6, 4], "two wait for each that decodes: twice 8 tokens"
+    assert [c.count for c in scheduler.plan().chunks] == [1, 1, 6, 6, 4], (
+        "two wait for each that decodes: twice 8 tokens"
+    )
 
 
 def test_who_runs_goes_on_though_an_earlier_one_waits_for_its_slot() -> None:
