@@ -12,11 +12,24 @@ from dataclasses import dataclass, field
 
 from cloud_teacher.admission import Admission
 from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.review import review
 from cloud_teacher.teacher import Piece, Sampling, Teacher
 from cloud_teacher.templates import Templates
 from shared.errors import BudgetTooLarge, EngineFailed, GktError, InternalError, PromptTooLong
 from shared.prices import Prices
-from shared.wire import Done, Event, Failure, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
+from shared.wire import (
+    Done,
+    Event,
+    Failure,
+    FinishReason,
+    Guidance,
+    GuidanceRequest,
+    Message,
+    ReviewRequest,
+    Start,
+    Timing,
+    Usage,
+)
 from shared.words import wraps_up
 
 logger = logging.getLogger("gkt.cloud")
@@ -24,6 +37,7 @@ logger = logging.getLogger("gkt.cloud")
 LONG_TEXT_CHARS = 20_000
 """Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
 
+STEP_END = "\n"
 GONE = "gone"
 """Outcome of a request whose client left before the end."""
 
@@ -42,6 +56,7 @@ class Account:
 
     arrived_s: float
     prompt_tokens: int = 0
+    """Of all that the engine was asked: a review that ends in guidance asks twice."""
     cached_tokens: int = 0
     completion_tokens: int = 0
     queue_s: float | None = None
@@ -88,7 +103,7 @@ class GuidanceService:
         self._numbers = itertools.count(1)
 
     async def answer(self, request: GuidanceRequest, *, request_id: str, caller: str) -> AsyncGenerator[Event, None]:
-        """The events of one request. All that can be wrong with it is raised before the first event.
+        """The events of one request, a review among them. All that can be wrong with it is raised before the first event.
 
         After `Start` every error is an event: exactly one of `Done` and `Failure` comes last, unless the reader leaves,
         which closes the generator and with it the engine's work.
@@ -103,8 +118,8 @@ class GuidanceService:
             if request.json_schema is not None:
                 await asyncio.to_thread(self._teacher.check_schema, request.json_schema)
             prompt_ids = await self._encode(template.apply(request.messages))
+            self._check_length([*prompt_ids, *self._teacher.encode_answer(request.answer)])
             with self._admission.admit(caller):
-                account.prompt_tokens = len(prompt_ids)
                 yield Start(
                     request_id=request_id,
                     model=self._teacher.model,
@@ -131,20 +146,47 @@ class GuidanceService:
             )
 
     async def _encode(self, messages: list[Message]) -> list[int]:
-        """The prompt's ids. Raises PromptTooLong where no token would fit behind it, or it is beyond the limit."""
+        """The conversation's ids. Raises PromptTooLong where no token would fit behind it, or it is beyond the limit."""
         if sum(len(message.content) for message in messages) > LONG_TEXT_CHARS:
             ids = await asyncio.to_thread(self._teacher.encode, messages)
         else:
             ids = self._teacher.encode(messages)
+        self._check_length(ids)
+        return ids
+
+    def _check_length(self, ids: list[int]) -> None:
         most = min(self._limits.max_prompt_tokens, self._teacher.max_model_len - 1)
         if len(ids) > most:
             raise PromptTooLong(f"the prompt has {len(ids)} tokens; {most} is the most", param="messages")
-        return ids
 
     async def _write(
         self, request: GuidanceRequest, request_id: str, prompt_ids: list[int], account: Account
     ) -> AsyncGenerator[Event, None]:
-        room = self._teacher.max_model_len - len(prompt_ids)
+        """What follows the start: of a review the verdict, and guidance where that leaves room for it."""
+        # Two requests may come with the same id; the engine wants them apart.
+        engine_id = f"{request_id}.{next(self._numbers)}"
+        answer = request.answer
+        if isinstance(request, ReviewRequest):
+            reviewed = await review(self._teacher, request, engine_id, prompt_ids)
+            account.prompt_tokens += reviewed.verdict.usage.prompt_tokens
+            account.cached_tokens += reviewed.verdict.usage.cached_tokens
+            account.queue_s = reviewed.queue_s
+            yield reviewed.verdict
+            if reviewed.verdict.accepted:
+                reason = FinishReason.STOP if request.ends else FinishReason.STEP
+                account.outcome = reason
+                yield self._done(reason, account)
+                return
+            answer += request.step[: reviewed.verdict.accepted_chars]
+        ids = prompt_ids + self._teacher.encode_answer(answer)
+        async with aclosing(self._guide(request, engine_id, ids, account)) as events:
+            async for event in events:
+                yield event
+
+    async def _guide(
+        self, request: GuidanceRequest, engine_id: str, ids: list[int], account: Account
+    ) -> AsyncGenerator[Event, None]:
+        room = self._teacher.max_model_len - len(ids)
         budget = request.max_guidance_tokens
         sampling = Sampling(
             max_tokens=min(budget, room),
@@ -158,20 +200,24 @@ class GuidanceService:
             json_schema=request.json_schema,
             seed=request.seed,
             logprobs=request.logprobs,
+            stop=(STEP_END,) if request.until_step else (),
         )
-        # Two requests may come with the same id; the engine wants them apart.
-        engine_id = f"{request_id}.{next(self._numbers)}"
+        account.prompt_tokens += len(ids)
+        cached = account.cached_tokens
         end = None
         before = ""
-        async with aclosing(self._teacher.stream(engine_id, prompt_ids, sampling)) as pieces:
+        async with aclosing(self._teacher.stream(engine_id, ids, sampling)) as pieces:
             async for piece in pieces:
                 self._take(piece, account)
+                account.cached_tokens = max(account.cached_tokens, cached + piece.cached_tokens)
                 end = piece.end
                 if piece.token_ids or piece.text:
+                    began = account.completion_tokens == len(piece.token_ids)
                     yield Guidance(
                         text=piece.text,
                         token_ids=list(piece.token_ids),
                         logprobs=None if piece.logprobs is None else list(piece.logprobs),
+                        usage=account.usage if began else None,
                     )
                 left = sampling.max_tokens - account.completion_tokens
                 if request.whole_words and left > 0 and wraps_up(before, piece.text, left):
@@ -181,14 +227,17 @@ class GuidanceService:
         if end is None:
             raise EngineFailed("the engine ended the answer without saying why")
         limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH
-        reason = FinishReason.STOP if end == "stop" else limit
+        reason = {"stop": FinishReason.STOP, "string": FinishReason.STEP}.get(end, limit)
         account.outcome = reason
-        yield Done(finish_reason=reason, usage=account.usage, timing=account.timing(), cost_usd=self._cost_usd(account))
+        yield self._done(reason, account)
+
+    def _done(self, reason: FinishReason, account: Account) -> Done:
+        cost = self._cost_usd(account)
+        return Done(finish_reason=reason, usage=account.usage, timing=account.timing(), cost_usd=cost)
 
     def _take(self, piece: Piece, account: Account) -> None:
         now = time.monotonic()
         account.completion_tokens += len(piece.token_ids)
-        account.cached_tokens = max(account.cached_tokens, piece.cached_tokens)
         account.queue_s = account.queue_s if piece.queue_s is None else piece.queue_s
         if account.last_s is None:
             account.first_s = now

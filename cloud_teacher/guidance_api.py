@@ -1,4 +1,4 @@
-"""`POST /v1/guidance`."""
+"""`POST /v1/guidance` and `POST /v1/review`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse
 from cloud_teacher.cloud import Cloud
 from shared.service import request_id
 from shared.streams import encode, with_first
-from shared.wire import Event, GuidanceRequest
+from shared.wire import Event, GuidanceRequest, ReviewRequest
 
 router = APIRouter()
 
@@ -36,6 +36,16 @@ Caller = Annotated[str, Depends(_caller)]
 @router.post("/v1/guidance", response_model=None)
 async def guidance(body: GuidanceRequest, request: Request, cloud: TheCloud, caller: Caller) -> EventSourceResponse:
     """The beginning of an answer, as events: `start`, `guidance`, then one of `done` and `error`."""
+    return await _stream(body, request, cloud, caller)
+
+
+@router.post("/v1/review", response_model=None)
+async def review(body: ReviewRequest, request: Request, cloud: TheCloud, caller: Caller) -> EventSourceResponse:
+    """What the teacher thinks of a step: `start`, `verdict`, `guidance` from its first doubt on, then `done` or `error`."""
+    return await _stream(body, request, cloud, caller)
+
+
+async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller: str) -> EventSourceResponse:
     chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller))
     first = await anext(chunks)  # what is wrong with the request is raised here, and gets its own status
     return EventSourceResponse(with_first(first, chunks), headers={"cache-control": "no-cache"})

@@ -29,6 +29,19 @@ class Sampling:
     json_schema: dict[str, Any] | None = None
     seed: int | None = None
     logprobs: bool = False
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer, and are part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How probable tokens that somebody else wrote are to the teacher, one entry a token."""
+
+    logprobs: Sequence[float]
+    ranks: Sequence[int]
+    """1 where it is the teacher's own choice."""
+    cached_tokens: int = 0
+    queue_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +49,14 @@ class Piece:
     """What the teacher wrote since the piece before: mostly one token.
 
     `text` may be empty where a token ends inside a character. `logprobs` has one natural logarithm a token, where they were
-    asked for. The last piece says what ended the answer: `stop` is the model's own end, `limit` is `max_tokens`.
+    asked for. The last piece says what ended the answer: `stop` is the model's own end, `limit` is `max_tokens`, `string` a
+    string that was to end it.
     """
 
     text: str
     token_ids: Sequence[int]
     logprobs: Sequence[float] | None = None
-    end: Literal["stop", "limit"] | None = None
+    end: Literal["stop", "limit", "string"] | None = None
     cached_tokens: int = 0
     """Of the prompt, found in the prefix cache."""
     queue_s: float | None = None
@@ -70,6 +84,16 @@ class Teacher(Protocol):
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """The prompt as ids, up to and including the generation prompt. Raises InvalidRequest."""
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Ids of text that goes on behind a prompt: plain text, whatever it spells."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids. What is no whole character at their end is U+FFFD."""
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer."""
+
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         """Raises InvalidRequest where the engine cannot hold an answer to this schema."""
 
@@ -79,6 +103,9 @@ class Teacher(Protocol):
         Closing the generator, or cancelling who waits for it, stops the engine's work within a step.
         `request_id` is unique among those that run. Raises EngineFailed.
         """
+
+    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
+        """How probable each of `ids` from position `start` on, at least 1, was behind those before it. Raises EngineFailed."""
 
     def check_health(self) -> None:
         """Raises EngineFailed where the engine cannot work any more."""

@@ -7,6 +7,7 @@ spawn, not fork: they are started from a thread beside a running event loop.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import threading
@@ -21,7 +22,7 @@ from cloud_teacher.hf_chat import chat_format
 from cloud_teacher.loading import Loading
 from cloud_teacher.processes import end_children
 from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import Piece, Sampling
+from cloud_teacher.teacher import Piece, Sampling, Scores
 from shared.chat import ChatFormat
 from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
@@ -33,6 +34,12 @@ CPU_KV_CACHE_GIB = 1.0
 """Unset, vLLM would take 92 % of the machine's memory."""
 ENDS: dict[str | None, Literal["stop", "limit"]] = {"stop": "stop", "length": "limit"}
 """vLLM's finish reasons; the others are failures."""
+CPU_BLOCK_TOKENS = 32
+"""Of the prefix cache. What is not a whole block is computed again in each round of a review; vLLM's default is 128."""
+UNTOLD = -math.inf
+"""Log-probability of a token that is not among the most probable ones that were told."""
+TOP = 20
+"""As many of the most probable tokens as vLLM tells by default."""
 FEW_CPUS = 4
 """Up to so many, the engine computes on all of them. vLLM itself keeps one back, which of two is half the machine."""
 
@@ -62,6 +69,7 @@ def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTea
         max_num_seqs=settings.max_running,
         kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
         enable_prefix_caching=True,
+        block_size=CPU_BLOCK_TOKENS if on_cpu else None,
         enforce_eager=on_cpu,  # compiling takes minutes there and wins little
         enable_log_requests=False,
         # Whitespace costs tokens, and the edge's grammar may see it otherwise. It can only be set for all requests.
@@ -83,7 +91,9 @@ class VllmTeacher:
 
     def __init__(self, engine: Any, model: str) -> None:
         self._engine = engine
-        self._format: ChatFormat = chat_format(engine.get_tokenizer())
+        self._tokenizer = engine.get_tokenizer()
+        self._format: ChatFormat = chat_format(self._tokenizer)
+        self.end_id: int = self._tokenizer.eos_token_id
         self.model = model
         self.max_model_len: int = engine.model_config.max_model_len
         self.fingerprint = self._format.fingerprint
@@ -91,6 +101,13 @@ class VllmTeacher:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return self._format.encode(messages)
+
+    def encode_answer(self, text: str) -> list[int]:
+        return self._format.encode_plain(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         from vllm.exceptions import VLLMValidationError
@@ -122,6 +139,8 @@ class VllmTeacher:
             if sampling.json_schema is None
             else StructuredOutputsParams(json=sampling.json_schema),
             logprobs=0 if sampling.logprobs else None,  # 0: of the sampled token alone
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=True,
             output_kind=RequestOutputKind.DELTA,
         )
         try:
@@ -131,6 +150,47 @@ class VllmTeacher:
                     yield _piece(output)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed(f"the engine failed: {error}") from error
+
+    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
+        scored = await self._once(request_id, ids, prompt_logprobs=0)
+        cached = scored.num_cached_tokens or 0
+        first: list[Any] = []
+        if cached == start:
+            # What stands before the first token was not computed now. It is the last token of a shorter prompt.
+            before = await self._once(f"{request_id}.first", ids[:start], logprobs=TOP)
+            first = [before.outputs[0].logprobs[0]]
+        elif cached > start:
+            scored = await self._once(f"{request_id}.all", ids, prompt_logprobs=0, skip_reading_prefix_cache=True)
+            cached = 0
+        entries = [*first, *scored.prompt_logprobs[start + len(first) :]]
+        told = [entry.get(token) for entry, token in zip(entries, ids[start:], strict=True)]
+        stats = scored.metrics
+        return Scores(
+            logprobs=[UNTOLD if one is None else one.logprob for one in told],
+            ranks=[TOP + 1 if one is None else one.rank for one in told],
+            cached_tokens=cached,
+            queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
+        )
+
+    async def _once(self, request_id: str, ids: list[int], **options: Any) -> Any:
+        """The engine's output for a prompt and one token behind it. Raises EngineFailed."""
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        # By default a request with prompt_logprobs reads no prefix cache. Entries of the cached part are not filled in, and
+        # their ids are garbage that the detokenizer chokes on.
+        options = {"skip_reading_prefix_cache": False, **options}
+        parameters = SamplingParams(
+            max_tokens=1, temperature=0.0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **options
+        )
+        try:
+            async with aclosing(self._engine.generate(tokens_input(ids), parameters, request_id)) as outputs:
+                async for output in outputs:
+                    return output
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineFailed(f"the engine failed: {error}") from error
+        raise EngineFailed("the engine ended without an output")
 
     def check_health(self) -> None:
         if self._engine.errored:
@@ -152,7 +212,8 @@ def _piece(output: Any) -> Piece:
         text=answer.text,
         token_ids=list(answer.token_ids),
         logprobs=logprobs,
-        end=ENDS.get(answer.finish_reason),
+        # `stop_reason` is the string that ended it, or None where that was the model's own end.
+        end="string" if isinstance(answer.stop_reason, str) else ENDS.get(answer.finish_reason),
         cached_tokens=output.num_cached_tokens or 0,
         queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
     )

@@ -6,9 +6,10 @@ import time
 from collections.abc import Sequence
 
 from edge_student.choice import Choice
-from edge_student.student import Score, StudentSequence
+from edge_student.cloud import Traffic
+from edge_student.student import Score
 from shared.guided import FallbackReason, GktReport, GuidanceScore, Mode, Side
-from shared.wire import Done, Start, Usage
+from shared.wire import Done, Guidance, Start, Usage, Verdict
 
 
 class Account:
@@ -20,6 +21,9 @@ class Account:
         self._started = time.monotonic()
         self._template: str | None = None
         self._cost_usd: float | None = None
+        self._before = Side(model="")
+        """The teacher's side before the call under way."""
+        self.traffic = Traffic()
         self.student = Side(model=student)
         self.teacher: Side | None = None
         self.fallback: FallbackReason | None = None
@@ -32,37 +36,49 @@ class Account:
         return self.teacher.completion_tokens if self.teacher else 0
 
     def teacher_began(self, start: Start) -> None:
-        self.teacher = Side(model=start.model)
+        """A call to the teacher has begun. There may be several, one after the other."""
+        self.teacher = self.teacher or Side(model=start.model)
+        self.teacher.calls += 1
+        self._before = self.teacher.model_copy()
         self._template = start.template
 
-    def teacher_wrote(self, tokens: int) -> None:
+    def teacher_said(self, event: Verdict | Guidance) -> None:
+        """Part of a call arrived."""
         assert self.teacher is not None  # noqa: S101 - a stream has its start first
-        self._wrote(self.teacher, tokens)
+        if event.usage:
+            self._count_prompt(event.usage)
+        if isinstance(event, Guidance):
+            self._wrote(self.teacher, len(event.token_ids))
 
     def teacher_done(self, done: Done) -> None:
-        self._cost_usd = done.cost_usd
+        if done.cost_usd is not None:
+            self._cost_usd = (self._cost_usd or 0.0) + done.cost_usd
         if self.teacher:
-            self.teacher = self.teacher.model_copy(update=done.usage.model_dump())
+            self._count_prompt(done.usage)
+            self.teacher.completion_tokens = self._before.completion_tokens + done.usage.completion_tokens
 
     def teacher_left(self) -> None:
         """The stream has ended, in whichever way."""
         if self.teacher:
             self.teacher.total_ms = self._elapsed_ms()
+            self.teacher.bytes_sent = self.traffic.sent
+            self.teacher.bytes_received = self.traffic.received
 
     def student_wrote(self, tokens: int) -> None:
         self._wrote(self.student, tokens)
 
-    def student_done(self, sequences: Sequence[StudentSequence]) -> None:
-        if sequences:
-            self.student.total_ms = self._elapsed_ms()
-            # The first choice has computed what the others share with it.
-            self.student.cached_tokens = sequences[0].cached_tokens
+    def student_done(self, cached_tokens: int) -> None:
+        """`cached_tokens` of the prompt were found computed."""
+        self.student.total_ms = self._elapsed_ms()
+        self.student.cached_tokens = cached_tokens
 
-    def usage(self, prompt_tokens: int) -> Usage:
+    def usage(self, prompt_tokens: int, answer_tokens: int | None = None) -> Usage:
+        """What OpenAI's clients are told. `answer_tokens` where not all that was written is part of the answer."""
+        written = self.student.completion_tokens + self.teacher_tokens
         return Usage(
             prompt_tokens=prompt_tokens,
             cached_tokens=self.student.cached_tokens,
-            completion_tokens=self.student.completion_tokens + self.teacher_tokens,
+            completion_tokens=written if answer_tokens is None else answer_tokens,
         )
 
     def report(self, choices: Sequence[Choice], scores: Sequence[Score] | None) -> GktReport:
@@ -84,6 +100,12 @@ class Account:
             f"mode={self._mode} teacher_tokens={self.teacher_tokens} "
             f"student_tokens={self.student.completion_tokens} fallback={self.fallback}"
         )
+
+    def _count_prompt(self, usage: Usage) -> None:
+        """Of the call so far."""
+        assert self.teacher is not None  # noqa: S101 - a stream has its start first
+        self.teacher.prompt_tokens = self._before.prompt_tokens + usage.prompt_tokens
+        self.teacher.cached_tokens = self._before.cached_tokens + usage.cached_tokens
 
     def _wrote(self, side: Side, tokens: int) -> None:
         side.completion_tokens += tokens

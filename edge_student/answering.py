@@ -16,7 +16,8 @@ from edge_student.merging import merge
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan
 from edge_student.seam import Seam
-from edge_student.student import Gate, Sampling, Student, StudentSequence
+from edge_student.student import Gate, Sampling, ScoresOf, Student, StudentSequence
+from edge_student.turns import Turns, agrees
 from shared.errors import GktError
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import AnswerEnd, TokenLogprob
@@ -57,17 +58,18 @@ Part = Scored | Piece | Ended | Finished
 class Answering:
     """Answers requests with a student and, where the plan says so, a teacher behind the cloud."""
 
-    def __init__(self, student: Student, cloud: Cloud, metrics: EdgeMetrics) -> None:
+    def __init__(self, student: Student, cloud: Cloud, metrics: EdgeMetrics, *, draft_ahead: bool = True) -> None:
         self._student = student
         self._cloud = cloud
         self._metrics = metrics
+        self._draft_ahead = draft_ahead
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
         """Parts of the answer as they come; `Finished` is the last. Closing it stops both sides.
 
         Whatever the cloud does, the student ends the answer. Raises what `Student.open` and `StudentSequence.generate` raise.
         """
-        run = _Run(ask, self._student, self._cloud)
+        run = _Run(ask, self._student, self._cloud, draft_ahead=self._draft_ahead)
         outcome = "cancelled"
         self._metrics.running.inc()
         try:
@@ -89,8 +91,9 @@ class Answering:
 class _Run:
     """One request under way."""
 
-    def __init__(self, ask: Ask, student: Student, cloud: Cloud) -> None:
+    def __init__(self, ask: Ask, student: Student, cloud: Cloud, *, draft_ahead: bool) -> None:
         self._ask = ask
+        self._draft_ahead = draft_ahead
         self._student = student
         self._cloud = cloud
         self._choices = [Choice(index, ask.stops) for index in range(ask.n)]
@@ -102,6 +105,11 @@ class _Run:
 
     async def parts(self) -> AsyncGenerator[Part, None]:
         plan, messages = self._ask.plan, self._ask.messages
+        if plan.stepwise and messages is not None:
+            async with aclosing(self._in_turns(messages)) as turns:
+                async for part in turns:
+                    yield part
+            return
         if plan.mode is not Mode.TEACHER:
             # The student prefills the prompt while the teacher works. In mode `teacher` it mostly has nothing to do.
             self._open()
@@ -116,8 +124,42 @@ class _Run:
             async with aclosing(merge([self._written(choice) for choice in unfinished])) as written:
                 async for part in written:
                     yield part
-        self.account.student_done(self._sequences)
+        if self._sequences:
+            # The first choice has computed what the others share with it.
+            self.account.student_done(self._sequences[0].cached_tokens)
         yield Finished(self.report(), self.account.usage(len(self._ask.prompt)))
+
+    async def _in_turns(self, messages: Sequence[Message]) -> AsyncGenerator[Part, None]:
+        """The choices one after the other: each has the teacher's attention."""
+        ask = self._ask
+        self.account.student.prompt_tokens = len(ask.prompt)
+        cached: int | None = None
+        for choice in self._choices:
+            seed = None if ask.sampling.seed is None else ask.sampling.seed + choice.index
+            turns = Turns(
+                choice,
+                self._student,
+                self._cloud,
+                self.account,
+                prompt=ask.prompt,
+                plan=ask.plan,
+                sampling=replace(ask.sampling, seed=seed),
+                request=self._request(messages),
+                headers=self._headers,
+                draft_ahead=self._draft_ahead,
+            )
+            async with aclosing(turns.parts()) as parts:
+                async for part in parts:
+                    yield part
+            cached = turns.cached_tokens if cached is None else cached
+        self.account.student_done(cached or 0)
+        tokens = sum(choice.tokens for choice in self._choices)
+        yield Finished(self.report(), self.account.usage(len(ask.prompt), tokens))
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        """What the cloud gets with each call."""
+        return {"x-request-id": self._ask.request_id, **self._ask.headers}
 
     def close(self) -> None:
         for sequence in self._sequences:
@@ -133,7 +175,7 @@ class _Run:
                 self._ask.prompt,
                 held=self._ask.plan.held,
                 # Prompt and guidance are the same for all choices: the first one's scores are everyone's.
-                score_from=self._score_from() if choice.index == 0 else None,
+                scores_of=self._scores_of() if choice.index == 0 else None,
                 top=self._ask.sampling.top_logprobs or 0,
             )
             self._sequences.append(sequence)
@@ -141,11 +183,14 @@ class _Run:
                 sequence.extend(self._guidance)
         self.account.student.prompt_tokens = len(self._ask.prompt)
 
-    def _score_from(self) -> int | None:
-        """From which of the student's tokens on it says how probable they were to it."""
+    def _scores_of(self) -> ScoresOf | None:
+        """Which tokens of others the student says how probable they were to it."""
         if self._ask.score_prompt:
-            return 1
-        return len(self._ask.prompt) if self._ask.plan.scored else None
+            return "prompt"
+        return "guidance" if self._ask.plan.scored or self._ask.plan.mode is Mode.ADAPTIVE else None
+
+    def _student_agrees(self) -> bool:
+        return bool(self._sequences) and agrees(self._sequences[0].scores, self._guidance, self._ask.plan.agree)
 
     async def _guided(self, messages: Sequence[Message]) -> AsyncGenerator[Part, None]:
         """The teacher's part, the same for every choice."""
@@ -155,25 +200,27 @@ class _Run:
         self._gate = self._student.gate_for(structure) if structure else None
         complete = False
         end: AnswerEnd | None = None
-        headers = {"x-request-id": self._ask.request_id, **self._ask.headers}
         try:
-            async with aclosing(self._cloud.guide(self._request(messages), headers)) as events:
+            request = self._request(messages)
+            async with aclosing(self._cloud.guide(request, self._headers, self.account.traffic)) as events:
                 async for event in events:
                     match event:
                         case Start():
                             self.account.teacher_began(event)
                         case Guidance():
-                            self.account.teacher_wrote(len(event.token_ids))
+                            self.account.teacher_said(event)
                             text = seam.push(event.text, len(event.token_ids))
                             for part in self._take(text, len(event.token_ids), logprobs_of_guidance(event)):
                                 yield part
                             if self.account.fallback:
                                 return  # which closes the stream: nothing behind this can be used
-                            if seam.ahead:
+                            if seam.ahead or plan.mode is Mode.ADAPTIVE:
                                 for sequence in self._sequences:
                                     sequence.foresee(seam.ahead)
                             if all(choice.ended for choice in self._choices):
                                 return
+                            if plan.mode is Mode.ADAPTIVE and self._student_agrees():
+                                break
                         case Done():
                             self.account.teacher_done(event)
                             end = _end(event.finish_reason, alone=plan.alone)

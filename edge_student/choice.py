@@ -48,13 +48,17 @@ class Choice:
         self.reason: AnswerEnd | None = None
         self.segments: list[Segment] = []
         self._stops = StopFinder(stops)
-        self._unshown: deque[tuple[Source, int]] = deque()
-        """Sources of the text that the stop finder holds, in order, with their lengths."""
+        self._unshown: deque[tuple[Segment, int]] = deque()
+        """Segments of the text that the stop finder holds, in order, with its lengths."""
         self._logprobs: list[TokenLogprob] = []
 
     @property
     def ended(self) -> bool:
         return self.reason is not None
+
+    @property
+    def tokens(self) -> int:
+        return sum(segment.tokens for segment in self.segments)
 
     def tokens_of(self, source: Source) -> int:
         return sum(segment.tokens for segment in self.segments if segment.source is source)
@@ -63,10 +67,11 @@ class Choice:
         self, text: str, source: Source, *, tokens: int = 0, logprobs: Sequence[TokenLogprob] = ()
     ) -> list[Piece | Ended]:
         """Words arrived. The choice ends here if they complete a stop string."""
-        self._segment(source).tokens += tokens
+        segment = self._segment(source)
+        segment.tokens += tokens
         self._logprobs += logprobs
         if text:
-            self._unshown.append((source, len(text)))
+            self._unshown.append((segment, len(text)))
         parts: list[Piece | Ended] = [*self._show(self._stops.push(text))]
         if self._stops.found:
             parts += self.end("stop")
@@ -84,12 +89,12 @@ class Choice:
         pieces: list[Piece] = []
         at = 0
         while at < len(text):
-            source, length = self._unshown.popleft()
+            segment, length = self._unshown.popleft()
             shown = min(length, len(text) - at)
             if shown < length:
-                self._unshown.appendleft((source, length - shown))
-            self._segment(source).chars += shown
-            pieces.append(Piece(self.index, text[at : at + shown], source, self._take_logprobs()))
+                self._unshown.appendleft((segment, length - shown))
+            segment.chars += shown
+            pieces.append(Piece(self.index, text[at : at + shown], segment.source, self._take_logprobs()))
             at += shown
         return pieces
 
@@ -98,9 +103,7 @@ class Choice:
         return taken
 
     def _segment(self, source: Source) -> Segment:
-        """The last segment of this source, or a new one: an answer is the teacher's words and then the student's."""
-        for segment in reversed(self.segments):
-            if segment.source is source:
-                return segment
-        self.segments.append(Segment(source=source, chars=0, tokens=0))
+        """The segment that a source writes in now."""
+        if not self.segments or self.segments[-1].source is not source:
+            self.segments.append(Segment(source=source, chars=0, tokens=0))
         return self.segments[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
@@ -14,7 +15,7 @@ from edge_student.settings import EdgeSettings
 from shared.errors import StreamBroken, StreamGarbled
 from shared.guided import FallbackReason
 from shared.streams import decode
-from shared.wire import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest
+from shared.wire import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest, ReviewRequest, Verdict
 
 READ_OUT_S = 0.1
 
@@ -28,11 +29,22 @@ class CloudFailed(Exception):
         self.retry_after_s = retry_after_s
 
 
+@dataclass
+class Traffic:
+    """Bytes of bodies over the link."""
+
+    sent: int = 0
+    received: int = 0
+
+
 class Cloud(Protocol):
     """Where guidance comes from."""
 
-    def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
-        """Events of one guidance stream, `Done` last. Raises CloudFailed. Closing it early stops the teacher."""
+    def guide(self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic) -> AsyncGenerator[Event, None]:
+        """Events of one stream, of a review where that is asked for, `Done` last. Raises CloudFailed.
+
+        Closing it early stops the teacher. `traffic` grows by what crosses the link.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -41,7 +53,9 @@ class Cloud(Protocol):
 class NoCloud:
     """An edge without a cloud."""
 
-    async def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+    async def guide(
+        self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+    ) -> AsyncGenerator[Event, None]:
         raise CloudFailed(FallbackReason.NOT_CONFIGURED)
         yield  # pragma: no cover - makes this a generator
 
@@ -50,7 +64,7 @@ class NoCloud:
 
 
 class HttpCloud:
-    """`POST /v1/guidance` over httpx."""
+    """`POST /v1/guidance` and `POST /v1/review` over httpx."""
 
     def __init__(self, url: str, settings: EdgeSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         headers = {"accept": "text/event-stream"}
@@ -66,13 +80,16 @@ class HttpCloud:
         self._next_token_s = settings.next_token_deadline_s
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
 
-    async def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+    async def guide(
+        self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+    ) -> AsyncGenerator[Event, None]:
         if not self.breaker.allow():
             raise CloudFailed(FallbackReason.BREAKER_OPEN, "the cloud failed of late and is left alone for a while")
-        judged = False
+        judged = alive = False
         try:
-            async with aclosing(self._events(request, headers)) as events:
+            async with aclosing(self._events(request, headers, traffic)) as events:
                 async for event in events:
+                    alive = alive or isinstance(event, Guidance | Verdict)
                     if isinstance(event, Done):
                         judged = True
                         self.breaker.succeeded()
@@ -83,7 +100,8 @@ class HttpCloud:
             raise
         finally:
             if not judged:
-                self.breaker.abandoned()
+                # Whoever takes over early leaves a cloud that is well.
+                self.breaker.succeeded() if alive else self.breaker.abandoned()
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -97,18 +115,22 @@ class HttpCloud:
         else:
             self.breaker.failed()
 
-    async def _events(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+    async def _events(
+        self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+    ) -> AsyncGenerator[Event, None]:
         """The stream with its deadlines. Whatever goes wrong leaves as CloudFailed."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._first_token_s
         late = FallbackReason.FIRST_TOKEN_DEADLINE
-        body = request.model_dump_json().encode()
+        path = "/v1/review" if isinstance(request, ReviewRequest) else "/v1/guidance"
+        body = request.model_dump_json(exclude_defaults=True).encode()
+        traffic.sent += len(body)
         headers = {**headers, "content-type": "application/json"}
         response: httpx.Response | None = None
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._http.send(
-                    self._http.build_request("POST", "/v1/guidance", content=body, headers=headers), stream=True
+                    self._http.build_request("POST", path, content=body, headers=headers), stream=True
                 )
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
@@ -121,9 +143,11 @@ class HttpCloud:
                     if isinstance(event, Failure):
                         reason = FallbackReason.UNAVAILABLE if event.retryable else FallbackReason.FAILED
                         raise CloudFailed(reason, event.code, retry_after_s=event.retry_after_s)
-                    if isinstance(event, Guidance):
+                    if isinstance(event, Guidance | Verdict):
                         late = FallbackReason.STALLED
-                        deadline = clock() + self._next_token_s
+                        # Behind a verdict the teacher has yet to begin.
+                        wait_s = self._next_token_s if isinstance(event, Guidance) else self._first_token_s
+                        deadline = clock() + wait_s
                     yield event
                     if isinstance(event, Done):
                         await _read_out(events)
@@ -140,6 +164,7 @@ class HttpCloud:
             raise CloudFailed(FallbackReason.BROKEN, type(error).__name__) from error
         finally:
             if response is not None:
+                traffic.received += response.num_bytes_downloaded
                 await response.aclose()
 
 

@@ -42,7 +42,7 @@ class Edge:
 
     @property
     def answering(self) -> Answering:
-        return Answering(self.ready_student(), self._cloud, self.metrics)
+        return Answering(self.ready_student(), self._cloud, self.metrics, draft_ahead=self.settings.draft_ahead)
 
     def ready_student(self) -> Student:
         """The student. Raises NotReady while it loads."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from edge_student.settings import EdgeSettings
 from shared.errors import UnknownModel
 from shared.guided import GktOptions, Mode
+
+T = TypeVar("T")
 
 MODEL_MODES: dict[str, Mode | None] = {"gkt": None, "gkt-student": Mode.OFF, "gkt-teacher": Mode.TEACHER}
 """Model names and the mode each stands for; None leaves it to the request and the policy."""
@@ -24,34 +27,54 @@ class Plan:
     """Whether the student begins its prefill only when the teacher's first word is there."""
     scored: bool = False
     """Whether the student says how probable the guidance was to it."""
+    doubt: float = 0.0
+    agree: int = 0
+    sure: float = 0.0
+    """As in `shared.guided.GktOptions`."""
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether the two take turns, step by step."""
+        return self.budget > 0 and self.mode in {Mode.ON_DEMAND, Mode.REVIEW}
 
 
-def plan(model: str, options: GktOptions | None, max_tokens: int | None, settings: EdgeSettings) -> Plan:
+def plan(
+    model: str, options: GktOptions | None, max_tokens: int | None, settings: EdgeSettings, *, structured: bool = False
+) -> Plan:
     """Decide for one request. The request's own wishes win over the model's name, that over the settings.
 
-    Raises UnknownModel.
+    A `structured` answer has no steps to take turns in: there the teacher begins it, as in mode `fixed`. Raises UnknownModel.
     """
     if model not in MODEL_MODES:
         known = ", ".join(MODEL_MODES)
         raise UnknownModel(f"there is no model {model!r}; there are {known}", param="model")
     options = options or GktOptions()
     mode = options.mode or MODEL_MODES[model] or settings.mode
+    if structured and mode in {Mode.ON_DEMAND, Mode.REVIEW}:
+        mode = Mode.FIXED
     match mode:
         case Mode.OFF:
             budget = 0
-        case Mode.FIXED:
-            budget = (
-                settings.max_guidance_tokens if options.max_guidance_tokens is None else options.max_guidance_tokens
-            )
+        case Mode.FIXED | Mode.ADAPTIVE | Mode.ON_DEMAND | Mode.REVIEW:
+            given = options.max_guidance_tokens
+            budget = settings.max_guidance_tokens if given is None else given
         case Mode.TEACHER:
             budget = options.max_guidance_tokens or max_tokens or settings.teacher_max_tokens
     if max_tokens is not None:
         budget = min(budget, max_tokens)
+    takes_turns = mode in {Mode.ON_DEMAND, Mode.REVIEW}
     return Plan(
         mode=mode,
         budget=budget,
         template=options.template or settings.template,
-        alone=max_tokens is not None and budget == max_tokens,
-        held=budget > 0 and settings.prefill_after_teacher,
+        alone=max_tokens is not None and budget == max_tokens and not takes_turns,
+        held=budget > 0 and settings.prefill_after_teacher and not takes_turns,
         scored=budget > 0 and options.scores,
+        doubt=_first(options.doubt, settings.doubt),
+        agree=_first(options.agree, settings.agree),
+        sure=_first(options.sure, settings.sure),
     )
+
+
+def _first(asked: T | None, otherwise: T) -> T:
+    return otherwise if asked is None else asked

@@ -49,7 +49,7 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         request_id=request_id(request),
         prompt=prompt,
         messages=messages,
-        plan=plan(body.model, body.gkt, max_tokens, edge.settings),
+        plan=plan(body.model, body.gkt, max_tokens, edge.settings, structured=structure is not None),
         sampling=replace(sampling, structure=structure),
         stops=tuple(body.stop or ()),
         n=_choices(body, edge),

@@ -53,6 +53,26 @@ class EdgeSettings(BaseSettings):
     max_guidance_tokens: int = Field(
         default=40, ge=1, description="the teacher's tokens per answer; 40 is the paper's length on GSM8K"
     )
+    doubt: float = Field(
+        default=0.1, ge=0, le=1, description="mode `review`: the teacher doubts a token less probable to it than this"
+    )
+    agree: int = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        description="modes `adaptive`, `on_demand` and `review`: the student takes over once it would have written so many of "
+        "the teacher's tokens in a row itself; 0: only at a step's end",
+    )
+    sure: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="mode `on_demand`: a step whose first token is less probable to the student is the teacher's; mode `review`: "
+        "a step of which every token is at least so probable is not sent; 0: all are",
+    )
+    draft_ahead: bool = Field(
+        default=True, description="mode `review`: the student writes the next step while the teacher reads the last one"
+    )
     teacher_max_tokens: int = Field(
         default=1024,
         ge=1,

@@ -91,6 +91,10 @@ class Score:
     alternatives: tuple[Alternative, ...] = ()
 
 
+ScoresOf = Literal["prompt", "guidance"]
+"""Which tokens' scores are wanted."""
+
+
 class StudentSequence(Protocol):
     """One answer in the making: opened on a prompt, fed with guidance, then handed over to the student."""
 
@@ -101,7 +105,7 @@ class StudentSequence(Protocol):
 
     @property
     def scores(self) -> Sequence[Score]:
-        """Of the tokens from `score_from` on, as far as they are computed: all, once `generate` has yielded."""
+        """Of the tokens that were asked for, as far as they are computed: all, once `generate` has yielded."""
         ...
 
     def extend(self, text: str) -> None:
@@ -163,12 +167,19 @@ class Student(Protocol):
         ...
 
     def open(
-        self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
+        self,
+        prompt: Sequence[int],
+        *,
+        text: str = "",
+        held: bool = False,
+        scores_of: ScoresOf | None = None,
+        top: int = 0,
     ) -> StudentSequence:
-        """Begin to prefill a prompt: at once, or `held` until there is guidance or the hand-over.
+        """Begin to prefill a prompt and what is written of the answer already: at once, or `held` until there is guidance or
+        the hand-over.
 
-        `score_from` is the position of the first token whose score is wanted: 1 for all of a prompt, its length for the
-        guidance behind it. `top` is how many alternatives each score has.
+        Scores are of all the prompt but its first token, or of the guidance behind the text. `top` is how many alternatives
+        each has.
 
         Raises PromptTooLong, Overloaded where the queue is full, EngineFailed where the engine is dead.
         """

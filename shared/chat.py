@@ -108,6 +108,10 @@ class ChatFormat:
                 ids.append(self._ids[parts[place + 1]])
         return ids
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of text that goes on behind a prompt. Whatever it spells, none of them is a control token."""
+        return self._plain(text, self._tokenize) if text else []
+
     def _plain(self, text: str, tokenize: Callable[[str], list[int]]) -> list[int]:
         """Ids of plain text. Halves it where merges make a control token of it after all (SentencePiece may)."""
         ids = tokenize(text)

@@ -22,6 +22,12 @@ class Mode(StrEnum):
     """The student alone; the cloud is never asked."""
     FIXED = "fixed"
     """The teacher writes up to `max_guidance_tokens`, the student the rest."""
+    ADAPTIVE = "adaptive"
+    """The teacher begins; the student takes over once it would have written the last `agree` tokens itself."""
+    ON_DEMAND = "on_demand"
+    """The student writes; a step whose first token it is not `sure` of is the teacher's."""
+    REVIEW = "review"
+    """The student writes; the teacher reads each step and goes on from its first `doubt`, until the student agrees again."""
     TEACHER = "teacher"
     """The teacher writes all of it; the student stands in where the cloud fails."""
 
@@ -59,6 +65,23 @@ class GktOptions(WireModel):
     max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
     template: str | None = Field(default=None, min_length=1, max_length=100)
     scores: bool = Field(default=False, description="say how probable the guidance was to the student")
+    doubt: float | None = Field(
+        default=None, ge=0, le=1, description="review: the teacher doubts a token less probable to it than this"
+    )
+    agree: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="adaptive, on_demand, review: the student takes over once it agreed with so many of the teacher's tokens "
+        "in a row; 0: only at a step's end",
+    )
+    sure: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="on_demand: a step whose first token is less probable to the student is the teacher's; review: a step of "
+        "which every token is at least so probable is not read by the teacher, 0 meaning that all are",
+    )
 
 
 class Segment(Growing):
@@ -75,7 +98,10 @@ class Side(Growing):
     model: str
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    completion_tokens: int = 0
+    completion_tokens: int = Field(default=0, description="all that was written, what was not used included")
+    calls: int = Field(default=0, description="requests to the teacher")
+    bytes_sent: int = Field(default=0, description="over the link to the cloud, bodies only")
+    bytes_received: int = 0
     first_token_ms: float | None = Field(default=None, description="from the request's arrival at the edge")
     total_ms: float | None = None
 

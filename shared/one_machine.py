@@ -8,6 +8,8 @@ NEIGHBOURLY_CLOUD = {
 }
 NEIGHBOURLY_EDGE = {
     "GKT_EDGE_PREFILL_AFTER_TEACHER": "true",
+    # The teacher's cores are the student's: what is drafted for nothing delays the verdict.
+    "GKT_EDGE_DRAFT_AHEAD": "false",
     # Late is here what is computed slowly, not what is lost on the way.
     "GKT_EDGE_FIRST_TOKEN_DEADLINE_S": "30",
     "GKT_EDGE_NEXT_TOKEN_DEADLINE_S": "10",

@@ -15,9 +15,9 @@ from httpx_sse import EventSource, SSEError
 from pydantic import BaseModel, ValidationError
 
 from shared.errors import StreamBroken, StreamGarbled
-from shared.wire import Done, Event, Failure, Guidance, Start
+from shared.wire import Done, Event, Failure, Guidance, Start, Verdict
 
-_TYPES: dict[str, type[Start | Guidance | Done | Failure]] = {t.event: t for t in (Start, Guidance, Done, Failure)}
+_TYPES: dict[str, type[Event]] = {t.event: t for t in (Start, Verdict, Guidance, Done, Failure)}
 
 
 def encode(event: Event) -> bytes:

@@ -1,7 +1,8 @@
 """Every message that crosses HTTP between the edge and the cloud, version 1 (`/v1/...`).
 
 `POST /v1/guidance` takes a `GuidanceRequest` and answers with server-sent events: one `Start`, any number of `Guidance`,
-then exactly one of `Done` and `Failure`. `shared.streams` writes and reads them.
+then exactly one of `Done` and `Failure`. `POST /v1/review` takes a `ReviewRequest` and answers the same way, with a `Verdict`
+behind the `Start`. `shared.streams` writes and reads them.
 """
 
 from __future__ import annotations
@@ -65,6 +66,22 @@ class GuidanceRequest(WireModel):
         default=False,
         description="end at the last word that fits into the budget, a few tokens before its end, rather than inside one",
     )
+    answer: Text = Field(
+        default="", description="what is written of the answer already: the teacher goes on from its end"
+    )
+    until_step: bool = Field(default=False, description="end with the first step of the answer: behind a line's end")
+
+
+class ReviewRequest(GuidanceRequest):
+    """Asks the teacher what it thinks of the next step of an answer, and to rewrite it from the first doubt on."""
+
+    step: Text = Field(max_length=100_000, description="what somebody else has written behind `answer`")
+    ends: bool = Field(default=False, description="whether the answer is meant to end with the step")
+    doubt: float = Field(
+        ge=0,
+        le=1,
+        description="a token is doubted that is less probable to the teacher than this, and not its own choice",
+    )
 
 
 class FinishReason(StrEnum):
@@ -76,6 +93,8 @@ class FinishReason(StrEnum):
     """It wrote as many tokens as it was allowed."""
     LENGTH = "length"
     """Its context is full."""
+    STEP = "step"
+    """The step is complete, or was accepted."""
 
 
 class Usage(WireModel):
@@ -105,12 +124,26 @@ class Start(WireModel):
 
 
 class Guidance(WireModel):
-    """The next words. `text` may be empty where a token ends inside a character; `logprobs` has one entry a token."""
+    """The next words. `text` may be empty where a token ends inside a character; `logprobs` has one entry a token.
+
+    The first one has the `usage` so far, for whoever leaves before `Done`.
+    """
 
     event: ClassVar[str] = "guidance"
     text: str
     token_ids: list[int]
     logprobs: list[float] | None = None
+    usage: Usage | None = None
+
+
+class Verdict(WireModel):
+    """What the teacher accepts of a step: its beginning, in characters; and its end, where there was one and all is accepted."""
+
+    event: ClassVar[str] = "verdict"
+    accepted_chars: int = Field(ge=0)
+    accepted: bool = Field(description="whether all of it is accepted, so that no guidance follows")
+    scored_tokens: int = Field(ge=0, description="of the step, in the teacher's vocabulary")
+    usage: Usage
 
 
 class Done(WireModel):
@@ -133,7 +166,7 @@ class Failure(WireModel):
     retry_after_s: float | None = None
 
 
-Event = Start | Guidance | Done | Failure
+Event = Start | Verdict | Guidance | Done | Failure
 
 
 class ErrorDetail(WireModel):

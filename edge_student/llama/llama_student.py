@@ -18,7 +18,7 @@ from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
 from edge_student.llama.sampling import Sampler
 from edge_student.llama.scheduler import Scheduler
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, Score, Structure, Word
+from edge_student.student import Sampling, Score, ScoresOf, Structure, Word
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.wire import Message
 
@@ -78,24 +78,35 @@ class LlamaStudent:
                 raise InvalidRequest(f"{param}: {token} is not a token of {self.model}", param=param)
 
     def open(
-        self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
+        self,
+        prompt: Sequence[int],
+        *,
+        text: str = "",
+        held: bool = False,
+        scores_of: ScoresOf | None = None,
+        top: int = 0,
     ) -> LlamaSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
-        if len(prompt) >= self.context_tokens:
+        answer = self.continuation(text)
+        if len(prompt) + len(answer) >= self.context_tokens:
             raise PromptTooLong(
-                f"the prompt has {len(prompt)} tokens; the context of {self.model} has {self.context_tokens}, "
+                f"the prompt has {len(prompt) + len(answer)} tokens; the context of {self.model} has {self.context_tokens}, "
                 "and one is needed for the answer",
                 param="messages",
             )
         state = EngineSequence(
-            list(prompt), held=held, scored_from=score_from, score_top=top, loop=asyncio.get_running_loop()
+            [*prompt, *answer],
+            held=held,
+            scored_from={None: None, "prompt": 1, "guidance": len(prompt) + len(answer)}[scores_of],
+            score_top=top,
+            loop=asyncio.get_running_loop(),
         )
-        return LlamaSequence(self, self._engine, state)
+        return LlamaSequence(self, self._engine, state, len(prompt), text)
 
     def continuation(self, text: str) -> list[int]:
         """Token ids of text that goes on behind a prompt."""
-        return self._vocab.tokenize_continuation(text)
+        return self._vocab.tokenize_continuation(text) if text else []
 
     def structure(self, json_schema: dict[str, Any]) -> Structure:
         try:
@@ -124,15 +135,17 @@ class LlamaStudent:
 class LlamaSequence:
     """A sequence of the engine, and the text of the guidance it was fed."""
 
-    def __init__(self, student: LlamaStudent, engine: Engine, state: EngineSequence) -> None:
+    def __init__(
+        self, student: LlamaStudent, engine: Engine, state: EngineSequence, prompt_tokens: int, text: str
+    ) -> None:
         self._student = student
         self._engine = engine
-        self._prompt_tokens = len(state.tokens)
+        self._prompt_tokens = prompt_tokens
         self._state = state
-        self._guidance = ""
+        self._guidance = text
         self._settled = 0
         self._started = False
-        self._fed: list[int] = []
+        self._fed: list[int] = state.tokens[prompt_tokens:]
         engine.submit(state)
 
     @property

@@ -41,7 +41,9 @@ class Row(LabModel):
     question_id: str
     arm: str
     correct: bool | None
-    score: float | None = Field(default=None, description="where a task scores more finely than right and wrong, 0 to 1")
+    score: float | None = Field(
+        default=None, description="where a task scores more finely than right and wrong, 0 to 1"
+    )
     extracted: str | None = None
     target: str | None = None
     question: str = ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
-from cloud_teacher.teacher import Piece, Sampling
+from cloud_teacher.teacher import Piece, Sampling, Scores
 from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
 
@@ -18,6 +18,7 @@ class ScriptedTeacher:
 
     model = "scripted-teacher"
     fingerprint = "f1a9"
+    end_id = 0
 
     def __init__(
         self, *words: str, max_model_len: int = 200, dies_after: int | None = None, error: Exception | None = None
@@ -30,6 +31,9 @@ class ScriptedTeacher:
         self.registry = CollectorRegistry()
         self.tokens = Counter("fake_generation_tokens", "words spoken", registry=self.registry)
         self.prompts: list[str] = []
+        self.doubted = ""
+        """Characters of others that it finds improbable; the end of an answer is chr(0)."""
+        self.scored: list[str] = []
         self.request_ids: list[str] = []
         self.samplings: list[Sampling] = []
         self.stopped: asyncio.Queue[str] = asyncio.Queue()
@@ -41,6 +45,19 @@ class ScriptedTeacher:
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return [ord(c) for c in "".join(f"{m.role}:{m.content}\n" for m in messages)]
+
+    def encode_answer(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
+        self.request_ids.append(request_id)
+        text = self.decode(ids[start:])
+        self.scored.append(text)
+        doubted = [c in self.doubted for c in text]
+        return Scores([-5.0 if d else -0.1 for d in doubted], [9 if d else 1 for d in doubted], cached_tokens=3)
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         if "const" not in json_schema:
@@ -60,6 +77,8 @@ class ScriptedTeacher:
                 self.tokens.inc()
                 last = place == count - 1
                 end = "stop" if last and sampling.max_tokens > count else "limit" if last else None
+                if any(stop in word for stop in sampling.stop):
+                    end, last = "string", True
                 yield Piece(
                     text=word,
                     token_ids=[place],
@@ -68,6 +87,8 @@ class ScriptedTeacher:
                     cached_tokens=4,
                     queue_s=0.002,
                 )
+                if end == "string":
+                    return
         finally:
             self.stopped.put_nowait(request_id)
 

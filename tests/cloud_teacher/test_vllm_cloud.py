@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from shared.streams import decode
-from shared.wire import Done, Event, FinishReason, Guidance
+from shared.wire import Done, Event, FinishReason, Guidance, Verdict
 from tests.conftest import CLOUD_MODEL, CloudProcess
 
 pytestmark = pytest.mark.timeout(400)
@@ -143,3 +143,33 @@ async def test_penalties_and_cut_offs_are_the_engines_too(client: httpx.AsyncCli
     assert ids((await ask(client, drawn))[0]) != plain
     for narrow in ({"top_k": 1}, {"min_p": 1.0}):
         assert ids((await ask(client, {**drawn, **narrow}))[0]) == plain
+
+
+async def review(client: httpx.AsyncClient, answer: str, step: str, **more: Any) -> tuple[Verdict, str, Done]:
+    request = body("What is the capital of France?", 20, answer=answer, step=step, doubt=0.05, until_step=True, **more)
+    async with client.stream("POST", "/v1/review", json=request) as response:
+        assert response.status_code == 200, await response.aread()
+        _, verdict, *guidance, done = [event async for event in decode(response)]
+    assert isinstance(verdict, Verdict)
+    assert isinstance(done, Done)
+    return verdict, text([event for event in guidance if isinstance(event, Guidance)]), done
+
+
+async def test_the_teachers_own_words_are_accepted_wherever_they_are_cut(client: httpx.AsyncClient) -> None:
+    own, _ = await ask(client, body("What is the capital of France?", 48))
+    # More places than a block of the prefix cache has tokens: at one of them the cached part ends right where the step begins.
+    for at in range(len(own) - 4):
+        verdict, guidance, _ = await review(client, text(own[:at]), text(own[at : at + 3]))
+        assert verdict.accepted, (text(own[:at]), text(own[at : at + 3]))
+        assert verdict.scored_tokens
+        assert guidance == ""
+
+
+async def test_a_wrong_word_is_doubted_and_rewritten(client: httpx.AsyncClient) -> None:
+    verdict, guidance, done = await review(client, "", "The capital of France is London.")
+    assert not verdict.accepted
+    assert "The capital of France is London."[: verdict.accepted_chars] in "The capital of France is London"
+    assert guidance
+    assert done.usage.completion_tokens
+    again, same, _ = await review(client, "", "The capital of France is London.")
+    assert (again.accepted_chars, same) == (verdict.accepted_chars, guidance), "cached or not, the verdict is the same"

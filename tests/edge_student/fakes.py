@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from edge_student.cloud import CloudFailed
-from edge_student.student import Alternative, Sampling, Score, Structure, Word
+from edge_student.cloud import CloudFailed, Traffic
+from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, Word
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
 
@@ -57,7 +57,13 @@ class ScriptedStudent:
         return ScriptedGate(structure.grammar)
 
     def open(
-        self, prompt: Sequence[int], *, held: bool = False, score_from: int | None = None, top: int = 0
+        self,
+        prompt: Sequence[int],
+        *,
+        text: str = "",
+        held: bool = False,
+        scores_of: ScoresOf | None = None,
+        top: int = 0,
     ) -> ScriptedSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
@@ -67,13 +73,20 @@ class ScriptedStudent:
             raise Overloaded("full", retry_after_s=1)
         self.sequences.append(ScriptedSequence(self, list(prompt)))
         self.sequences[-1].held = held
-        if score_from is not None:
-            self.sequences[-1].scored = True
+        self.sequences[-1].guidance = text
+        self.sequences[-1].scored = scores_of is not None
+        if scores_of == "prompt":
             alternatives = tuple(Alternative(b"?", -0.25) for _ in range(top))
-            self.sequences[-1].scores = [
-                Score(self.piece(token), -0.5, 0, 1.0, alternatives) for token in prompt[score_from:]
-            ]
+            self.sequences[-1].scores = [Score(self.piece(token), -0.5, 0, 1.0, alternatives) for token in prompt[1:]]
         return self.sequences[-1]
+
+    def words_behind(self, text: str) -> Sequence[tuple[str, float]]:
+        """What it goes on with behind the beginning of an answer, each word with its log-probability."""
+        return [(word, -0.5) for word in self.words]
+
+    def rank_behind(self, text: str, character: str) -> int:
+        """How many characters were more probable to it there."""
+        return 1
 
     def failure(self) -> str | None:
         return None
@@ -117,7 +130,11 @@ class ScriptedSequence:
         assert self.sampling is None, "guidance after the hand-over"
         self.guidance += text
         if self.scored:
-            self.scores += [Score(c.encode(), -0.5, 1, 2.0) for c in text]
+            before = self.guidance.removesuffix(text)
+            self.scores += [
+                Score(c.encode(), -0.5, self.student.rank_behind(before + text[:at], c), 2.0)
+                for at, c in enumerate(text)
+            ]
 
     def foresee(self, text: str) -> None:
         assert self.sampling is None, "guidance after the hand-over"
@@ -129,8 +146,8 @@ class ScriptedSequence:
         if sampling.max_tokens < 1:
             yield Word("", end="length")
             return
-        logprob = None if sampling.top_logprobs is None else -0.5
-        for count, word in enumerate(self.student.words, start=1):
+        for count, (word, probability) in enumerate(self.student.words_behind(self.guidance), start=1):
+            logprob = None if sampling.top_logprobs is None else probability
             if self.student.dies_after is not None and count > self.student.dies_after:
                 raise EngineFailed("the engine died")
             await self.student.gate.wait()
@@ -140,7 +157,7 @@ class ScriptedSequence:
             yield Word(word, word.encode(), logprob, alternatives, end="length" if last else None)
             if last:
                 return
-        yield Word("", logprob=logprob, end="stop")
+        yield Word("", logprob=None if sampling.top_logprobs is None else -0.5, end="stop")
 
     def close(self) -> None:
         self.closed = True
@@ -160,7 +177,9 @@ class ScriptedCloud:
         """Cleared, it stops the teacher before its next piece."""
         self.gate.set()
 
-    async def guide(self, request: GuidanceRequest, headers: dict[str, str]) -> AsyncGenerator[Event, None]:
+    async def guide(
+        self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+    ) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
         self.headers.append(headers)
         finished = False

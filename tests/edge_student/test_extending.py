@@ -66,7 +66,7 @@ def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, held
     async def feed() -> list[int]:
         state = EngineSequence(list(PROMPT), held=held, loop=asyncio.get_running_loop())
         student, engine = cast(Any, Tokenizer(vocab)), cast(Any, RecordingEngine())
-        sequence = LlamaSequence(cast(LlamaStudent, student), cast(Engine, engine), state)
+        sequence = LlamaSequence(cast(LlamaStudent, student), cast(Engine, engine), state, len(PROMPT), "")
         for text, foreseen in pieces:
             # As the use case does: what the seam holds back is foreseen before anything of it is taken in.
             if text:

@@ -1,0 +1,59 @@
+"""What the teacher thinks of a step that somebody else has written: one prefill, and where its doubt begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cloud_teacher.teacher import Scores, Teacher
+from shared.wire import ReviewRequest, Usage, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """A verdict, and how long it waited in the engine."""
+
+    verdict: Verdict
+    queue_s: float | None = None
+
+
+async def review(teacher: Teacher, request: ReviewRequest, engine_id: str, prompt_ids: list[int]) -> Reviewed:
+    """Score a step behind the answer so far, token by token. Raises EngineFailed."""
+    nothing = Usage(prompt_tokens=0, completion_tokens=0)
+    text = request.answer + request.step
+    before = teacher.encode_answer(request.answer)
+    ids = teacher.encode_answer(text)
+    # The step's own tokens: the last one of what was written before may now be a longer one.
+    first = common_length(before, ids)
+    answer = [*ids, teacher.end_id] if request.ends else ids
+    scored = len(answer) - first
+    # Where the context ends nobody can go on: what cannot be read is let through.
+    if not scored or len(prompt_ids) + len(answer) >= teacher.max_model_len:
+        return Reviewed(Verdict(accepted_chars=len(request.step), accepted=True, scored_tokens=0, usage=nothing))
+    scores = await teacher.score(f"{engine_id}.review", prompt_ids + answer, len(prompt_ids) + first)
+    at = first_doubt(scores, request.doubt)
+    kept = len(request.step)
+    if at is not None:
+        kept = max(0, kept_chars(text, teacher.decode(ids[: first + at])) - len(request.answer))
+    usage = Usage(prompt_tokens=len(prompt_ids) + len(answer), cached_tokens=scores.cached_tokens, completion_tokens=0)
+    verdict = Verdict(accepted_chars=kept, accepted=at is None, scored_tokens=scored, usage=usage)
+    return Reviewed(verdict, scores.queue_s)
+
+
+def first_doubt(scores: Scores, doubt: float) -> int | None:
+    """The first token that is less probable than `doubt` and not the teacher's own choice either; None where all is well."""
+    least = math.log(doubt) if doubt > 0 else -math.inf
+    pairs = zip(scores.logprobs, scores.ranks, strict=True)
+    return next((at for at, (logprob, rank) in enumerate(pairs) if rank > 1 and logprob < least), None)
+
+
+def common_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many items two sequences begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
+
+
+def kept_chars(text: str, beginning: str) -> int:
+    """How much of a text its first tokens hold, whose own text is `beginning`: half a character at their end does not count."""
+    return common_length(text, beginning)

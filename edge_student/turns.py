@@ -1,0 +1,289 @@
+"""Taking turns: the student writes an answer step by step, and the teacher writes where the student should not.
+
+A step is a line. In mode `review` the teacher reads each step and goes on from its first doubt; in mode `on_demand` it is asked
+for the steps that the student is not sure of. Either way the student takes over again at the step's end, or sooner, once it
+agrees. The words of a step are shown when it is known that they stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from edge_student.account import Account
+from edge_student.choice import Choice, Ended, Piece
+from edge_student.cloud import Cloud, CloudFailed
+from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
+from edge_student.policy import Plan
+from edge_student.student import Sampling, Score, Student, StudentSequence, Word
+from shared.guided import Mode, Source
+from shared.openai import AnswerEnd
+from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, ReviewRequest, Start, Verdict
+
+logger = logging.getLogger("gkt.answering")
+
+STEP_TOKENS = 128
+"""A longer line is several steps."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the student has written of one step. `end` is set where the answer is meant to end with it."""
+
+    words: Sequence[Word]
+
+    @property
+    def text(self) -> str:
+        return "".join(word.text for word in self.words)
+
+    @property
+    def end(self) -> AnswerEnd | None:
+        return self.words[-1].end if self.words else None
+
+    def sure(self, least: float) -> bool:
+        """Whether every token was at least so probable to the student."""
+        return all(word.logprob is None or word.logprob >= math.log(least) for word in self.words)
+
+    def begins_sure(self, least: float) -> bool:
+        """Whether its first token that is no space was at least so probable."""
+        first = next((word for word in self.words if word.text.strip() or word.end), None)
+        return first is None or first.logprob is None or first.logprob >= math.log(least)
+
+
+def agrees(scores: Sequence[Score], text: str, count: int) -> bool:
+    """Whether the student would have written the last `count` tokens of the teacher's itself, and may go on from here.
+
+    Not inside a number: who agrees with its first digits may not with the next.
+    """
+    if not count or len(scores) < count or text[-1:].isdigit():
+        return False
+    return all(score.rank == 0 for score in scores[-count:])
+
+
+class Drafter:
+    """The student's words of one sequence, a step at a time. The engine goes on writing while nobody reads."""
+
+    def __init__(self, sequence: StudentSequence, sampling: Sampling) -> None:
+        self._sequence = sequence
+        self._words = sequence.generate(sampling)
+
+    async def step(self) -> Step:
+        """The next step. Raises EngineFailed."""
+        words: list[Word] = []
+        begun = False
+        async for word in self._words:
+            words.append(word)
+            begun = begun or bool(word.text.strip())
+            if word.end or (begun and "\n" in word.text) or len(words) == STEP_TOKENS:
+                break
+        return Step(words)
+
+    @property
+    def cached_tokens(self) -> int:
+        """As `StudentSequence` has it."""
+        return self._sequence.cached_tokens
+
+    async def words(self) -> AsyncGenerator[Word, None]:
+        """All that is left, as it comes."""
+        async for word in self._words:
+            yield word
+
+    async def close(self) -> None:
+        await self._words.aclose()
+        self._sequence.close()
+
+
+class Turns:
+    """One choice of an answer in which student and teacher take turns."""
+
+    def __init__(
+        self,
+        choice: Choice,
+        student: Student,
+        cloud: Cloud,
+        account: Account,
+        *,
+        prompt: Sequence[int],
+        plan: Plan,
+        sampling: Sampling,
+        request: GuidanceRequest,
+        headers: dict[str, str],
+        draft_ahead: bool,
+    ) -> None:
+        self._choice = choice
+        self._student = student
+        self._cloud = cloud
+        self._account = account
+        self._prompt = prompt
+        self._plan = plan
+        # The student's own probabilities are what its certainty is read from.
+        top = 0 if sampling.top_logprobs is None and plan.sure else sampling.top_logprobs
+        self._shown_logprobs = sampling.top_logprobs is not None
+        self._sampling = replace(sampling, top_logprobs=top)
+        self._request = request
+        self._headers = headers
+        self._draft_ahead = draft_ahead
+        self._text = ""
+        self._alone = False
+        """Whether the teacher is not asked any more."""
+        self._sequence: StudentSequence | None = None
+        """One that stands at the end of the text and has not been handed over."""
+        self.cached_tokens: int | None = None
+        """Of the prompt, found computed as the first words were written."""
+
+    async def parts(self) -> AsyncGenerator[Piece | Ended, None]:
+        """Pieces of the answer, then its end. Raises what `Student.open` and `StudentSequence.generate` raise."""
+        drafter: Drafter | None = None
+        try:
+            while not self._choice.ended:
+                self._alone = self._alone or self._left <= 0
+                drafter = drafter or self._draft()
+                if self._alone:
+                    async for word in drafter.words():
+                        self.cached_tokens = drafter.cached_tokens if self.cached_tokens is None else self.cached_tokens
+                        self._account.student_wrote(bool(word.token))
+                        for part in self._show_word(word):
+                            yield part
+                        if self._choice.ended:
+                            break
+                    return
+                step = await drafter.step()
+                self.cached_tokens = drafter.cached_tokens if self.cached_tokens is None else self.cached_tokens
+                self._account.student_wrote(sum(bool(word.token) for word in step.words))
+                if self._keeps(step):
+                    for part in self._show(step, len(step.text), ends=True):
+                        yield part
+                    continue
+                if not self._draft_ahead:
+                    await drafter.close()
+                    drafter = None
+                goes_on = False
+                async with aclosing(self._consult(step)) as consulted:
+                    async for said in consulted:
+                        goes_on = said is None
+                        if said:
+                            yield said
+                if drafter and not goes_on:
+                    await drafter.close()
+                    drafter = None
+        finally:
+            if drafter:
+                await drafter.close()
+            if self._sequence:
+                self._sequence.close()
+
+    def _draft(self) -> Drafter:
+        left = max(0, self._sampling.max_tokens - self._choice.tokens)
+        sequence, self._sequence = self._sequence or self._open(), None
+        return Drafter(sequence, replace(self._sampling, max_tokens=left))
+
+    def _open(self, *, scored: bool = False) -> StudentSequence:
+        return self._student.open(self._prompt, text=self._text, scores_of="guidance" if scored else None)
+
+    def _keeps(self, step: Step) -> bool:
+        """Whether a step stays as the student wrote it, without the teacher."""
+        sure = self._plan.sure
+        if self._plan.mode is Mode.ON_DEMAND:
+            return not sure or step.begins_sure(sure)
+        return bool(sure) and step.sure(sure)
+
+    async def _consult(self, step: Step) -> AsyncGenerator[Piece | Ended | None, None]:
+        """The teacher's turn. None comes last where the student's draft stands, and goes on behind the step."""
+        reviewed = self._plan.mode is Mode.REVIEW
+        stands = False
+        teacher_text = ""
+        try:
+            async with aclosing(self._cloud.guide(self._ask(step), self._headers, self._account.traffic)) as events:
+                async for event in events:
+                    match event:
+                        case Start():
+                            self._account.teacher_began(event)
+                            if not reviewed:
+                                self._sequence = self._open(scored=True)
+                        case Verdict():
+                            self._account.teacher_said(event)
+                            stands = event.accepted
+                            for part in self._show(step, event.accepted_chars, ends=stands):
+                                yield part
+                            if not stands:
+                                self._sequence = self._open(scored=True)
+                        case Guidance():
+                            self._account.teacher_said(event)
+                            for part in self._take(event):
+                                yield part
+                            teacher_text += event.text
+                            if self._choice.ended or self._agreed(teacher_text):
+                                return  # which closes the stream, and stops the teacher
+                        case Done():
+                            self._account.teacher_done(event)
+                            if self._choice.ended:
+                                return
+                            if event.finish_reason is FinishReason.STOP:
+                                for part in self._choice.end("stop"):
+                                    yield part
+                            self._alone = event.finish_reason in {FinishReason.BUDGET, FinishReason.LENGTH}
+        except CloudFailed as failure:
+            self._account.fallback = failure.reason
+            self._alone = True
+            logger.warning("goes on without the cloud: %s", failure)
+            if not teacher_text and not stands and self._sequence is None:
+                # Nothing was said of the step: it is as good as the student is.
+                for part in self._show(step, len(step.text), ends=True):
+                    yield part
+        finally:
+            self._account.teacher_left()
+        if stands and not self._choice.ended:
+            yield None
+
+    @property
+    def _left(self) -> int:
+        """Tokens that the teacher may still write."""
+        budget = self._plan.budget - self._choice.tokens_of(Source.TEACHER)
+        return min(budget, self._sampling.max_tokens - self._choice.tokens)
+
+    def _ask(self, step: Step) -> GuidanceRequest:
+        changes = {"max_guidance_tokens": self._left, "answer": self._text, "until_step": True, "whole_words": False}
+        if self._plan.mode is Mode.ON_DEMAND:
+            return self._request.model_copy(update=changes)
+        about = {"step": step.text, "ends": step.end == "stop", "doubt": self._plan.doubt}
+        return ReviewRequest(**{**dict(self._request), **changes, **about})
+
+    def _agreed(self, teacher_text: str) -> bool:
+        if self._sequence is None:
+            return False
+        self._sequence.foresee("")  # all that came is computed, the last word too, so that its scores are there
+        return agrees(self._sequence.scores, teacher_text, self._plan.agree)
+
+    def _take(self, event: Guidance) -> list[Piece | Ended]:
+        self._text += event.text
+        if self._sequence and event.text:
+            self._sequence.extend(event.text)
+        logprobs = logprobs_of_guidance(event) if self._shown_logprobs else []
+        parts = self._choice.take(event.text, Source.TEACHER, tokens=len(event.token_ids), logprobs=logprobs)
+        if self._choice.tokens >= self._sampling.max_tokens and not self._choice.ended:
+            parts += self._choice.end("length")  # how much of the step stands was not known when the teacher was asked
+        return parts
+
+    def _show(self, step: Step, chars: int, *, ends: bool) -> list[Piece | Ended]:
+        """The first characters of a step are the answer's; with `ends` its end too."""
+        parts: list[Piece | Ended] = []
+        for word in step.words:
+            kept = word.text[:chars]
+            whole = len(kept) == len(word.text)
+            if not (kept or (ends and whole)) or self._choice.ended:
+                break
+            chars -= len(kept)
+            parts += self._show_word(word if whole and ends else replace(word, text=kept, end=None))
+        return parts
+
+    def _show_word(self, word: Word) -> list[Piece | Ended]:
+        logprobs = logprobs_of_word(word) if self._shown_logprobs else []
+        ending = logprobs.pop() if logprobs and word.end == "stop" else None
+        self._text += word.text
+        parts = self._choice.take(word.text, Source.STUDENT, tokens=bool(word.token), logprobs=logprobs)
+        if word.end and not self._choice.ended:
+            parts += self._choice.end(word.end, ending)
+        return parts
