@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from cloud_teacher import guidance_api
 from cloud_teacher.cloud import Cloud
 from cloud_teacher.loading import Loading
+from cloud_teacher.replay import ReplayTeacher
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
 from shared.service import create_service
@@ -26,7 +28,8 @@ def create_app(
     cloud = Cloud(settings)
 
     def load(loading: Loading) -> Teacher:
-        return teacher or _vllm(settings, loading)
+        loaded = teacher or _vllm(settings, loading)
+        return ReplayTeacher(loaded, Path(settings.replay_file)) if settings.replay_file else loaded
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Cloud]]:

@@ -49,6 +49,11 @@ class CloudSettings(BaseSettings):
     )
     max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
 
+    replay_file: str | None = Field(
+        default=None,
+        description="for evaluation: a file in which the teacher's words and scores are kept, and from which they are told again",
+    )
+
     input_usd_per_million: float | None = Field(default=None, ge=0, description="price of prompt tokens")
     cached_input_usd_per_million: float | None = Field(
         default=None, ge=0, description="price of prompt tokens found in the prefix cache; unset: as any prompt token"

@@ -1,0 +1,82 @@
+"""A teacher that remembers tells the same again, and asks its own only for what is new."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from cloud_teacher.replay import ReplayTeacher
+from cloud_teacher.teacher import Piece, Sampling
+from shared.errors import ConfigurationError
+from tests.cloud_teacher.fakes import ScriptedTeacher
+
+
+async def written(teacher: ReplayTeacher, sampling: Sampling, *, take: int = 100) -> list[Piece]:
+    pieces = []
+    async with aclosing(teacher.stream("r", [1, 2], sampling)) as stream:
+        async for piece in stream:
+            pieces.append(piece)
+            if len(pieces) == take:
+                break
+    return pieces
+
+
+class Continuing(ScriptedTeacher):
+    """Goes on where its own words in the prompt end, as a model does."""
+
+    def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        rest = ScriptedTeacher(*self.words[len(prompt_ids) - 2 :])
+        self.samplings.append(sampling)
+        return rest.stream(request_id, prompt_ids, sampling)
+
+
+async def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
+    own = Continuing("a", "b", "c", "d")
+    teacher = ReplayTeacher(own, tmp_path / "said")
+    whole = await written(teacher, Sampling(max_tokens=10))
+    assert [piece.text for piece in whole] == ["a", "b", "c", "d"]
+    short = await written(teacher, Sampling(max_tokens=2))
+    assert [(piece.text, piece.end) for piece in short] == [("a", None), ("b", "limit")]
+    assert await written(teacher, Sampling(max_tokens=10)) == whole
+    assert len(own.samplings) == 1
+    await teacher.close()
+
+    again = ReplayTeacher(Continuing("never"), tmp_path / "said")
+    assert await written(again, Sampling(max_tokens=10)) == whole, "the file outlives the process"
+
+
+async def test_where_the_memory_ends_the_teacher_goes_on(tmp_path: Path) -> None:
+    own = Continuing("a", "b", "c", "d")
+    teacher = ReplayTeacher(own, tmp_path / "said")
+    await written(teacher, Sampling(max_tokens=10), take=1)  # whose reader leaves early
+    await written(teacher, Sampling(max_tokens=2))
+    whole = await written(teacher, Sampling(max_tokens=10))
+    assert [piece.text for piece in whole] == ["a", "b", "c", "d"]
+    assert [sampling.max_tokens for sampling in own.samplings] == [10, 1, 8]
+    assert whole[-1].end == "stop"
+
+
+async def test_what_is_drawn_without_a_seed_is_not_remembered(tmp_path: Path) -> None:
+    own = Continuing("a")
+    teacher = ReplayTeacher(own, tmp_path / "said")
+    for seed in (None, None, 7, 7):
+        await written(teacher, Sampling(max_tokens=5, temperature=1.0, seed=seed))
+    assert [sampling.seed for sampling in own.samplings] == [None, None, 7]
+
+
+async def test_scores_are_remembered(tmp_path: Path) -> None:
+    own = ScriptedTeacher("a")
+    teacher = ReplayTeacher(own, tmp_path / "said")
+    scores = await teacher.score("r", [97, 98, 99], 1)
+    assert await teacher.score("r", [97, 98, 99], 1) == scores
+    await teacher.score("r", [97, 98, 99], 2)
+    assert own.scored == ["bc", "c"]
+
+
+def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "said").write_text("not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(ConfigurationError, match="said cannot be used"):
+        ReplayTeacher(ScriptedTeacher("a"), tmp_path / "said")
