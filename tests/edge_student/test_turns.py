@@ -31,7 +31,7 @@ from shared.wire import (
     Usage,
     Verdict,
 )
-from tests.edge_student.fakes import ScriptedStudent
+from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 
 TRUTH = "She has 3 eggs.\nShe buys 2 more.\n3 + 2 = 5\nThe answer is 5."
 
@@ -256,6 +256,21 @@ async def test_who_leaves_stops_both_sides() -> None:
     await answer(student, cloud, leaves_after=22)
     assert cloud.closed_early == 1
     assert all(sequence.closed for sequence in student.sequences)
+
+
+async def test_adaptive_guidance_ends_once_the_student_agrees() -> None:
+    class Agreeing(ScriptedStudent):
+        def rank_behind(self, text: str, character: str) -> int:
+            return 0 if len(text) >= 6 else 3
+
+    student, cloud = Agreeing(" and", " on"), ScriptedCloud("So", " it", " is", " five", " in", " all")
+    plan = Plan(Mode.ADAPTIVE, 40, "answer", alone=False, agree=3)
+    messages = [Message(role="user", content="How many eggs?")]
+    request = Ask("r-1", [1, 2, 3], messages, plan, Sampling(max_tokens=100))
+    parts = [part async for part in Answering(student, cloud, EdgeMetrics()).answer(request)]
+    text = "".join(part.text for part in parts if isinstance(part, Piece))
+    assert text == "So it is five and on"
+    assert cloud.closed_early == 1
 
 
 def test_agreement_is_of_the_last_tokens_and_not_inside_a_number() -> None:
