@@ -10,7 +10,7 @@ OFF = "off"
 TEACHER = "teacher"
 """The teacher alone: the reference from above."""
 
-_FIXED = re.compile(r"fixed:(\d+)")
+_FIXED = re.compile(r"fixed:(?:tokens=)?(\d{1,7})")
 
 
 def fixed_length(arm: str) -> int | None:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from evaluation.lab import labels
 from evaluation.lab.arm_names import OFF, TEACHER, fixed_length, is_plain
+from evaluation.lab.arm_summary import ArmSummary, TaskSummary
 from evaluation.lab.changes import pieces
 from evaluation.lab.rows import Row
-from evaluation.lab.summary import ArmSummary, TaskSummary
 from evaluation.lab.svg import (
     BLACK,
     BLUE,
@@ -38,6 +38,10 @@ _NAMES_PX = 170
 _NAME_CHARS = 22
 
 
+_CROWD = 12
+"""Arms, above which those that are neither plain nor on the front have numbers in place of names."""
+
+
 class Look(NamedTuple):
     shape: Shape
     color: str
@@ -54,6 +58,13 @@ def look(arm: str) -> Look:
     if arm in {OFF, TEACHER}:
         return REFERENCE
     return PREFIX if is_plain(arm) else POLICY
+
+
+def numbered(task: TaskSummary, front: Sequence[str]) -> dict[str, str]:
+    """Arms that a chart names by their number, which is their line in the tables: with few arms none."""
+    if len(task.arms) <= _CROWD:
+        return {}
+    return {arm.arm: str(at) for at, arm in enumerate(task.arms, 1) if not is_plain(arm.arm) and arm.arm not in front}
 
 
 def accuracy_against(
@@ -89,8 +100,11 @@ def accuracy_against(
     lines = [[at[name] for name in names if name in at] for names in (hull, front)]
     picture.way(lines[0], color=BLUE, dash="5 4")
     picture.way(lines[1], color=GREY, width=2)
+    numbers = numbered(task, front)
     within = labels.Box(_LEFT + 2, _TOP - 6, _WIDTH - 2, _HEIGHT - _BOTTOM)
-    found = labels.placed([(*at[name], shortened(name, _NAME_CHARS)) for name in known], within, [*lines, *bars])
+    found = labels.placed(
+        [(*at[name], numbers.get(name, shortened(name, _NAME_CHARS))) for name in known], within, [*lines, *bars]
+    )
     for label, name in zip(found, known, strict=True):
         if label.leader:
             picture.line(*at[name], *label.leader, color=GREY, width=0.7)

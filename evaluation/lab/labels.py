@@ -58,7 +58,7 @@ def placed(
         best: tuple[float, Box, Label] | None = None
         for box, label in _candidates(x, y, text):
             cost = 50 * (sum(box.shared(other) for other in [*others, *taken]) + 2 * box.outside(within))
-            cost += sum(box.shared(other) for other in drawn) + 0.5 * math.dist((x, y), (label.x, label.y))
+            cost += sum(box.shared(other) for other in drawn) + math.dist((x, y), (label.x, label.y))
             if best is None or cost < best[0] - 1e-6:
                 best = cost, box, label
         if best:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from evaluation.lab.summary import TaskSummary
+from evaluation.lab.arm_summary import TaskSummary
 from evaluation.lab.tables import Table, tables
 from evaluation.lab.words import shown
 
@@ -22,8 +22,8 @@ def markdown(tasks: Sequence[TaskSummary], *, title: str, about: str, warnings: 
             if table.note:
                 lines += [escaped(table.note), ""]
         lines += [
-            f"No arm is better at its cost: {_named(task.front_by_cost)}.",
-            f"By the teacher's tokens: {_named(task.front_by_tokens)}.",
+            f"Arms that no other beats at their cost: {_named(task.front_by_cost)}.",
+            f"And at their tokens of the teacher: {_named(task.front_by_tokens)}.",
             "",
         ]
     return "\n".join(lines)

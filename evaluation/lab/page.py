@@ -14,10 +14,10 @@ from markupsafe import Markup
 
 from evaluation.lab import charts, svg
 from evaluation.lab.arm_names import OFF
+from evaluation.lab.arm_summary import ArmSummary, TaskSummary, verdicts
 from evaluation.lab.changes import Change, best_policy, changes, pieces
 from evaluation.lab.rows import Row
 from evaluation.lab.statistics import difference
-from evaluation.lab.summary import ArmSummary, TaskSummary, verdicts
 from evaluation.lab.tables import tables
 from evaluation.lab.words import p_value, points_in, shortened, shown
 
@@ -95,6 +95,7 @@ def _charts(task: TaskSummary) -> Iterator[dict[str, Any]]:
                 task.hull_by_cost,
                 title="% of the teacher's cost" if shares else "US dollars for 1,000 questions",
             ),
+            task.front_by_cost,
         ),
         (
             "Accuracy against the teacher's words",
@@ -106,19 +107,25 @@ def _charts(task: TaskSummary) -> Iterator[dict[str, Any]]:
                 (),
                 title="tokens written by the teacher",
             ),
+            task.front_by_tokens,
         ),
         (
             "Accuracy against guidance length",
             "Prefixes of fixed length; the dotted lines, in their grey intervals, are student and teacher alone.",
             charts.accuracy_by_length(task),
+            None,
         ),
         (
             "Latency",
             "Triangle: median until the first token. Mark: median until the end. Line: up to the 95th percentile.",
             charts.latency(task),
+            None,
         ),
     ]
-    for title, caption, picture in drawn:
+    for title, caption, picture, front in drawn:
+        numbers = charts.numbered(task, front) if front is not None else {}
+        if numbers:
+            caption += " " + ", ".join(f"{number}: {shown(arm)}" for arm, number in numbers.items()) + "."
         if picture:
             yield {"title": title, "caption": caption, "svg": Markup(picture.render())}  # noqa: S704 - text in it is escaped
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.lab.arm_names import TEACHER
+from evaluation.lab.arm_summary import ArmSummary, TaskSummary, summarise
 from evaluation.lab.markdown import markdown
 from evaluation.lab.page import Between, page
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.rows import Row
 from evaluation.lab.store import read_rows
-from evaluation.lab.summary import ArmSummary, TaskSummary, summarise
 from evaluation.lab.words import shown
 from shared.errors import ConfigurationError
 from shared.prices import Prices

@@ -19,14 +19,15 @@ class BadRows(GktError):
 
 def read_rows(folder: Path) -> list[Row]:
     """The rows of a run, in the order in which their questions and arms first came. The last one of a task, question and arm
-    counts. Raises BadRows, which names the file and the line.
+    counts. A last line without its end is one that a process did not live to write, and is left out. Raises BadRows, which names
+    the file and the line.
     """
     path = folder / ROWS
     rows: dict[tuple[str, str, str], Row] = {}
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
+                if not line.strip() or not line.endswith(b"\n"):
                     continue
                 row = _row(line, f"{path}:{number}")
                 rows[row.task, row.question_id, row.arm] = row

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluation.lab.summary import ArmSummary, Margin, TaskSummary
+from evaluation.lab.arm_summary import ArmSummary, Margin, TaskSummary
 from evaluation.lab.words import UNKNOWN, number, percent, percent_in, points_in, seconds, shown, usd_per_thousand
 
 

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from evaluation.lab import charts
+from evaluation.lab.arm_summary import TaskSummary, summarise
 from evaluation.lab.labels import Box, placed
 from evaluation.lab.rows import Row
-from evaluation.lab.summary import TaskSummary, summarise
 from evaluation.lab.svg import CHAR_PX, FONT_PX, Picture, Scale, fitting, ticks
 from shared.guided import Segment, Source
 from shared.prices import Prices
@@ -42,6 +42,20 @@ def test_every_arm_has_its_name_and_its_mark() -> None:
     notes = [title.text or "" for title in ET.fromstring(picture.render()).iter(f"{SVG}title")]
     assert len(notes) == len(made_up.ARMS)
     assert any(note.startswith("fixed:40: accuracy") for note in notes)
+
+
+def test_in_a_crowd_only_the_plain_and_the_best_have_their_names() -> None:
+    rows = [row for row in made_up.rows(40) if row.task == "gsm8k"]
+    poor = [row.model_copy(update={"arm": f"poor:{at}"}) for at in range(6) for row in rows if row.arm == "off"]
+    dear = [row.model_copy(update={"teacher": row.teacher.model_copy(update={"output": 500})}) for row in poor]
+    task = _task(rows + dear)
+    texts = _texts(_against_tokens(task))
+
+    numbers = charts.numbered(task, task.front_by_tokens)
+    assert [arm.arm for arm in task.arms].index("poor:2") + 1 == int(numbers["poor:2"])
+    assert {"off", "fixed:40", "teacher", *numbers.values()} <= set(texts)
+    assert "poor:2" not in texts
+    assert charts.numbered(_task(), ()) == {}
 
 
 def test_pictures_stay_within_their_frame() -> None:

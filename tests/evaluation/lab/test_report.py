@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -182,6 +184,13 @@ def test_the_arms_whose_questions_are_shown_can_be_chosen(run: Path, tmp_path: P
     assert "'nobody'" in str(result.exception)
 
 
+def test_without_the_extra_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['scipy'] = None; sys.argv = ['gkt', 'eval', 'report']; from gkt.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "gkt: gkt eval needs scipy: pip install 'gkt[eval]'"
+
+
 def test_there_must_be_something_to_write(run: Path, tmp_path: Path) -> None:
     assert _called("report", run).exit_code == 2
     assert isinstance(_called("report", run, "--json", tmp_path / "no" / "r.json").exception, ConfigurationError)
@@ -237,6 +246,13 @@ def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
         file.write(f"\n{line}\n")
     with pytest.raises(BadRows, match=re.escape(f"{tmp_path / ROWS}:3 ")):
         read_rows(tmp_path)
+
+
+def test_a_line_that_a_process_did_not_live_to_end_is_left_out(tmp_path: Path) -> None:
+    write_rows(tmp_path, [Row(task="t", question_id="1", arm="a", correct=True)])
+    with (tmp_path / ROWS).open("a", encoding="utf-8") as file:
+        file.write('{"task": "t", "quest')
+    assert [row.question_id for row in read_rows(tmp_path)] == ["1"]
 
 
 def test_a_folder_without_rows_is_an_error(tmp_path: Path) -> None:

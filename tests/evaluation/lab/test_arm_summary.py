@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from evaluation.lab.arm_summary import by_task, summarise
 from evaluation.lab.changes import best_policy, changes, pieces
 from evaluation.lab.rows import Row, SideTokens
-from evaluation.lab.summary import by_task, summarise
 from shared.guided import Segment, Source
 from shared.prices import Prices
 
