@@ -1,0 +1,55 @@
+"""Three prices a model: input, cached input, output."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
+
+from shared.errors import ConfigurationError
+from shared.prices import Prices
+
+DEFAULT = "default"
+
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PriceEntry(BaseModel):
+    """US dollars per million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    input_usd: Usd
+    cached_input_usd: Usd
+    output_usd: Usd
+
+    def prices(self) -> Prices:
+        return Prices(self.input_usd, self.cached_input_usd, self.output_usd)
+
+
+class PriceTable(RootModel[Mapping[str, PriceEntry]]):
+    """A file of prices: a table a model, and `default` for the others."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="after")
+    def _has_default(self) -> Self:
+        if DEFAULT not in self.root:
+            raise ValueError(f"there is no entry `{DEFAULT}`")
+        return self
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Read a table, by default the one that comes with gkt. Raises ConfigurationError where it holds something else."""
+        path = path or Path(__file__).with_name("prices.toml")
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+            raise ConfigurationError(f"the prices {path} cannot be read: {error}") from error
+
+    def of(self, model: str | None) -> Prices:
+        """The prices of a model, the default ones where it has no entry or none is named."""
+        return self.root.get(model or DEFAULT, self.root[DEFAULT]).prices()
