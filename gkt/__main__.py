@@ -32,6 +32,7 @@ COMMANDS = {
     "bench": _Command(
         "evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."
     ),
+    "eval": _Command("evaluation.lab.app", "Measure what guidance is worth: a task's questions under several arms."),
 }
 
 
