@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -318,6 +320,36 @@ async def test_a_scorer_that_fails_loses_no_answer(tmp_path: Path) -> None:
     assert row.error == "the scorer failed: ZeroDivisionError: by nought"
     assert row.output == "".join(STUDENT.student)
     assert row.correct is None
+
+
+async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
+    edge = ScriptedEdge(by_model)
+    out = tmp_path / "out"
+    options = [
+        "--task",
+        "gsm8k",
+        "--data",
+        str(data_file(tmp_path, 300)),
+        "--any-data",
+        "--out",
+        str(out),
+        "--arm",
+        "off",
+    ]
+    async with serving(edge.app) as url:
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "gkt", "eval", "run", "--edge", url, *options],
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        while len(edge.questions()) < 20:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert "the same command goes on from there" in " ".join(err.decode().split())
+    assert 10 <= len(read_rows(out)) < 300
 
 
 async def test_the_command_prints_a_table_and_warns(tmp_path: Path) -> None:
