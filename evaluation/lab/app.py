@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from evaluation.lab import commands
+from evaluation.lab import commands, inspect_log
 
 app = typer.Typer(name="eval", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -15,3 +15,4 @@ def _root() -> None:
 
 
 app.command("run")(commands.run)
+app.command("log")(inspect_log.log)
