@@ -1,4 +1,4 @@
-"""`gkt eval`: the laboratory."""
+"""`gkt eval`: the laboratory. Its subcommands, each from a module of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import typer
 from shared.errors import ConfigurationError
 
 try:
+    from evaluation.lab import commands, inspect_log
     from evaluation.lab.compare import compare
     from evaluation.lab.report import report
 except ModuleNotFoundError as error:
@@ -14,9 +15,13 @@ except ModuleNotFoundError as error:
         raise
     raise ConfigurationError(f"gkt eval needs {error.name}: pip install 'gkt[eval]'") from error
 
-app = typer.Typer(name="eval", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(name="eval", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app.command("run")(commands.run)
 app.command()(compare)
 app.command()(report)
+app.command("log")(inspect_log.log)
 
-if __name__ == "__main__":
-    app()
+
+@app.callback()
+def _root() -> None:
+    """The laboratory: how much guidance is worth, and how much is enough."""

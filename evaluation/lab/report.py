@@ -89,7 +89,7 @@ def report(
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
-    """The rows of all folders. Raises BadRows where one has none, or a line that is no row."""
+    """The rows of all folders. Raises BadFolder where one has none, or a line that is no row."""
     rows: dict[tuple[str, str, str], Row] = {}
     count = 0
     for folder in folders:

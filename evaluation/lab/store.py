@@ -7,20 +7,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from evaluation.lab.errors import BadFolder
 from evaluation.lab.rows import Row
-from shared.errors import GktError
 
 ROWS = "rows.jsonl"
 
 
-class BadRows(GktError):
-    """A folder has no rows, or holds a line that is no row."""
-
-
 def read_rows(folder: Path) -> list[Row]:
     """The rows of a run, in the order in which their questions and arms first came. The last one of a task, question and arm
-    counts. A last line without its end is one that a process did not live to write, and is left out. Raises BadRows, which names
-    the file and the line.
+    counts. A last line without its end is one that a process did not live to write, and is left out. Raises BadFolder, which
+    names the file and the line.
     """
     path = folder / ROWS
     rows: dict[tuple[str, str, str], Row] = {}
@@ -29,10 +25,10 @@ def read_rows(folder: Path) -> list[Row]:
             for number, line in enumerate(lines, 1):
                 if not line.strip() or not line.endswith(b"\n"):
                     continue
-                row = _row(line, f"{path}:{number}")
+                row = _row(line, f"{path}, line {number}")
                 rows[row.task, row.question_id, row.arm] = row
     except OSError as error:
-        raise BadRows(f"{path} cannot be read: {error.strerror}") from error
+        raise BadFolder(f"{path} cannot be read: {error.strerror}") from error
     return list(rows.values())
 
 
@@ -49,4 +45,4 @@ def _row(line: bytes, place: str) -> Row:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BadRows(f"{place} is no row: {where + ': ' if where else ''}{first['msg']}") from error
+        raise BadFolder(f"{place}: {where + ': ' if where else ''}{first['msg']}") from error

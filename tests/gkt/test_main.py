@@ -44,6 +44,7 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
         ),
         ("edge", ["--model", "--cloud-url", "--port", "GKT_EDGE_CLOUD_KEY", "docs/configuration.md", "gkt-student"]),
         ("bench", ["--json"]),
+        ("eval", ["run", "several arms"]),
         ("models", ["list", "pull", "verify", "GKT_HOME"]),
     ],
 )

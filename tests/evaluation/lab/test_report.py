@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from evaluation.lab.app import app
+from evaluation.lab.errors import BadFolder
 from evaluation.lab.markdown import escaped
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.rows import Row, SideTokens
-from evaluation.lab.store import ROWS, BadRows, read_rows, write_rows
+from evaluation.lab.store import ROWS, read_rows, write_rows
 from shared.errors import ConfigurationError
 from shared.guided import Segment, Source
 from tests.evaluation.lab import made_up
@@ -244,7 +245,7 @@ def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
     write_rows(tmp_path, [Row(task="t", question_id="1", arm="a", correct=True)])
     with (tmp_path / ROWS).open("a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")
-    with pytest.raises(BadRows, match=re.escape(f"{tmp_path / ROWS}:3 ")):
+    with pytest.raises(BadFolder, match=re.escape(f"{tmp_path / ROWS}, line 3: ")):
         read_rows(tmp_path)
 
 
@@ -256,7 +257,7 @@ def test_a_line_that_a_process_did_not_live_to_end_is_left_out(tmp_path: Path) -
 
 
 def test_a_folder_without_rows_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BadRows, match="cannot be read"):
+    with pytest.raises(BadFolder, match="cannot be read"):
         read_rows(tmp_path)
 
 

@@ -1,0 +1,29 @@
+"""MT-bench: open questions of two turns, compared in pairs by a judge model (Zheng et al. 2023, arXiv 2306.05685)."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from evaluation.lab.task import Item, Record, Task, Verdict
+
+
+class _Line(BaseModel):
+    turns: list[str] = Field(min_length=1)
+
+
+def task() -> Task:
+    return Task(name="mt_bench", item=_item, extract=_extract, score=_score, judged=True)
+
+
+def _extract(output: str) -> str | None:
+    return output.strip() or None
+
+
+def _score(extracted: str, item: Item) -> Verdict:
+    """Nothing is right or wrong here until a judge has compared it (`evaluation/lab/judge.py`)."""
+    return Verdict(None)
+
+
+def _item(record: Record) -> Item:
+    first, *others = _Line.model_validate(record).turns
+    return Item(first, target="", follow_ups=tuple(others))
