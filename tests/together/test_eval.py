@@ -32,8 +32,8 @@ async def test_two_questions_on_real_models(cloud_process: CloudProcess, tmp_pat
             next_token_deadline_s=60.0,
         )
     )
-    arms = [word for arm in ARMS for word in ("--arm", arm)]
-    options = ["--data", str(data), "--any-data", "--out", str(out), "--max-tokens", "40", "--concurrency", "2"]
+    arms = ["--shots", "1", *(word for arm in ARMS for word in ("--arm", arm))]
+    options = ["--data", str(data), "--any-data", "--out", str(out), "--max-tokens", "24", "--concurrency", "2"]
     async with serving(app) as url:
         ran = await gkt("eval", "run", "--task", "gsm8k", "--edge", url, *options, *arms)
         assert ran.status == 0, ran.err
