@@ -35,7 +35,8 @@ CPU_KV_CACHE_GIB = 1.0
 ENDS: dict[str | None, Literal["stop", "limit"]] = {"stop": "stop", "length": "limit"}
 """vLLM's finish reasons; the others are failures."""
 CPU_BLOCK_TOKENS = 32
-"""Of the prefix cache. What is not a whole block is computed again in each round of a review; vLLM's default is 128."""
+"""Of the prefix cache. What is not a whole block is computed again in each round of a review; the CPU kernels take multiples of
+32, and vLLM's default is 128."""
 UNTOLD = -math.inf
 """Log-probability of a token that is not among the most probable ones that were told."""
 TOP = 20
