@@ -105,8 +105,10 @@ async def _chunks(ask: Ask, model: str, edge: Edge, *, include_usage: bool) -> A
         async for part in parts:
             if not opened:
                 opened = True
+                # Where calls may come instead of it there is no content yet, as in OpenAI's own streams.
+                delta = Delta(role="assistant", content=None if ask.tools else "")
                 for index in range(ask.n):
-                    yield chunk([ChunkChoice(index=index, delta=Delta(role="assistant", content=""))])
+                    yield chunk([ChunkChoice(index=index, delta=delta)])
             match part:
                 case Piece() | Ended():
                     if isinstance(part, Piece):

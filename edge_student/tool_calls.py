@@ -7,8 +7,9 @@ Calls are written as Hermes' and Qwen's chat templates have it:
     </tool_call>
 
 An answer that begins with a call is held to a grammar, so its calls can be given out while they are still written. A call
-behind text is held to nothing: it is one only once all of it is there and makes sense, else it stays text. Where the whole
-answer is one call, held to a JSON schema, there is no markup around it.
+behind text is held to nothing: it is one only once all of it is there and makes sense, else it stays text. So it is with a
+call in a fence of Markdown's, which is how Qwen2.5-Coder writes most of them. Where the whole answer is one call, held to a
+JSON schema, there is no markup around it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from dataclasses import dataclass
 
 OPEN = "<tool_call>"
 CLOSE = "</tool_call>"
+FENCES = {OPEN: CLOSE, "```json": "```"}
+"""What may stand around a call, each with its end."""
 
+_FENCE = re.compile("|".join(FENCES))
 _NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"')
 _ARGUMENTS = re.compile(r'\s*,\s*"arguments"\s*:\s*(?=\S)')
 
@@ -105,21 +109,23 @@ class ToolCallReader:
     def _gap(self) -> bool:
         """At the start, or behind a call: white space there is nothing to show, unless text follows."""
         rest = self._held.lstrip()
-        if rest.startswith(OPEN):
+        if rest.startswith(tuple(FENCES)):
             return self._go(self._candidate)
-        return not OPEN.startswith(rest) and self._go(self._text)
+        return not any(fence.startswith(rest) for fence in FENCES) and self._go(self._text)
 
     def _text(self) -> bool:
-        at = self._held.find(OPEN)
-        if at < 0:
-            self._say(len(self._held) - _begun(self._held))
+        fence = _FENCE.search(self._held)
+        if not fence:
+            self._say(len(self._held) - max(_begun(self._held, fence) for fence in FENCES))
             return False
-        self._say(at)
+        self._say(fence.start())
         return self._go(self._candidate)
 
     def _candidate(self) -> bool:
         """What is held may be a call, with white space in front. Nothing holds it to its form."""
-        start = self._held.index(OPEN) + len(OPEN)
+        fence = _FENCE.search(self._held)
+        assert fence  # noqa: S101 - that is what brought us here
+        start, close = fence.end(), FENCES[fence.group()]
         body = start + len(self._held[start:]) - len(self._held[start:].lstrip())
         if body == len(self._held):
             return False
@@ -128,14 +134,14 @@ class ToolCallReader:
             if end is None:
                 return False
             rest = self._held[end + 1 :].lstrip()
-            if rest.startswith(CLOSE):
+            if rest.startswith(close):
                 if call := self._call(self._held[body : end + 1]):
                     self._events += call
                     self._ended += 1
-                    self._held = rest[len(CLOSE) :]
+                    self._held = rest[len(close) :]
                     self._object = _ObjectEnd()
                     return self._go(self._gap)
-            elif CLOSE.startswith(rest):
+            elif close.startswith(rest):
                 return False
         self._object = _ObjectEnd()
         self._say(start)
@@ -257,6 +263,6 @@ class _ObjectEnd:
         self._seen -= by
 
 
-def _begun(text: str) -> int:
-    """How many characters at the end of a text may be the beginning of a call's markup."""
-    return next((size for size in range(min(len(text), len(OPEN) - 1), 0, -1) if text.endswith(OPEN[:size])), 0)
+def _begun(text: str, fence: str) -> int:
+    """How many characters at the end of a text may be the beginning of a fence."""
+    return next((size for size in range(min(len(text), len(fence) - 1), 0, -1) if text.endswith(fence[:size])), 0)

@@ -26,7 +26,8 @@ arguments = st.dictionaries(
 )
 blanks = st.sampled_from(["", " ", "\n", "\n  "])
 PARTS = ["<tool_call>", "</tool_call>", "<tool", "_call>", "<", "\n", " ", "{", "}", '"', "\\", "{}", "words"]
-CALLS = [marked("weather", CITY), '{"name": "weather"', ', "arguments": ', '{"a": "}"}']
+FENCED = '```json\n{\n  "name": "weather",\n  "arguments": {"city": "Oslo"}\n}\n```'
+CALLS = [marked("weather", CITY), FENCED, "```json", "```", "``", '{"name": "weather"', ', "arguments": ', '{"a": "}"}']
 fragments = st.sampled_from(PARTS + CALLS)
 
 
@@ -105,6 +106,16 @@ def test_what_is_no_call_stays_text_behind_text(call: str) -> None:
         if call.endswith(">")
         else (f"Look: {call} {marked('weather', '{}')}", [], False)
     )
+
+
+@given(st.data())
+def test_a_call_in_a_fence_of_markdown_is_one(data: st.DataObject) -> None:
+    """As Qwen2.5-Coder writes it."""
+    call = ("weather", '{"city": "Oslo"}')
+    assert read(cut(FENCED, data)) == ("", [call], True)
+    assert read(cut(f"Sure:\n{FENCED}\n{FENCED} Done.", data)) == ("Sure:\n Done.", [call, call], True)
+    other = FENCED.replace('"name"', '"title"')
+    assert read(cut(f"Sure:\n{other}\n", data)) == (f"Sure:\n{other}\n", [], False)
 
 
 def test_text_is_shown_as_soon_as_it_can_be_no_call() -> None:

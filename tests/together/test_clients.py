@@ -219,6 +219,7 @@ async def test_the_clients_own_helper_puts_a_streamed_call_together(client: Any)
         final = (await stream.get_final_completion()).choices[0]
     assert "tool_calls.function.arguments.delta" in kinds
     assert "content.delta" not in kinds
+    assert final.message.content is None
     assert (final.finish_reason, whole.finish_reason) == ("stop", "stop")
     [streamed], [made] = final.message.tool_calls, whole.message.tool_calls
     assert streamed.function.arguments == made.function.arguments
