@@ -8,8 +8,8 @@ Calls are written as Hermes' and Qwen's chat templates have it:
 
 An answer that begins with a call is held to a grammar, so its calls can be given out while they are still written. A call
 behind text is held to nothing: it is one only once all of it is there and makes sense, else it stays text. So it is with a
-call in a fence of Markdown's, which is how Qwen2.5-Coder writes most of them. Where the whole answer is one call, held to a
-JSON schema, there is no markup around it.
+call in a fence of Markdown's, and with a bare one that an answer begins with, which is how Qwen2.5-Coder writes most of them.
+Where the whole answer is one call, held to a JSON schema, there is no markup around it either.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class ToolCallReader:
     def _gap(self) -> bool:
         """At the start, or behind a call: white space there is nothing to show, unless text follows."""
         rest = self._held.lstrip()
-        if rest.startswith(tuple(FENCES)):
+        if rest.startswith((*FENCES, "{")):
             return self._go(self._candidate)
         return not any(fence.startswith(rest) for fence in FENCES) and self._go(self._text)
 
@@ -123,9 +123,8 @@ class ToolCallReader:
 
     def _candidate(self) -> bool:
         """What is held may be a call, with white space in front. Nothing holds it to its form."""
-        fence = _FENCE.search(self._held)
-        assert fence  # noqa: S101 - that is what brought us here
-        start, close = fence.end(), FENCES[fence.group()]
+        fence = next((one for one in FENCES if self._held.lstrip().startswith(one)), "")
+        start, close = len(self._held) - len(self._held.lstrip()) + len(fence), FENCES.get(fence, "")
         body = start + len(self._held[start:]) - len(self._held[start:].lstrip())
         if body == len(self._held):
             return False

@@ -109,8 +109,12 @@ def test_what_is_no_call_stays_text_behind_text(call: str) -> None:
 
 
 @given(st.data())
-def test_a_call_in_a_fence_of_markdown_is_one(data: st.DataObject) -> None:
+def test_a_call_in_a_fence_of_markdown_or_in_none_is_one(data: st.DataObject) -> None:
     """As Qwen2.5-Coder writes it."""
+    bare = FENCED[8:-4]
+    assert read(cut(f"{bare}\n{bare}", data)) == ("", [("weather", '{"city": "Oslo"}')] * 2, True)
+    for text in (f"Sure: {bare}", bare.replace('"name"', '"title"'), bare.replace("weather", "unknown"), bare[:-2]):
+        assert read(cut(text, data)) == (text, [], False), "only where an answer begins with it, and it is one"
     call = ("weather", '{"city": "Oslo"}')
     assert read(cut(FENCED, data)) == ("", [call], True)
     assert read(cut(f"Sure:\n{FENCED}\n{FENCED} Done.", data)) == ("Sure:\n Done.", [call, call], True)

@@ -111,7 +111,7 @@ async def answered(student: LlamaStudent, body: ChatCompletionRequest, **samplin
     sequence = student.open(prompt)
     text, end = await text_of(sequence, Sampling(max_tokens=120, structure=use.structure(student), **sampling))
     said, calls = read(use, text)
-    if end == "stop" and text.startswith(("<tool_call>", "{")):
+    if end == "stop" and (use.must or text.startswith("<tool_call>")):
         for call in calls:
             assert_call(call)
     return said, calls
@@ -160,11 +160,12 @@ async def test_whatever_is_drawn_a_call_that_may_be_is_right(student: LlamaStude
 async def test_the_default_student_calls_a_tool_by_itself(student: LlamaStudent) -> None:
     city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     weather = {"name": "get_weather", "description": "Get the current weather in a city.", "parameters": city}
+    clock = {"name": "get_time", "description": "Get the current time."}
     asked = [{"role": "user", "content": "What is the weather in Oslo right now?"}]
-    said, [(name, arguments)] = await answered(
-        student, request(messages=asked, tools=[{"type": "function", "function": weather}])
-    )
-    assert (said, name, json.loads(arguments)) == ("", "get_weather", {"city": "Oslo"})
+    for functions in ([weather], [weather, clock]):
+        tools = [{"type": "function", "function": function} for function in functions]
+        said, [(name, arguments)] = await answered(student, request(messages=asked, tools=tools))
+        assert (said, name, json.loads(arguments)) == ("", "get_weather", {"city": "Oslo"})
 
 
 async def test_a_call_that_is_begun_is_ended(student: LlamaStudent) -> None:
