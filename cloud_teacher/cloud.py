@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from cloud_teacher.admission import Admission
 from cloud_teacher.guidance import GuidanceService, Limits
-from cloud_teacher.keys import Keys
 from cloud_teacher.loading import Loading
 from cloud_teacher.metrics import CloudMetrics
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
 from cloud_teacher.templates import Templates
 from shared.errors import EngineFailed, GktError, NotReady
+from shared.keys import Keys
 from shared.wire import Health
 
 logger = logging.getLogger("gkt.cloud")

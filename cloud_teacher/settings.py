@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
+from shared.keys import BearerKeys
 from shared.prices import Prices
 
 
@@ -20,7 +21,7 @@ class CloudSettings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
-    keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    keys: BearerKeys = Field(
         default=(), description="bearer keys, any of which lets a caller in; in the environment with commas between"
     )
 
@@ -66,20 +67,6 @@ class CloudSettings(BaseSettings):
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
     )
-
-    @field_validator("keys", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
-
-    @field_validator("keys")
-    @classmethod
-    def _sendable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for key in keys:
-            text = key.get_secret_value()
-            if not (text.isascii() and text.isprintable() and text and " " not in text):
-                raise ValueError("a key is printable ASCII without spaces, and not empty")
-        return keys
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -17,6 +17,7 @@ from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan
 from edge_student.seam import Seam
 from edge_student.student import Gate, Sampling, ScoresOf, Student, StudentSequence
+from edge_student.tools import ToolUse
 from edge_student.turns import Turns, agrees
 from shared.errors import GktError
 from shared.guided import FallbackReason, GktReport, Mode, Source
@@ -38,6 +39,8 @@ class Ask:
     """Its `max_tokens` counts both sides."""
     stops: tuple[str, ...] = ()
     n: int = 1
+    tools: ToolUse | None = None
+    """What the answer may call. It is text here all the same: `ToolUse.reader` finds the calls in it."""
     score_prompt: bool = False
     """Whether the prompt's own log-probabilities are wanted too, with as many alternatives as the answer's."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -196,7 +199,8 @@ class _Run:
         """The teacher's part, the same for every choice."""
         plan = self._ask.plan
         structure = self._ask.sampling.structure
-        seam = Seam(None if plan.alone else plan.budget, json=structure is not None)
+        is_json = structure is not None and structure.json_schema is not None
+        seam = Seam(None if plan.alone else plan.budget, json=is_json)
         self._gate = self._student.gate_for(structure) if structure else None
         complete = False
         end: AnswerEnd | None = None

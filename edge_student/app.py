@@ -8,11 +8,11 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from edge_student import chat_api, completions_api
 from edge_student.cloud import Cloud, HttpCloud, NoCloud
-from edge_student.edge import Edge
+from edge_student.edge import Edge, authorized
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
 from shared.service import create_service
@@ -54,8 +54,8 @@ def create_app(
         registries=lambda: [edge.metrics.registry, *([edge.student.registry] if edge.student else [])],
         max_body_bytes=settings.max_body_bytes,
     )
-    app.include_router(chat_api.router)
-    app.include_router(completions_api.router)
+    for api in (chat_api, completions_api):
+        app.include_router(api.router, dependencies=[Depends(authorized)])
     return app
 
 

@@ -10,26 +10,22 @@ from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
 from edge_student.answering import Ask, Finished, Part
+from edge_student.chat_choice import GrowingMessage, joined
 from edge_student.choice import Ended, Piece
 from edge_student.edge import Edge, TheEdge
 from edge_student.policy import MODEL_MODES
 from edge_student.requests import chat_ask, collect, stream
 from shared.errors import UnknownModel
-from shared.guided import ChunkSource, GktReport
+from shared.guided import ChunkSource, GktReport, Source
 from shared.openai import (
-    AnswerEnd,
-    AnswerMessage,
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionRequest,
-    Choice,
     ChunkChoice,
     CompletionUsage,
     Delta,
-    Logprobs,
     ModelCard,
     ModelList,
-    TokenLogprob,
 )
 from shared.streams import encode_data
 
@@ -66,18 +62,14 @@ def _card(name: str, edge: Edge) -> ModelCard:
 
 
 def _completion(ask: Ask, model: str, parts: Sequence[Part]) -> ChatCompletion:
-    texts = [""] * ask.n
-    logprobs: list[list[TokenLogprob]] = [[] for _ in range(ask.n)]
-    ends: dict[int, AnswerEnd] = {}
+    messages = [GrowingMessage(index, ask.tools) for index in range(ask.n)]
+    chunks: list[list[ChunkChoice]] = [[] for _ in messages]
     report: GktReport | None = None
     usage: CompletionUsage | None = None
     for part in parts:
         match part:
-            case Piece():
-                texts[part.index] += part.text
-                logprobs[part.index] += part.logprobs
-            case Ended():
-                ends[part.index] = part.reason
+            case Piece() | Ended():
+                chunks[part.index] += messages[part.index].chunks(part)
             case Finished():
                 report, usage = part.report, CompletionUsage.of(part.usage)
     assert report is not None and usage is not None  # noqa: S101, PT018 - `Finished` is always the last part
@@ -86,15 +78,7 @@ def _completion(ask: Ask, model: str, parts: Sequence[Part]) -> ChatCompletion:
         id=f"chatcmpl-{ask.request_id}",
         created=int(time.time()),
         model=model,
-        choices=[
-            Choice(
-                index=index,
-                message=AnswerMessage(content=texts[index]),
-                logprobs=Logprobs(content=logprobs[index]) if wanted else None,
-                finish_reason=ends[index],
-            )
-            for index in range(ask.n)
-        ],
+        choices=[joined(index, those, logprobs=wanted) for index, those in enumerate(chunks)],
         usage=usage,
         gkt=report,
     )
@@ -112,30 +96,32 @@ async def _chunks(ask: Ask, model: str, edge: Edge, *, include_usage: bool) -> A
             )
         )
 
-    last: Ended | None = None
+    messages = [GrowingMessage(index, ask.tools) for index in range(ask.n)]
+    sources = [Source.STUDENT] * ask.n
+    last: ChunkChoice | None = None
     async with aclosing(edge.answering.answer(ask)) as parts:
         # The roles go first, but not before the answer is known to begin: until then a failure is a status.
         opened = False
         async for part in parts:
             if not opened:
                 opened = True
+                # Where calls may come instead of it there is no content yet, as in OpenAI's own streams.
+                delta = Delta(role="assistant", content=None if ask.tools else "")
                 for index in range(ask.n):
-                    yield chunk([ChunkChoice(index=index, delta=Delta(role="assistant", content=""))])
+                    yield chunk([ChunkChoice(index=index, delta=delta)])
             match part:
-                case Piece():
-                    logprobs = Logprobs(content=list(part.logprobs)) if part.logprobs else None
-                    choice = ChunkChoice(index=part.index, delta=Delta(content=part.text), logprobs=logprobs)
-                    yield chunk([choice], ChunkSource(source=part.source))
-                case Ended():
-                    # The last one waits for the report: a chunk without choices would be news to most clients.
-                    if last:
-                        yield chunk([_ended(last)])
-                    last = part
+                case Piece() | Ended():
+                    if isinstance(part, Piece):
+                        sources[part.index] = part.source
+                    for choice in messages[part.index].chunks(part):
+                        if not choice.finish_reason:
+                            yield chunk([choice], ChunkSource(source=sources[part.index]))
+                            continue
+                        # The last one waits for the report: a chunk without choices would be news to most clients.
+                        if last:
+                            yield chunk([last])
+                        last = choice
                 case Finished():
-                    yield chunk([_ended(last)] if last else [], part.report)
+                    yield chunk([last] if last else [], part.report)
                     if include_usage:
                         yield chunk([], usage=CompletionUsage.of(part.usage))
-
-
-def _ended(part: Ended) -> ChunkChoice:
-    return ChunkChoice(index=part.index, delta=Delta(), finish_reason=part.reason)

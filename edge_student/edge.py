@@ -15,6 +15,7 @@ from edge_student.metrics import EdgeMetrics
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
 from shared.errors import NotReady
+from shared.keys import Keys
 from shared.wire import Health
 
 logger = logging.getLogger("gkt.edge")
@@ -26,6 +27,7 @@ class Edge:
     def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int) -> None:
         self.settings = settings
         self.started = started
+        self.keys = Keys(settings.api_keys)
         self.metrics = EdgeMetrics()
         self.student: Student | None = None
         self._cloud = cloud
@@ -71,3 +73,8 @@ def _edge(request: Request) -> Edge:
 
 
 TheEdge = Annotated[Edge, Depends(_edge)]
+
+
+def authorized(request: Request, edge: TheEdge) -> None:
+    """Lets through who has a key, and everybody where none are set. Raises Unauthorized."""
+    edge.keys.identify(request.headers.get("authorization"))

@@ -14,7 +14,8 @@ from fastapi.sse import EventSourceResponse
 from edge_student.answering import Ask, Part
 from edge_student.edge import Edge
 from edge_student.policy import plan
-from edge_student.student import Sampling, Student
+from edge_student.student import Sampling, Structure, Student
+from edge_student.tools import ToolUse, conversation, tool_use
 from shared.errors import ClientGone, GktError, InternalError, InvalidRequest, PromptTooLong
 from shared.guided import GktOptions, Mode
 from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest
@@ -32,18 +33,15 @@ MAX_ECHOED_LOGPROBS = 1_000_000
 async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) -> Ask:
     """Raises InvalidRequest, UnknownModel, NotReady."""
     student = edge.ready_student()
-    messages = [message.plain() for message in body.messages]
+    tools = tool_use(body)
+    messages = conversation(body.messages, tools)
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
-    for field, tools in (("tools", body.tools), ("functions", body.functions)):
-        if tools and body.tool_choice != "none":
-            raise InvalidRequest(f"{field}: calling tools is not supported", param=field)
     max_tokens = body.max_completion_tokens or body.max_tokens
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
     # Off the event loop: a megabyte of text takes a while, and only its tokens tell whether it is too long.
     prompt = await asyncio.to_thread(student.encode, messages)
-    schema = body.response_format.schema_of_answer if body.response_format else None
-    structure = None if schema is None else await asyncio.to_thread(student.structure, schema)
+    structure = await asyncio.to_thread(_structure, body, tools, student)
     sampling = _sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs)
     return Ask(
         request_id=request_id(request),
@@ -53,8 +51,16 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         sampling=replace(sampling, structure=structure),
         stops=tuple(body.stop or ()),
         n=_choices(body, edge),
+        tools=tools,
         headers=_trace(request),
     )
+
+
+def _structure(body: ChatCompletionRequest, tools: ToolUse | None, student: Student) -> Structure | None:
+    if tools:
+        return tools.structure(student)
+    schema = body.response_format.schema_of_answer if body.response_format else None
+    return None if schema is None else student.structure(schema)
 
 
 async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask]:

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.guided import Mode
+from shared.keys import BearerKeys
 
 
 class EdgeSettings(BaseSettings):
@@ -16,6 +17,11 @@ class EdgeSettings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8081, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
+
+    api_keys: BearerKeys = Field(
+        default=(),
+        description="bearer keys, any of which lets a client in, in the environment with commas between; unset: anyone may ask",
+    )
 
     model: str = Field(default="qwen2.5-coder-0.5b-instruct", description="catalogue name, GGUF path, or hub name")
     context_tokens: int = Field(default=4096, ge=128, description="prompt, guidance and answer together, at most")

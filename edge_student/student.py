@@ -13,9 +13,12 @@ from shared.wire import Message
 
 @dataclass(frozen=True)
 class Structure:
-    """What an answer must look like, understood: the schema for the teacher, and the student's own grammar for it."""
+    """What an answer must look like, understood: the schema for the teacher, and the student's own grammar for it.
 
-    json_schema: dict[str, Any]
+    Where the answer need not be JSON there is no schema: the teacher writes as it likes, as long as it is of the grammar.
+    """
+
+    json_schema: dict[str, Any] | None
     grammar: str
 
 
@@ -158,8 +161,18 @@ class Student(Protocol):
         """Raises InvalidRequest unless all are tokens of the vocabulary. `param` is the request's field that has them."""
         ...
 
-    def structure(self, json_schema: dict[str, Any]) -> Structure:
-        """Understand a JSON schema. Raises InvalidRequest where it is wrong, or says what the student cannot hold to."""
+    def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
+        """Understand a JSON schema. Raises InvalidRequest where it is wrong, or says what the student cannot hold to.
+
+        `param` is the request's field that has it.
+        """
+        ...
+
+    def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
+        """An answer of any text, or of calls of tools under a JSON schema: several, or one where they are not `parallel`.
+
+        Raises InvalidRequest as `structure` does.
+        """
         ...
 
     def gate_for(self, structure: Structure) -> Gate:

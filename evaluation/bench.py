@@ -44,6 +44,7 @@ def bench(
     edge_url: Annotated[
         str | None, typer.Option(help="Measure this running edge of that cloud; needs --cloud-url.")
     ] = None,
+    edge_key_env: Annotated[str, typer.Option(help="Variable that holds its key.")] = "GKT_EDGE_API_KEY",
     edge_pid: Annotated[int | None, typer.Option(help="Its process here, for its resident size.")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Compute threads of the edge and the bare loop; all cores where unset.")
@@ -98,7 +99,12 @@ def bench(
                     threads=threads,
                     start_s=start_s,
                 ) as pair,
-                Client(pair.edge_url, pair.cloud_url, pair.cloud_key) as client,
+                Client(
+                    pair.edge_url,
+                    pair.cloud_url,
+                    pair.cloud_key,
+                    edge_key=os.environ.get(edge_key_env) if edge_url else None,
+                ) as client,
             ):
                 say("looking whether the machine is idle")
                 busy = machine.busy_cores()

@@ -26,12 +26,16 @@ class Client:
         cloud_url: str,
         cloud_key: str | None,
         *,
+        edge_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         timeout = httpx.Timeout(60, connect=5)
-        self._edge = httpx.Client(base_url=edge_url, timeout=timeout, transport=transport)
-        headers = {"authorization": f"Bearer {cloud_key}"} if cloud_key else {}
-        self._cloud = httpx.Client(base_url=cloud_url, timeout=timeout, headers=headers, transport=transport)
+
+        def client(url: str, key: str | None) -> httpx.Client:
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            return httpx.Client(base_url=url, timeout=timeout, headers=headers, transport=transport)
+
+        self._edge, self._cloud = client(edge_url, edge_key), client(cloud_url, cloud_key)
 
     def __enter__(self) -> Self:
         return self

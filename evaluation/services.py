@@ -24,6 +24,8 @@ from shared.wire import Health
 
 STOP_GRACE_S = 30.0
 LOG_TAIL_BYTES = 2000
+OPEN = {"API_KEYS": ""}
+"""Our own edges ask nobody for a key, whatever the environment says."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def edge(
     model: str, cloud_url: str, key: str | None, *, threads: int, folder: Path, start_s: float
 ) -> Iterator[tuple[Service, str]]:
     """An edge that listens, and its URL; it is not ready yet."""
-    settings = {"MODEL": model, "CLOUD_URL": cloud_url, "THREADS": str(threads), "CONTEXT_TOKENS": "4096"}
+    settings = {"MODEL": model, "CLOUD_URL": cloud_url, "THREADS": str(threads), "CONTEXT_TOKENS": "4096", **OPEN}
     if key:
         settings["CLOUD_KEY"] = key
     with _service(
@@ -137,7 +139,7 @@ def lone_edge(student: str, settings: Mapping[str, str], *, start_s: float) -> I
         _service(
             "edge",
             "edge_student",
-            {"MODEL": student, **settings},
+            {"MODEL": student, **settings, **OPEN},
             folder=Path(name),
             start_s=start_s,
             environment={},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,13 @@ from httpx_sse import EventSource, SSEError
 from pydantic import ValidationError
 
 from gkt.transcript import Transcript
-from shared.errors import GktError, StreamBroken, StreamGarbled
+from shared.errors import ConfigurationError, GktError, StreamBroken, StreamGarbled
 from shared.guided import GktReport, Mode, Source
+from shared.keys import is_sendable
 from shared.openai import ChatCompletionChunk
 from shared.wire import ErrorBody
+
+API_KEY = "GKT_EDGE_API_KEY"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -64,7 +68,8 @@ def ask(
 
     The last line has each side's tokens and the time it added, and how many of the answer's tokens the cloud was spared; where
     the cloud failed, why. In a pipe, or with NO_COLOR set, the answer alone goes to standard output and the figures to
-    standard error.
+    standard error. An edge that wants a key gets the one in GKT_EDGE_API_KEY; there is no option for it, because anyone on the
+    machine can read command lines.
 
     Examples: gkt ask "What is 17 * 23?" · gkt ask --mode off - < question.txt · gkt ask --json "Hi" | jq .gkt.segments
     """
@@ -106,10 +111,18 @@ def _text(question: str) -> str:
 
 @contextmanager
 def _edge(url: str) -> Iterator[httpx.Client]:
-    """A client of the edge, for an answer that may take its time. Says what to do where nobody is there."""
+    """A client of the edge, for an answer that may take its time. Says what to do where nobody is there.
+
+    Raises ConfigurationError for a key that cannot be one.
+    """
+    key = os.environ.get(API_KEY)
+    if key and not is_sendable(key):
+        raise ConfigurationError(f"{API_KEY}: a key is printable ASCII without spaces")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    timeout = httpx.Timeout(None, connect=5)
     try:
         # The edge is near: no proxy of the environment stands between.
-        with httpx.Client(base_url=url, timeout=httpx.Timeout(None, connect=5), trust_env=False) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False) as client:
             yield client
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise EdgeUnreachable(

@@ -33,8 +33,8 @@ def edge(
     """Start an edge: the student, on llama.cpp, until Ctrl-C or SIGTERM. The student is fetched where it is missing.
 
     It listens on 127.0.0.1:8081 and speaks OpenAI's API there: model `gkt` is guided, `gkt-student` never asks the cloud,
-    `gkt-teacher` has the teacher write it all. It asks no client for a key, so keep it on 127.0.0.1 or behind something that
-    does.
+    `gkt-teacher` has the teacher write it all. Where GKT_EDGE_API_KEYS (comma-separated) is set it wants one of these from its
+    clients; elsewhere keep it on 127.0.0.1.
 
     Everything else is set in the environment: GKT_EDGE_CLOUD_KEY (the cloud's bearer key), GKT_EDGE_CONTEXT_TOKENS,
     GKT_EDGE_THREADS, GKT_EDGE_FIRST_TOKEN_DEADLINE_S, ...: docs/configuration.md lists them all.

@@ -70,7 +70,7 @@ def up(
 
     pair = Pair.plan(teacher=teacher, student=student, cloud_port=cloud_port, edge_port=edge_port)
     _fetch(pair.cloud.model, pair.edge.model)
-    screen = _Screen(pair.edge_url)
+    screen = _Screen(pair.edge_url, wants_key=bool(pair.edge.api_keys))
     screen.say(f"logs: {pair.logs[0]} and {pair.logs[1]}")
     with screen:
         try:
@@ -93,8 +93,9 @@ def _fetch(teacher: str, student: str) -> None:
 class _Screen:
     """Says on standard error what goes on: in a line that changes, or where nobody sees that, a line for each change."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, wants_key: bool) -> None:
         self._url = url
+        self._wants_key = wants_key
         self._console = Console(stderr=True)
         self._shown: Status | None = None
         self._last = ""
@@ -125,8 +126,10 @@ class _Screen:
         self.say(f'ready after {after_s:.0f} s; Ctrl-C stops both. Try `gkt ask "..."` in another terminal, or:')
         body = {"model": "gkt", "messages": [{"role": "user", "content": QUESTION}]}
         url = f"{self._url}/v1/chat/completions"
+        # The variable and not its value: what is printed here may be kept.
+        key = ' -H "authorization: Bearer $GKT_EDGE_API_KEY"' if self._wants_key else ""
         header = "content-type: application/json"
-        typer.echo(f"curl -s {shlex.quote(url)} -H {shlex.quote(header)} -d {shlex.quote(json.dumps(body))}")
+        typer.echo(f"curl -s {shlex.quote(url)} -H {shlex.quote(header)}{key} -d {shlex.quote(json.dumps(body))}")
 
     def _hide(self) -> None:
         self._stack.close()

@@ -5,7 +5,7 @@ GktError
 │   ├── InvalidRequest        400    invalid_request
 │   │   ├── PromptTooLong     400    prompt_too_long
 │   │   └── BudgetTooLarge    400    budget_too_large
-│   ├── Unauthorized          401    unauthorized
+│   ├── Unauthorized          401    invalid_api_key
 │   ├── NotFound              404    not_found
 │   │   ├── UnknownModel      404    model_not_found
 │   │   └── UnknownTemplate   404    template_not_found
@@ -74,9 +74,8 @@ class BudgetTooLarge(InvalidRequest):
 
 
 class Unauthorized(ClientError):
-    kind = "authentication_error"
     status = 401
-    code = "unauthorized"
+    code = "invalid_api_key"
 
 
 class NotFound(ClientError):

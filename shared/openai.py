@@ -19,6 +19,7 @@ from shared.guided import ChunkSource, GktOptions, GktReport
 from shared.messages import ChatMessage
 from shared.sampling import LogitBias, MinP, Penalty, Probability, RepetitionPenalty, Seed, Stops, Temperature, TopK
 from shared.structure import ResponseFormat
+from shared.tools import ToolCall, ToolChoice, Tools
 from shared.wire import Text, Usage
 
 
@@ -62,9 +63,11 @@ class ChatCompletionRequest(CompletionOptions):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = Field(default=None, description="not supported but with a tool_choice of `none`")
-    functions: list[Any] | None = Field(default=None, description="the older name of tools: not supported")
-    tool_choice: Any = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = Field(default=None, description="what tools were before: not supported")
+    function_call: Any = Field(default=None, description="what tool_choice was before: not supported")
     gkt: GktOptions | None = None
 
 
@@ -117,18 +120,26 @@ class CompletionUsage(OpenAIModel):
 
 
 AnswerEnd = Literal["stop", "length"]
+ChatEnd = Literal["stop", "length", "tool_calls"]
 
 
 class AnswerMessage(OpenAIModel):
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    tool_calls: list[ToolCall] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_calls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where there are none the field is left out, as OpenAI does; content of nothing is null."""
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key != "tool_calls" or value}
 
 
 class Choice(OpenAIModel):
     index: int
     message: AnswerMessage
     logprobs: Logprobs | None = None
-    finish_reason: AnswerEnd
+    finish_reason: ChatEnd
 
 
 class ChatCompletion(OpenAIModel):
@@ -149,16 +160,31 @@ class Sparse(OpenAIModel):
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
+class FunctionDelta(Sparse):
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDelta(Sparse):
+    """Begins a call, with its id and name, or goes on with the arguments of the one with the same index."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
 class Delta(Sparse):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(OpenAIModel):
     index: int
     delta: Delta
     logprobs: Logprobs | None = None
-    finish_reason: AnswerEnd | None = None
+    finish_reason: ChatEnd | None = None
 
 
 class ChatCompletionChunk(Sparse):

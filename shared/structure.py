@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from shared.wire import MAX_SCHEMA_CHARS, WireModel
 
 
-def _sane(schema: dict[str, Any]) -> dict[str, Any]:
+def sane_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema that can be handed on as text. Raises ValueError where it cannot, or is too large."""
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
         text.encode()
@@ -25,7 +26,7 @@ class NamedSchema(WireModel):
     """`strict` is taken and makes no difference: answers are always held to the schema."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    json_schema: Annotated[dict[str, Any], AfterValidator(_sane)] = Field(alias="schema")
+    json_schema: Annotated[dict[str, Any], AfterValidator(sane_schema)] = Field(alias="schema")
     description: str | None = None
     strict: bool | None = None
 

@@ -59,10 +59,10 @@ class UnsupportedSchema(ValueError):
     """The schema is wrong, or says something that a grammar cannot hold."""
 
 
-def to_gbnf(schema: Any) -> str:
-    """The grammar of all JSON texts under a schema; its first rule is `root`. Raises UnsupportedSchema."""
+def to_gbnf(schema: Any, root_of: Callable[[str], str] = str) -> str:
+    """The grammar of all JSON texts under a schema, or of what `root_of` makes of their rule's name. Raises UnsupportedSchema."""
     grammar = _Grammar(schema)
-    root = grammar.rule_of(schema, "#", 0)
+    root = root_of(grammar.rule_of(schema, "#", 0))
     return "\n".join([f"root ::= {root}", *(f"{name} ::= {body}" for name, body in grammar.rules.items())])
 
 

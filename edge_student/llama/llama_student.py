@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from edge_student.llama.calls_grammar import text_or_calls
 from edge_student.llama.context import ContextOptions, LlamaContext
 from edge_student.llama.engine import Engine, EngineSequence
 from edge_student.llama.grammar import BadGrammar, Grammar, GrammarGate
@@ -108,13 +109,20 @@ class LlamaStudent:
         """Token ids of text that goes on behind a prompt."""
         return self._vocab.tokenize_continuation(text) if text else []
 
-    def structure(self, json_schema: dict[str, Any]) -> Structure:
+    def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
+        return Structure(json_schema, self._checked(lambda: to_gbnf(json_schema), param))
+
+    def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
+        return Structure(None, self._checked(lambda: text_or_calls(call_schema, parallel=parallel), "tools"))
+
+    def _checked(self, made: Callable[[], str], param: str) -> str:
+        """A grammar that llama.cpp can read. Raises InvalidRequest."""
         try:
-            grammar = to_gbnf(json_schema)
+            grammar = made()
             Grammar(self._vocab, grammar)
         except (UnsupportedSchema, BadGrammar) as error:
-            raise InvalidRequest(f"response_format: {error}", param="response_format") from error
-        return Structure(json_schema, grammar)
+            raise InvalidRequest(f"{param}: {error}", param=param) from error
+        return grammar
 
     def gate_for(self, structure: Structure) -> GrammarGate:
         return GrammarGate(self._vocab, structure.grammar)

@@ -122,7 +122,7 @@ async def test_without_the_key_nobody_comes_in(header: str | None) -> None:
         headers = {b"authorization": (header or "").encode("latin-1")}
         response = await client.post("/v1/guidance", json=body(), headers=headers)
     assert response.status_code == 401
-    assert response.json()["error"]["code"] == "unauthorized"
+    assert response.json()["error"]["code"] == "invalid_api_key"
     assert response.headers["www-authenticate"] == "Bearer"
     assert not teacher.prompts
 

@@ -45,16 +45,17 @@ class ScriptedStudent:
     def piece(self, token: int) -> bytes:
         return chr(token).encode()
 
-    def structure(self, json_schema: dict[str, Any]) -> Structure:
-        """Understands schemas of one text: `{"const": TEXT}`, and that any object is `{}`."""
-        if json_schema == {"type": "object"}:
-            return Structure(json_schema, "{}")
-        if "const" not in json_schema:
-            raise InvalidRequest("response_format: not supported", param="response_format")
-        return Structure(json_schema, json.dumps(json_schema["const"], separators=(",", ":")))
+    def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
+        """Understands schemas of one text: `{"const": VALUE}`, that any object is `{}`, and calls with such arguments."""
+        return Structure(json_schema, json.dumps(_only_value(json_schema, param), separators=(",", ":")))
+
+    def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
+        """Lets through whatever is said, or one call, as the first word has it."""
+        call = self.structure(call_schema, param="tools").grammar
+        return Structure(None, f"<tool_call>\n{call}\n</tool_call>")
 
     def gate_for(self, structure: Structure) -> ScriptedGate:
-        return ScriptedGate(structure.grammar)
+        return ScriptedGate(structure.grammar, or_text=structure.json_schema is None)
 
     def open(
         self,
@@ -95,18 +96,36 @@ class ScriptedStudent:
         self.closed = True
 
 
-class ScriptedGate:
-    """Lets the beginning of one text through. That text is complete."""
+def _only_value(schema: dict[str, Any], param: str) -> Any:
+    if "anyOf" in schema:
+        schema = {**schema["anyOf"][0], "$defs": schema["$defs"]}
+    if "$defs" in schema:
+        name = schema["properties"]["name"]["const"]
+        return {"name": name, "arguments": _only_value(schema["$defs"][name], param)}
+    if schema == {"type": "object"}:
+        return {}
+    if "const" not in schema:
+        raise InvalidRequest(f"{param}: not supported", param=param)
+    return schema["const"]
 
-    def __init__(self, text: str) -> None:
+
+class ScriptedGate:
+    """Lets the beginning of one text through, or any text that does not begin as it does. That text is complete."""
+
+    def __init__(self, text: str, *, or_text: bool = False) -> None:
         self._text = text
         self._at = 0
+        self._or_text = or_text
 
     @property
     def complete(self) -> bool:
-        return self._at == len(self._text)
+        return self._or_text or self._at == len(self._text)
 
     def push(self, text: str) -> str:
+        self._or_text = self._or_text and (self._at > 0 or text[:1] != self._text[:1])
+        if self._or_text:
+            self._at += len(text)
+            return text
         due = self._text[self._at :] if self._at >= 0 else ""
         allowed = next(n for n in range(len(text), -1, -1) if due.startswith(text[:n]))
         self._at = self._at + allowed if allowed == len(text) else -1

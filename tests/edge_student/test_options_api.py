@@ -34,21 +34,6 @@ async def test_wrong_values_are_named(body: dict[str, Any], param: str) -> None:
         assert running.cloud.requests == []
 
 
-async def test_tools_are_refused_rather_than_forgotten() -> None:
-    tool = {"type": "function", "function": {"name": "count", "parameters": {"type": "object"}}}
-    async with edge() as running:
-        for body, param in (({"tools": [tool]}, "tools"), ({"functions": [tool["function"]]}, "functions")):
-            for choice in (
-                {},
-                {"tool_choice": "auto"},
-                {"tool_choice": {"type": "function", "function": {"name": "count"}}},
-            ):
-                response = await running.chat(**body, **choice)
-                assert (response.status_code, response.json()["error"]["param"]) == (400, param)
-        assert (await running.chat(tools=[tool], tool_choice="none")).status_code == 200
-        assert (await running.chat(tools=[])).status_code == 200
-
-
 async def test_how_words_are_chosen_reaches_both_sides() -> None:
     values = {"top_k": 7, "min_p": 0.1, "top_p": 0.9, "temperature": 0.5, "seed": 3}
     penalties = {"presence_penalty": 0.5, "frequency_penalty": -0.5, "repetition_penalty": 1.2}

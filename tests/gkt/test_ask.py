@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
@@ -30,10 +31,13 @@ FIGURES = re.compile(
 
 
 @asynccontextmanager
-async def edge(student: ScriptedStudent | None = None, cloud: ScriptedCloud | None = None) -> AsyncGenerator[str]:
+async def edge(
+    student: ScriptedStudent | None = None, cloud: ScriptedCloud | None = None, **settings: Any
+) -> AsyncGenerator[str]:
     student = student or ScriptedStudent(" are", " 18.")
     cloud = cloud or ScriptedCloud("There", " x")
-    async with serving(create_app(EdgeSettings(max_guidance_tokens=2), student=student, cloud=cloud)) as url:
+    app = create_app(EdgeSettings(max_guidance_tokens=2, **settings), student=student, cloud=cloud)
+    async with serving(app) as url:
         yield url
 
 
@@ -126,6 +130,18 @@ async def test_what_the_edge_refuses_is_told() -> None:
         outcome = await gkt("ask", "How many eggs?", "--url", url, "--json", "--model", "gpt")
         assert outcome.status == 1
         assert outcome.err.startswith("gkt: the edge refused (404): ")
+
+
+async def test_an_edge_that_wants_a_key_gets_the_one_in_the_environment() -> None:
+    async with edge(api_keys="sesame") as url:
+        for key, status in (("", 1), ("wrong", 1), ("sesame", 0), ("two words", 1)):
+            for options in ([], ["--json"]):
+                environment = {"GKT_EDGE_API_KEY": key}
+                outcome = await gkt("ask", "How many eggs?", "--url", url, *options, environment=environment)
+                assert outcome.status == status
+                assert status == 0 or outcome.err.count("\n") == 1
+                assert not key or key == "sesame" or key not in outcome.err
+    assert "GKT_EDGE_API_KEY: a key is" in outcome.err
 
 
 async def test_an_answer_that_breaks_off_is_an_error_after_what_had_come() -> None:

@@ -6,6 +6,7 @@ The real openai client, a real edge process, a real student (SmolLM2-135M), no c
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 from collections.abc import AsyncGenerator, Iterator
@@ -178,6 +179,58 @@ async def test_no_part_of_a_stop_string_is_ever_sent(client: Any) -> None:
         sent += chunk.choices[0].delta.content or ""
         assert before.startswith(sent)
     assert stream[-1].choices[0].finish_reason == "stop"
+
+
+WEATHER = {
+    "name": "weather",
+    "description": "The weather in a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+TOOLS = [{"type": "function", "function": WEATHER}]
+
+
+async def test_a_tool_is_called_and_its_result_answered(client: Any) -> None:
+    asked = {"role": "user", "content": "What is the weather in Oslo?"}
+    options = {"tools": TOOLS, "max_tokens": 60}
+    answer = (await chat(client, messages=[asked], tool_choice="required", **options)).choices[0]
+    assert (answer.finish_reason, answer.message.content) == ("tool_calls", None)
+    [call] = answer.message.tool_calls
+    assert call.function.name == "weather"
+    assert list(json.loads(call.function.arguments)) == ["city"]
+    result = {"role": "tool", "tool_call_id": call.id, "content": "4 mm of rain"}
+    after = await chat(client, messages=[asked, answer.message, result], **options, tool_choice="none")
+    assert after.choices[0].message.content
+    assert after.choices[0].message.tool_calls is None
+
+
+async def test_the_clients_own_helper_puts_a_streamed_call_together(client: Any) -> None:
+    asked = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    choice = {"type": "function", "function": {"name": "weather"}}
+    request = {"model": "gkt", "messages": asked, "tools": TOOLS, "tool_choice": choice, "max_tokens": 60}
+    whole = (await chat(client, **request)).choices[0]
+    async with client.chat.completions.stream(**request) as stream:
+        kinds = {event.type async for event in stream}
+        final = (await stream.get_final_completion()).choices[0]
+    assert "tool_calls.function.arguments.delta" in kinds
+    assert "content.delta" not in kinds
+    assert final.message.content is None
+    assert (final.finish_reason, whole.finish_reason) == ("stop", "stop")
+    [streamed], [made] = final.message.tool_calls, whole.message.tool_calls
+    assert streamed.function.arguments == made.function.arguments
+    assert streamed.function.parsed_arguments == json.loads(made.function.arguments)
+
+
+async def test_a_call_that_is_cut_says_so(client: Any) -> None:
+    answer = (await chat(client, tools=TOOLS, tool_choice="required", max_tokens=9)).choices[0]
+    assert answer.finish_reason == "length"
+    for call in answer.message.tool_calls or []:
+        assert call.function.name == "weather"
 
 
 async def test_models_are_listed_and_found(client: Any) -> None:

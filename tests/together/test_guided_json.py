@@ -60,6 +60,29 @@ async def test_a_guided_answer_is_valid_json_under_its_schema(
     assert len(texts) == seeds
 
 
+@pytest.mark.parametrize("model", [SMOLLM, QWEN])
+async def test_a_guided_call_of_a_tool_is_valid_under_its_parameters(cloud_process: CloudProcess, model: str) -> None:
+    person = {"name": "add-person", "description": "Add a person to the list.", "parameters": SCHEMA}
+    nothing = {"name": "wait", "parameters": {"type": "object", "properties": {}}}
+    tools = [{"type": "function", "function": function} for function in (person, nothing)]
+    body: dict[str, Any] = {"messages": QUESTION, "max_tokens": 250, "tools": tools, "temperature": 1.0}
+    async with edge(cloud_process, model=model, threads=1) as client:
+        named = {"type": "function", "function": {"name": "add-person"}}
+        for choice, budget in (("required", 6), (named, 40)):
+            answer = await chat(client, **body, tool_choice=choice, seed=1, gkt={"max_guidance_tokens": budget})
+            [call] = answer["choices"][0]["message"]["tool_calls"]
+            if call["function"]["name"] == "add-person":
+                Person.model_validate_json(call["function"]["arguments"])
+            else:
+                assert (choice, json.loads(call["function"]["arguments"])) == ("required", {})
+            assert answer["gkt"]["fallback"] is None, "the teacher keeps to the schema, references and all"
+            assert answer["gkt"]["segments"][0][0]["source"] == "teacher"
+        free = await chat(client, **body, seed=1)
+        assert free["gkt"]["fallback"] in {None, "off_grammar"}
+        for call in free["choices"][0]["message"].get("tool_calls", []):
+            assert call["function"]["name"] in {"add-person", "wait"}
+
+
 async def test_streamed_with_choices_and_from_the_teacher_alone(cloud_process: CloudProcess) -> None:
     async with edge(cloud_process, threads=1) as client:
         stream = await chunks(client, **BODY, temperature=1.0, seed=3)

@@ -1,14 +1,35 @@
-"""Bearer keys."""
+"""Bearer keys: how settings say them, and who has one."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Iterable
+from typing import Annotated, Any
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
 
 from shared.errors import Unauthorized
+
+
+def _split(value: Any) -> Any:
+    return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+
+
+def is_sendable(key: str) -> bool:
+    """Whether a header can carry the key: printable ASCII without spaces, and not empty."""
+    return key.isascii() and key.isprintable() and key != "" and " " not in key
+
+
+def _sendable(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not all(is_sendable(key.get_secret_value()) for key in keys):
+        raise ValueError("a key is printable ASCII without spaces, and not empty")
+    return keys
+
+
+BearerKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_sendable)]
+"""A setting: in the environment with commas between."""
 
 ANYONE = "anyone"
 """Who calls where no keys are set."""
