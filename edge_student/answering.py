@@ -6,45 +6,24 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from edge_student.account import Account
+from edge_student.ask import Ask
 from edge_student.choice import Choice, Ended, Piece, Scored
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
 from edge_student.metrics import EdgeMetrics
-from edge_student.policy import Plan
 from edge_student.seam import Seam
-from edge_student.student import Gate, Sampling, ScoresOf, Student, StudentSequence
-from edge_student.tools import ToolUse
+from edge_student.student import Gate, ScoresOf, Student, StudentSequence
 from edge_student.turns import Turns, agrees
 from shared.errors import GktError
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import AnswerEnd, TokenLogprob
-from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message, Start, Usage
+from shared.wire import Done, FinishReason, Guidance, Message, Start, Usage
 
 logger = logging.getLogger("gkt.answering")
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One request, understood. `messages` is None for raw text, which only the student can go on with."""
-
-    request_id: str
-    prompt: list[int]
-    messages: Sequence[Message] | None
-    plan: Plan
-    sampling: Sampling
-    """Its `max_tokens` counts both sides."""
-    stops: tuple[str, ...] = ()
-    n: int = 1
-    tools: ToolUse | None = None
-    """What the answer may call. It is text here all the same: `ToolUse.reader` finds the calls in it."""
-    score_prompt: bool = False
-    """Whether the prompt's own log-probabilities are wanted too, with as many alternatives as the answer's."""
-    headers: dict[str, str] = field(default_factory=dict)
-    """Headers that the cloud gets too, such as `traceparent`."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +126,8 @@ class _Run:
                 prompt=ask.prompt,
                 plan=ask.plan,
                 sampling=replace(ask.sampling, seed=seed),
-                request=self._request(messages),
-                headers=self._headers,
+                request=self._ask.guidance(messages),
+                headers=self._ask.cloud_headers,
                 draft_ahead=self._draft_ahead,
             )
             async with aclosing(turns.parts()) as parts:
@@ -158,11 +137,6 @@ class _Run:
         self.account.student_done(cached or 0)
         tokens = sum(choice.tokens for choice in self._choices)
         yield Finished(self.report(), self.account.usage(len(ask.prompt), tokens))
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        """What the cloud gets with each call."""
-        return {"x-request-id": self._ask.request_id, **self._ask.headers}
 
     def close(self) -> None:
         for sequence in self._sequences:
@@ -205,8 +179,8 @@ class _Run:
         complete = False
         end: AnswerEnd | None = None
         try:
-            request = self._request(messages)
-            async with aclosing(self._cloud.guide(request, self._headers, self.account.traffic)) as events:
+            request = self._ask.guidance(messages)
+            async with aclosing(self._cloud.guide(request, self._ask.cloud_headers, self.account.traffic)) as events:
                 async for event in events:
                     match event:
                         case Start():
@@ -242,25 +216,6 @@ class _Run:
             if end and not choice.ended:
                 for part in choice.end(end):
                     yield part
-
-    def _request(self, messages: Sequence[Message]) -> GuidanceRequest:
-        plan, sampling = self._ask.plan, self._ask.sampling
-        return GuidanceRequest(
-            messages=list(messages),
-            template=plan.template,
-            max_guidance_tokens=plan.budget,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            repetition_penalty=sampling.repetition_penalty,
-            seed=sampling.seed,
-            json_schema=sampling.structure.json_schema if sampling.structure else None,
-            logprobs=sampling.top_logprobs is not None,
-            whole_words=not plan.alone,
-        )
 
     def _take(self, text: str, tokens: int = 0, logprobs: Sequence[TokenLogprob] = ()) -> list[Part]:
         """Guidance goes to the student and to the client, as far as it is of the structure."""

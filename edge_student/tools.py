@@ -58,8 +58,10 @@ class ToolUse:
     """Whether there may be several calls. Where there must be one, one it is."""
 
     def structure(self, student: Student) -> Structure:
-        """What the answer must look like. Raises InvalidRequest where the student cannot hold to a function's parameters."""
-        schema = call_schema(self.functions)
+        """What the answer must look like. Raises InvalidRequest where the student cannot hold to the parameters of a function
+        that is `strict`; of another one they are then any object.
+        """
+        schema = call_schema([_loosened(function, student) for function in self.functions])
         if self.must:
             return student.structure(schema, param="tools")
         return student.text_or_calls(schema, parallel=self.parallel)
@@ -96,6 +98,16 @@ def tool_use(body: ChatCompletionRequest) -> ToolUse | None:
         functions=chosen,
         parallel=body.parallel_tool_calls is not False,
     )
+
+
+def _loosened(function: Function, student: Student) -> Function:
+    if function.strict or not function.parameters:
+        return function
+    try:
+        student.structure(function.parameters, param="tools")
+    except InvalidRequest:
+        return function.model_copy(update={"parameters": None})
+    return function
 
 
 def call_schema(functions: Sequence[Function]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_student.answering import Answering, Ask, Finished
+from edge_student.answering import Answering, Finished
+from edge_student.ask import Ask
 from edge_student.choice import Ended, Piece
 from edge_student.cloud import CloudFailed
 from edge_student.metrics import EdgeMetrics

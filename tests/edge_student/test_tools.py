@@ -35,7 +35,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
     ({"tools": [{"type": "retrieval"}]}, "tools.0.type"),
     ({"tools": [{**CLOCK, "function": {"name": "x", "description": "y" * 100_001}}]}, "tools"),
-    ({"tools": [{**CLOCK, "function": {"name": "x", "parameters": {"pattern": "y"}}}]}, "tools"),
+    ({"tools": [{**CLOCK, "function": {"name": "x", "strict": True, "parameters": {"pattern": "y"}}}]}, "tools"),
     ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format"),
     ({"functions": [CLOCK["function"]]}, "functions"),
     ({"function_call": {"name": "clock"}}, "function_call"),
@@ -53,6 +53,16 @@ async def test_what_is_wrong_is_named_before_anybody_is_asked(body: dict[str, An
             assert (response.status_code, response.json()["error"]["param"]) == (400, param)
         assert running.cloud.requests == []
         assert running.student.sequences == []
+
+
+async def test_parameters_that_a_grammar_cannot_hold_are_any_object_unless_strict() -> None:
+    tool = {"type": "function", "function": {"name": "x", "parameters": {"pattern": "y"}}}
+    body = ChatCompletionRequest.model_validate({"messages": USER, "tools": [tool], "tool_choice": "required"})
+    use = tool_use(body)
+    assert use
+    structure = use.structure(ScriptedStudent())
+    assert structure.json_schema
+    assert structure.json_schema["$defs"] == {"x": {"type": "object"}}
 
 
 def bodies(**body: Any) -> ChatCompletionRequest:
