@@ -30,6 +30,7 @@ class Plan:
     doubt: float = 0.0
     agree: int = 0
     sure: float = 0.0
+    lines: int = 1
     """As in `shared.guided.GktOptions`."""
 
     @property
@@ -73,6 +74,7 @@ def plan(
         doubt=_first(options.doubt, settings.doubt),
         agree=_first(options.agree, settings.agree),
         sure=_first(options.sure, settings.sure),
+        lines=_first(options.lines, settings.lines) if mode is Mode.REVIEW else 1,
     )
 
 

@@ -69,6 +69,7 @@ class EdgeSettings(BaseSettings):
         description="modes `adaptive`, `on_demand` and `review`: the student takes over once it would have written so many of "
         "the teacher's tokens in a row itself; 0: only at a step's end",
     )
+    lines: int = Field(default=1, ge=1, le=10_000, description="mode `review`: the teacher reads so many lines at once")
     sure: float = Field(
         default=0.0,
         ge=0,

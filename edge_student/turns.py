@@ -1,6 +1,6 @@
 """Taking turns: the student writes an answer step by step, and the teacher writes where the student should not.
 
-A step is a line. In mode `review` the teacher reads each step and goes on from its first doubt; in mode `on_demand` it is asked
+A step is a line, or several. In mode `review` the teacher reads each step and goes on from its first doubt; in mode `on_demand` it is asked
 for the steps that the student is not sure of. Either way the student takes over again at the step's end, or sooner, once it
 agrees. The words of a step are shown when it is known that they stay.
 """
@@ -25,8 +25,8 @@ from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, ReviewReq
 
 logger = logging.getLogger("gkt.answering")
 
-STEP_TOKENS = 128
-"""A longer line is several steps."""
+STEP_TOKENS = 256
+"""What is longer is several steps."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,16 @@ class Drafter:
         self._sequence = sequence
         self._words = sequence.generate(sampling)
 
-    async def step(self) -> Step:
-        """The next step. Raises EngineFailed."""
+    async def step(self, lines: int) -> Step:
+        """The next lines that are not blank; fewer where the answer ends. Raises EngineFailed."""
         words: list[Word] = []
         begun = False
         async for word in self._words:
             words.append(word)
             begun = begun or bool(word.text.strip())
-            if word.end or (begun and "\n" in word.text) or len(words) == STEP_TOKENS:
+            if begun and "\n" in word.text:
+                lines, begun = lines - 1, False
+            if word.end or not lines or len(words) == STEP_TOKENS:
                 break
         return Step(words)
 
@@ -150,7 +152,7 @@ class Turns:
                         if self._choice.ended:
                             break
                     return
-                step = await drafter.step()
+                step = await drafter.step(self._plan.lines)
                 self.cached_tokens = drafter.cached_tokens if self.cached_tokens is None else self.cached_tokens
                 self._account.student_wrote(sum(bool(word.token) for word in step.words))
                 if self._keeps(step):

@@ -75,6 +75,12 @@ class GktOptions(WireModel):
         description="adaptive, on_demand, review: the student takes over once it agreed with so many of the teacher's tokens "
         "in a row; 0: only at a step's end",
     )
+    lines: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="review: the teacher reads so many lines at once; more cost fewer round trips",
+    )
     sure: float | None = Field(
         default=None,
         ge=0,

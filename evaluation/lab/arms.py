@@ -75,6 +75,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "range": _between,
     "template": _template,
     "agree": _count,
+    "lines": _tokens,
     "doubt": _share,
     "sure": _share,
 }
@@ -93,7 +94,7 @@ KINDS = {
     "random": _Kind(("range", "template"), ("range",)),
     "adaptive": _Kind(("agree", "tokens", "template", "sure", "doubt")),
     "on_demand": _Kind(("sure", "tokens", "template", "agree", "doubt")),
-    "review": _Kind(("doubt", "agree", "tokens", "template", "sure")),
+    "review": _Kind(("doubt", "agree", "lines", "tokens", "template", "sure")),
     "route": _Kind(("sure", "tokens"), ("sure",)),
     "cascade": _Kind(("sure",), ("sure",)),
 }
@@ -151,7 +152,9 @@ class Arm:
         """
         if self.kind == "off" or self.two_steps:
             return {"model": STUDENT}
-        wishes = {key: value for key, value in self.values.items() if key in {"template", "agree", "doubt", "sure"}}
+        wishes = {
+            key: value for key, value in self.values.items() if key in {"template", "agree", "doubt", "sure", "lines"}
+        }
         if self.kind == "teacher":
             return {"model": TEACHER, "gkt": wishes} if wishes else {"model": TEACHER}
         mode = "fixed" if self.kind == "random" else self.kind

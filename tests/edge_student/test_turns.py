@@ -133,12 +133,13 @@ async def answer(
     budget: int = 200,
     agree: int = 0,
     sure: float = 0.0,
+    lines: int = 1,
     max_tokens: int = 100,
     stops: tuple[str, ...] = (),
     draft_ahead: bool = True,
     leaves_after: int | None = None,
 ) -> Answer:
-    plan = Plan(mode, budget, "answer", alone=False, doubt=0.1, agree=agree, sure=sure)
+    plan = Plan(mode, budget, "answer", alone=False, doubt=0.1, agree=agree, sure=sure, lines=lines)
     messages = [Message(role="user", content="How many eggs?")]
     request = Ask("r-1", [1, 2, 3], messages, plan, Sampling(max_tokens=max_tokens), stops=stops)
     got = Answer()
@@ -240,6 +241,15 @@ async def test_steps_that_the_student_is_sure_of_are_not_read() -> None:
     got = await answer(Believer(("= 5", "= 6"), unsure=["6"]), cloud, sure=0.5)
     assert got.text == TRUTH
     assert len(cloud.requests) == 1
+
+
+async def test_several_lines_are_read_at_once() -> None:
+    cloud = Reader()
+    got = await answer(Believer(("= 5", "= 6")), cloud, lines=100)
+    assert got.text == TRUTH
+    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    assert steps == [TRUTH.replace("= 5", "= 6"), "The answer is 5."]
+    assert (await answer(Believer(), Reader(), lines=2)).by == [(Source.STUDENT, TRUTH)]
 
 
 async def test_stop_strings_and_token_limits_hold_across_turns() -> None:
