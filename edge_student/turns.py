@@ -3,6 +3,7 @@
 A step is a line, or several. In mode `review` the teacher reads each step and goes on from its first doubt; in mode
 `on_demand` it is asked for the steps that the student is not sure of. Either way the student takes over again at the
 step's end, or once it agrees. The words of a step are shown when it is known that they stay.
+"""
 
 from __future__ import annotations
 
