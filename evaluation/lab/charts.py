@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -61,10 +62,18 @@ def look(arm: str) -> Look:
 
 
 def numbered(task: TaskSummary, front: Sequence[str]) -> dict[str, str]:
-    """Arms that a chart names by their number, which is their line in the tables: with few arms none."""
-    if len(task.arms) <= _CROWD:
-        return {}
-    return {arm.arm: str(at) for at, arm in enumerate(task.arms, 1) if not is_plain(arm.arm) and arm.arm not in front}
+    """Arms that a chart names by their number, which is their line in the tables.
+
+    Those whose names, cut to a label, are alike; and in a crowd those that are neither plain nor on the front.
+    """
+    alike = Counter(shortened(arm.arm, _NAME_CHARS) for arm in task.arms)
+    crowded = len(task.arms) > _CROWD
+    return {
+        arm.arm: str(at)
+        for at, arm in enumerate(task.arms, 1)
+        if alike[shortened(arm.arm, _NAME_CHARS)] > 1
+        or (crowded and not is_plain(arm.arm) and arm.arm not in front)
+    }
 
 
 def accuracy_against(
