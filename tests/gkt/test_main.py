@@ -36,7 +36,7 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
         ("up", ["--teacher", "--student", "--cloud-port", "--edge-port", "until Ctrl-C", "Example: gkt up"]),
         (
             "ask",
-            ["--url", "--mode", "off|fixed|teacher", "--max-guidance-tokens", "--max-tokens", "--system", "--json"],
+            ["--url", "--mode", "review|teacher", "--max-guidance-tokens", "--max-tokens", "--system", "--json"],
         ),
         (
             "cloud",
@@ -44,7 +44,7 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
         ),
         ("edge", ["--model", "--cloud-url", "--port", "GKT_EDGE_CLOUD_KEY", "docs/configuration.md", "gkt-student"]),
         ("bench", ["--json"]),
-        ("eval", ["run", "several arms"]),
+        ("eval", ["run", "compare", "report", "guidance is worth"]),
         ("models", ["list", "pull", "verify", "GKT_HOME"]),
     ],
 )
