@@ -4,8 +4,8 @@ A race (O. Maron and A. W. Moore, Hoeffding races, NIPS 1993): all arms meet the
 block those leave that can hardly win. Arms are compared on the questions that both have a verdict on, by a paired bootstrap.
 
 The race looks at the same arms several times. The chance of error is split evenly over the looks, and where an arm is compared
-with several rivals over these too (Bonferroni), so that an arm which keeps the share asked for is dropped as hopeless in at most one of
-twenty races, whatever the number of looks.
+with several rivals over these too (Bonferroni), so that an arm which keeps the share asked for is dropped as hopeless in at most
+one of twenty races, whatever the number of looks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def blocks(questions: int, first: int) -> list[range]:
         ends.append(min(questions, max(first, 2 * ends[-1])))
     if len(ends) > 2 and 2 * (ends[-1] - ends[-2]) < ends[-2] - ends[-3]:
         del ends[-2]
-    return [range(low, high) for low, high in zip(ends, ends[1:], strict=False)]
+    return [range(low, high) for low, high in pairwise(ends)]
 
 
 def sound(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
@@ -112,12 +113,14 @@ def race(arms: Outcomes, running: Sequence[str], keep: float, amount: Amount, *,
     error = ERROR / looks
     kept = {arm: kept_share(*verdicts(arms, arm, TEACHER), error=error) for arm in [OFF, *rivals]}
     return [
-        Dropped(arm, why) for arm in rivals if (why := _why_not(arms, arm, kept, keep, amount, error / len(rivals)))
+        Dropped(arm, why)
+        for arm in rivals
+        if (why := _why_not(arms, arm, kept, keep, amount, error=error / len(rivals)))
     ]
 
 
 def _why_not(
-    arms: Outcomes, arm: str, kept: Mapping[str, Kept | None], keep: float, amount: Amount, error: float
+    arms: Outcomes, arm: str, kept: Mapping[str, Kept | None], keep: float, amount: Amount, *, error: float
 ) -> str | None:
     """Why an arm need not be asked any more. `error` is for each comparison with another arm."""
     share = kept[arm]
