@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shared.errors import ConfigurationError
 from shared.guided import Mode
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 DECIDES = ("mode", "max_guidance_tokens", "template", "doubt", "agree", "sure")
 """Fields of a policy that are settings of an edge, too."""

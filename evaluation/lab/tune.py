@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 from rich.console import Console
-from rich.progress import TaskID
+from rich.progress import Progress
 
 from shared.errors import ConfigurationError
 
@@ -143,15 +143,9 @@ def tune(
     )
     err = Console(stderr=True)
     try:
-        with locked(out), progress_bars(err) as progress:
-            bars: dict[str, TaskID] = {}
-
-            def watch(stage: str, done: int, total: int) -> None:
-                bar = bars[stage] if stage in bars else bars.setdefault(stage, progress.add_task(stage, total=total))
-                progress.update(bar, completed=done, total=total)
-
-            tuner = Tuner(tuning, reporting, edge, out, opened(out, plan), table, watch)
-            reached = asyncio.run(_tune(tuner, policy, name, write_nearest=write_nearest, console=Console()))
+        with locked(out), Bars(err) as bars:
+            tuner = Tuner(tuning, reporting, edge, out, opened(out, plan), table, bars)
+            reached = asyncio.run(_tune(tuner, bars, policy, name, write_nearest=write_nearest))
     except KeyboardInterrupt:
         err.print(f"[yellow]stopped; what was measured is in {out}, and the same command goes on from there[/yellow]")
         raise typer.Exit(INTERRUPTED) from None
@@ -159,9 +153,39 @@ def tune(
         raise typer.Exit(NOTHING_REACHES)
 
 
-async def _tune(tuner: Tuner, file: Path, name: str | None, *, write_nearest: bool, console: Console) -> bool:
+class Bars:
+    """A progress bar for the stage under way. It leaves the terminal to whoever calls `stop` first, tables for instance."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage: str | None = None
+        self._progress: Progress | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._progress is None or stage != self._stage:
+            self.stop()
+            self._stage, self._progress = stage, progress_bars(self._console)
+            self._progress.add_task(stage, total=total)
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=done, total=total)
+
+    def stop(self) -> None:
+        if self._progress:
+            self._progress.stop()
+        self._progress = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+async def _tune(tuner: Tuner, bars: Bars, file: Path, name: str | None, *, write_nearest: bool) -> bool:
     """Whether a policy reaches the share asked for, by its estimate at least, on the reporting lines too."""
+    console = Console()
     async for stage in tuner.stages():
+        bars.stop()
         tune_words.stage(stage, tuner, console)
     chosen = tuner.choice()
     tune_words.choice(chosen, tuner, console)
@@ -170,6 +194,7 @@ async def _tune(tuner: Tuner, file: Path, name: str | None, *, write_nearest: bo
         tune_words.nearest(taken, tuner, console)
         return False
     rows = await tuner.report(taken.arm)
+    bars.stop()
     policy = policy_of(lab_arms.Arm.parse(taken.arm), rows, tuner, name)
     tune_words.evidence(policy, tuner, rows, console)
     assert policy.evidence is not None  # noqa: S101 - it was made a line above

@@ -12,7 +12,7 @@ from evaluation.lab import search
 from evaluation.lab.arm_names import OFF, TEACHER
 from evaluation.lab.arms import Arm
 from evaluation.lab.data import Data, Lines
-from evaluation.lab.errors import BadArm, Unsound
+from evaluation.lab.errors import BadArm, BadFolder, Unsound
 from evaluation.lab.folder import Seen, read_rows, read_run
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.rows import Row
@@ -171,6 +171,7 @@ class Tuner:
         rows = await run_all(
             setup, self.edge_url, self.folder / name, lambda done, total: self.watch(name, done, total)
         )
+        self._same_models(name)
         bad = [row for row in rows if row.error or row.fallback or row.correct is None]
         if len(bad) > MAX_UNSOUND * len(rows):
             first = bad[0]
@@ -180,6 +181,18 @@ class Tuner:
                 f"on question {first.question_id}: {why}. The same command asks these again"
             )
         return rows
+
+    def _same_models(self, name: str) -> None:
+        """Raises BadFolder where others answered in a stage than in the first."""
+        first, run = self.seen(), read_run(self.folder / name)
+        now = run.seen if run else first
+        templates = {arm: text for arm, text in now.templates.items() if first.templates.get(arm, text) != text}
+        if (now.student, now.teacher) != (first.student, first.teacher) or templates:
+            raise BadFolder(
+                f"{self.folder / name} is of other models or templates than stage-1: {now.student} and {now.teacher}, there "
+                f"{first.student} and {first.teacher}{'; ' if templates else ''}{', '.join(templates.values())}. Start the edge "
+                "as it was, remove that folder, and give the same command again"
+            )
 
     def _part(self, block: range, arms: Sequence[str]) -> Setup:
         whole = self.tuning.data

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation.lab.arms import Arm, parse_all
+from evaluation.lab.errors import BadArm
 from evaluation.lab.rows import Row, SideTokens
 from evaluation.lab.search import Outcomes, blocks, choose, kept_share, nearest, race, sound
+from evaluation.lab.tuning import check_arms, default_grid
 
 
 def outcomes(reach: Mapping[str, tuple[float, int]], questions: int = 200, *, seed: int = 1) -> Outcomes:
@@ -144,7 +148,7 @@ def test_the_share_kept_and_its_bounds() -> None:
 
 def test_rows_without_a_verdict_of_their_arm_do_not_count() -> None:
     row = Row(task="t", question_id="1", arm="a", correct=True)
-    others = [{"error": "503"}, {"fallback": "stalled"}, {"correct": None}]
+    others: list[dict[str, Any]] = [{"error": "503"}, {"fallback": "stalled"}, {"correct": None}]
     rows = [row, *(row.model_copy(update={"question_id": str(at), **other}) for at, other in enumerate(others, 2))]
     assert sound(rows) == {"a": {"1": row}}
 
@@ -164,3 +168,13 @@ def test_blocks(questions: int, first: int, ends: list[int]) -> None:
     cut = blocks(questions, first)
     assert [block.stop for block in cut] == ends
     assert [at for block in cut for at in block] == list(range(questions))
+
+
+def test_the_default_grid_is_of_arms_that_a_policy_file_can_say() -> None:
+    arms = parse_all(default_grid(300))
+    check_arms(arms)
+    assert len(arms) == 4 + 3 + 3 * 2 * 2
+    assert arms[-1].values == {"doubt": 0.3, "agree": 3, "sure": 0.9, "tokens": 300}
+    for text in ("random:10-80", "route:sure=0.9", "cascade:sure=0.9"):
+        with pytest.raises(BadArm, match="no policy file can say it"):
+            check_arms([Arm.parse(text)])

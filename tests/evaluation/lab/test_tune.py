@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,19 @@ async def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "letter.txt").write_text("Dear")
     ran = await tune("http://127.0.0.1:9", tmp_path)
     assert (ran.status, "no folder of gkt tune" in ran.err) == (1, True)
+
+
+async def test_another_edge_in_the_middle_is_refused(tmp_path: Path) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        number = int(body["messages"][-1]["content"].removeprefix("Question ").rstrip("?"))
+        fell = number > 20 and body["max_tokens"] > 8 and body["model"] != "gkt-student"
+        return Reply(student=[WRONG], fallback="stalled") if fell else good_review(body)
+
+    async with serving(ScriptedEdge(script).app) as url:
+        assert (await tune(url, tmp_path, *PAIR)).status == 1
+    shutil.rmtree(tmp_path / "out" / "stage-2")
+    async with serving(ScriptedEdge(good_review, model="another").app) as url:
+        ran = await tune(url, tmp_path, *PAIR)
+
+    assert ran.status == 1
+    assert "stage-2 is of other models or templates than stage-1: another and large, there small and large" in ran.err
