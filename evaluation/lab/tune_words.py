@@ -100,7 +100,10 @@ def _table(rows: Sequence[Row], why: Mapping[str, str], tuner: Tuner, console: C
     table.add_column("")
     sound = [row for of_arm in arms.values() for row in of_arm.values()]
     for arm in (arm for task in summarise(sound, tuner.prices()) for arm in task.arms):
-        kept = search.kept_share(*verdicts(arms, arm.arm, TEACHER)) if TEACHER in arms else None
+        measured = (
+            arm.arm != TEACHER and TEACHER in arms
+        )  # of itself the teacher keeps all, and no data are needed for that
+        kept = search.kept_share(*verdicts(arms, arm.arm, TEACHER)) if measured else None
         table.add_row(
             escape(arm.arm),
             str(arm.n),
