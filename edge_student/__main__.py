@@ -6,12 +6,19 @@ import os
 import sys
 
 from edge_student.app import create_app
+from edge_student.policy import with_policy_file
 from edge_student.settings import EdgeSettings
+from shared.errors import ConfigurationError
 from shared.serving import serve
 
 
 def main() -> int:
     settings = EdgeSettings()
+    try:
+        with_policy_file(settings)
+    except ConfigurationError as error:
+        sys.stderr.write(f"gkt edge: {error.message}\n")
+        return 1
     _set_openmp(all_cores=settings.threads in {None, os.cpu_count()})
     return serve(
         lambda fail: create_app(settings, on_failure=fail),

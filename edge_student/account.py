@@ -15,8 +15,9 @@ from shared.wire import Done, Guidance, Start, Usage, Verdict
 class Account:
     """Kept while a request is under way; times are milliseconds from its arrival."""
 
-    def __init__(self, mode: Mode, request_id: str, student: str) -> None:
+    def __init__(self, mode: Mode, request_id: str, student: str, *, policy: str | None = None) -> None:
         self._mode = mode
+        self._policy = policy
         self._request_id = request_id
         self._started = time.monotonic()
         self._template: str | None = None
@@ -84,6 +85,7 @@ class Account:
     def report(self, choices: Sequence[Choice], scores: Sequence[Score] | None) -> GktReport:
         return GktReport(
             mode=self._mode,
+            policy=self._policy,
             segments=[[s for s in choice.segments if s.tokens or s.chars] for choice in choices],
             student=self.student,
             teacher=self.teacher,

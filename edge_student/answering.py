@@ -83,7 +83,7 @@ class _Run:
         self._scored = asyncio.Event()
         self._guidance = ""
         self._gate: Gate | None = None
-        self.account = Account(ask.plan.mode, ask.request_id, student.model)
+        self.account = Account(ask.plan.mode, ask.request_id, student.model, policy=ask.plan.policy)
 
     async def parts(self) -> AsyncGenerator[Part, None]:
         plan, messages = self._ask.plan, self._ask.messages

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from edge_student.answering import Answering
 from edge_student.cloud import Cloud
 from edge_student.metrics import EdgeMetrics
+from edge_student.policy import with_policy_file
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
 from shared.errors import NotReady
@@ -22,10 +23,13 @@ logger = logging.getLogger("gkt.edge")
 
 
 class Edge:
-    """One edge: loads its student beside the event loop, and serves once that is there."""
+    """One edge: loads its student beside the event loop, and serves once that is there.
+
+    Raises ConfigurationError where its policy file cannot be read.
+    """
 
     def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int) -> None:
-        self.settings = settings
+        self.settings, self.policy = with_policy_file(settings)
         self.started = started
         self.keys = Keys(settings.api_keys)
         self.metrics = EdgeMetrics()
@@ -41,6 +45,8 @@ class Edge:
             self._load_failure = str(error)
             raise
         logger.info("the student %s is ready", self.student.model)
+        if self.settings.policy_file:
+            logger.info("policy file %s; it decides the mode: %s", self.settings.policy_file, self.policy is not None)
 
     @property
     def answering(self) -> Answering:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from edge_student.settings import EdgeSettings
 from shared.errors import UnknownModel
 from shared.guided import GktOptions, Mode
+from shared.policy_file import read_policy_file
 
 T = TypeVar("T")
 
@@ -32,6 +34,8 @@ class Plan:
     sure: float = 0.0
     lines: int = 1
     """As in `shared.guided.GktOptions`."""
+    policy: str | None = None
+    """Name of the policy file that decided the mode, if one did."""
 
     @property
     def stepwise(self) -> bool:
@@ -39,18 +43,43 @@ class Plan:
         return self.budget > 0 and self.mode in {Mode.ON_DEMAND, Mode.REVIEW}
 
 
+class Decided(NamedTuple):
+    """Settings with the policy file's values in them."""
+
+    settings: EdgeSettings
+    policy: str | None
+    """Name of the policy that decides the mode of requests which name none."""
+
+
+def with_policy_file(settings: EdgeSettings) -> Decided:
+    """What was set wins over the policy file, the file over the defaults. Raises ConfigurationError for a bad file."""
+    if settings.policy_file is None:
+        return Decided(settings, None)
+    policy = read_policy_file(Path(settings.policy_file))
+    new = {name: value for name, value in policy.decided().items() if name not in settings.model_fields_set}
+    return Decided(settings.model_copy(update=new), policy.name if "mode" in new else None)
+
+
 def plan(
-    model: str, options: GktOptions | None, max_tokens: int | None, settings: EdgeSettings, *, structured: bool = False
+    model: str,
+    options: GktOptions | None,
+    max_tokens: int | None,
+    settings: EdgeSettings,
+    *,
+    structured: bool = False,
+    policy: str | None = None,
 ) -> Plan:
     """Decide for one request. The request's own wishes win over the model's name, that over the settings.
 
-    A `structured` answer has no steps to take turns in: there the teacher begins it, as in mode `fixed`. Raises UnknownModel.
+    `policy` is the name of the policy file that the settings' mode is from. A `structured` answer has no steps to take turns in:
+    there the teacher begins it, as in mode `fixed`. Raises UnknownModel.
     """
     if model not in MODEL_MODES:
         known = ", ".join(MODEL_MODES)
         raise UnknownModel(f"there is no model {model!r}; there are {known}", param="model")
     options = options or GktOptions()
-    mode = options.mode or MODEL_MODES[model] or settings.mode
+    wished = options.mode or MODEL_MODES[model]
+    mode = wished or settings.mode
     if structured and mode in {Mode.ON_DEMAND, Mode.REVIEW}:
         mode = Mode.FIXED
     match mode:
@@ -75,6 +104,7 @@ def plan(
         agree=_first(options.agree, settings.agree),
         sure=_first(options.sure, settings.sure),
         lines=_first(options.lines, settings.lines) if mode is Mode.REVIEW else 1,
+        policy=policy if wished is None and mode is settings.mode else None,
     )
 
 

@@ -48,7 +48,9 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         request_id=request_id(request),
         prompt=prompt,
         messages=messages,
-        plan=plan(body.model, body.gkt, max_tokens, edge.settings, structured=structure is not None),
+        plan=plan(
+            body.model, body.gkt, max_tokens, edge.settings, structured=structure is not None, policy=edge.policy
+        ),
         sampling=replace(sampling, structure=structure),
         stops=tuple(body.stop or ()),
         n=_choices(body, edge),

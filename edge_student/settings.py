@@ -55,6 +55,11 @@ class EdgeSettings(BaseSettings):
         default=0, ge=0, le=19, description="niceness of the engine's threads, for a machine shared with others"
     )
 
+    policy_file: str | None = Field(
+        default=None,
+        description="policy file, as `gkt tune` writes it: its values take the place of the defaults of `mode`, "
+        "`max_guidance_tokens`, `template`, `doubt`, `agree` and `sure`; one of these that is set here wins over the file",
+    )
     mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name none")
     max_guidance_tokens: int = Field(
         default=40, ge=1, description="the teacher's tokens per answer; 40 is the paper's length on GSM8K"

@@ -33,6 +33,10 @@ COMMANDS = {
         "evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."
     ),
     "eval": _Command("evaluation.lab.app", "The laboratory: how much guidance is worth, and how much is enough."),
+    "tune": _Command(
+        "evaluation.lab.tune",
+        "Find the cheapest policy that keeps the teacher's accuracy, and write it as a policy file.",
+    ),
 }
 
 

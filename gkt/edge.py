@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ def edge(
     cloud_url: Annotated[
         str | None, typer.Option(help="Base URL of the cloud. Without one the student works alone.")
     ] = None,
+    policy: Annotated[Path | None, typer.Option(dir_okay=False, help="Policy file, as `gkt tune` writes it.")] = None,
     max_guidance_tokens: Annotated[
         int | None, typer.Option(min=1, help="The teacher's tokens per answer, where a request names no number.")
     ] = None,
@@ -45,15 +47,18 @@ def edge(
         {
             "GKT_EDGE_MODEL": model,
             "GKT_EDGE_CLOUD_URL": cloud_url,
+            "GKT_EDGE_POLICY_FILE": policy,
             "GKT_EDGE_MAX_GUIDANCE_TOKENS": max_guidance_tokens,
             "GKT_EDGE_HOST": host,
             "GKT_EDGE_PORT": port,
             "GKT_EDGE_LOG_LEVEL": log_level,
         }
     )
+    from edge_student.policy import with_policy_file
     from edge_student.settings import EdgeSettings
 
     settings = read_settings(EdgeSettings)
+    with_policy_file(settings)  # a bad one is said before anything is fetched or loaded
     need_edge_engine()
     free_port(settings.host, settings.port, option="--port")
 

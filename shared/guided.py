@@ -125,6 +125,7 @@ class GktReport(WireModel):
     """The `gkt` object of an answer: who wrote what, and what it took."""
 
     mode: Mode
+    policy: str | None = Field(default=None, description="name of the edge's policy file, where it decided the mode")
     segments: list[list[Segment]] = Field(description="of each choice, in order")
     student: Side
     teacher: Side | None = None

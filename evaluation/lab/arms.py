@@ -40,9 +40,9 @@ def _count(text: str) -> int:
 
 
 def _share(text: str) -> float:
-    """A probability between 0 and 1."""
+    """A probability from 0 to below 1."""
     value = float(text)
-    if not (math.isfinite(value) and 0 < value < 1):
+    if not (math.isfinite(value) and 0 <= value < 1):
         raise ValueError
     return value
 

@@ -93,7 +93,7 @@ def run(
     err = Console(stderr=True)
     rows: list[Row] = []
     try:
-        with _progress(err) as progress:
+        with progress_bars(err) as progress:
             bar = progress.add_task(loaded.name, total=None)
             rows = asyncio.run(
                 run_all(setup, edge, out, lambda done, total: progress.update(bar, completed=done, total=total))
@@ -106,7 +106,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _progress(console: Console) -> Progress:
+def progress_bars(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

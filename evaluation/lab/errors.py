@@ -7,6 +7,7 @@ GktError
     ├── BadArm             an arm that cannot be read
     ├── ArmRefused         the edge will not answer under an arm
     ├── BadFolder          a result folder of another run, of a run under way, or with rows that cannot be read
+    ├── Unsound            too many answers of a tuner's stage say nothing of their arm
     ├── EdgeGone           the edge cannot be reached (any more)
     └── JudgeRefused       the judge will not judge
 """
@@ -38,6 +39,10 @@ class ArmRefused(LabError):
 
 class BadFolder(LabError):
     code = "bad_folder"
+
+
+class Unsound(LabError):
+    code = "unsound"
 
 
 class EdgeGone(LabError):

@@ -42,9 +42,21 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
             "cloud",
             ["--model", "--host", "--port", "GKT_CLOUD_KEYS", "docs/configuration.md", "Example: GKT_CLOUD_KEYS"],
         ),
-        ("edge", ["--model", "--cloud-url", "--port", "GKT_EDGE_CLOUD_KEY", "docs/configuration.md", "gkt-student"]),
+        (
+            "edge",
+            [
+                "--model",
+                "--cloud-url",
+                "--policy",
+                "--port",
+                "GKT_EDGE_CLOUD_KEY",
+                "docs/configuration.md",
+                "gkt-student",
+            ],
+        ),
         ("bench", ["--json"]),
         ("eval", ["run", "compare", "report", "guidance is worth"]),
+        ("tune", ["--keep", "--tune-lines", "--report-lines", "--policy", "--write-nearest", "Example: gkt tune"]),
         ("models", ["list", "pull", "verify", "GKT_HOME"]),
     ],
 )

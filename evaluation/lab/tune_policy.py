@@ -1,0 +1,97 @@
+"""A policy file made of an arm and of what it reached on the reporting lines."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from evaluation.lab import search
+from evaluation.lab.arm_names import OFF, TEACHER
+from evaluation.lab.arm_summary import verdicts
+from evaluation.lab.arms import Arm
+from evaluation.lab.errors import Unsound
+from evaluation.lab.rows import Row
+from evaluation.lab.statistics import paired, wilson
+from evaluation.lab.tuning import Tuner
+from shared.guided import Mode
+from shared.policy_file import Estimate, Evidence, PolicyFile
+
+MAX_NAME = 100
+
+
+def policy_of(arm: Arm, rows: Sequence[Row], tuner: Tuner, name: str | None = None) -> PolicyFile:
+    """`rows` are those of the reporting lines. Raises Unsound where the teacher has none of these right."""
+    values = arm.values
+    task = tuner.tuning.task.name
+    return PolicyFile(
+        name=(name or f"{task} {arm.text}")[:MAX_NAME],
+        mode=Mode(arm.kind),
+        max_guidance_tokens=values.get("tokens"),
+        template=values.get("template"),
+        doubt=values.get("doubt"),
+        agree=values.get("agree"),
+        sure=values.get("sure"),
+        evidence=_evidence(arm.text, rows, tuner),
+    )
+
+
+def _evidence(arm: str, rows: Sequence[Row], tuner: Tuner) -> Evidence:
+    arms = search.sound(rows)
+    for name in (OFF, arm, TEACHER):
+        arms.setdefault(name, {})
+    # All figures are of the same questions.
+    same = [question for question in arms[TEACHER] if question in arms[OFF] and question in arms[arm]]
+    arms = {name: {question: arms[name][question] for question in same} for name in (OFF, arm, TEACHER)}
+    known = paired(*verdicts(arms, OFF, TEACHER, arm)).verdicts
+    kept = search.kept_share(*verdicts(arms, arm, TEACHER))
+    if kept is None:
+        raise Unsound(f"the teacher has no reporting question right (of {len(known)}): there is nothing to keep")
+    student, teacher, policy = (_estimate(int(right), len(known)) for right in known.sum(axis=0))
+    prices = tuner.prices()
+    seen = tuner.seen()
+    plan = tuner.file.plan
+    return Evidence(
+        task=plan.task,
+        data_sha256=plan.data_sha256,
+        tuning_lines=_asked(tuner.tuning.lines.first, plan.tune_questions),
+        reporting_lines=_asked(tuner.reporting.lines.first, plan.report_questions),
+        n=len(known),
+        student=seen.student,
+        teacher=seen.teacher or "unknown",
+        keep=plan.keep,
+        accuracy_student=student,
+        accuracy_teacher=teacher,
+        accuracy_policy=policy,
+        kept_share=kept.value,
+        kept_share_low=kept.low,
+        shown=kept.low >= plan.keep,
+        teacher_token_share=_share(arms, arm, lambda row: row.teacher.output),
+        cost_share=_share(arms, arm, lambda row: row.teacher.cost_usd(prices)),
+        date=datetime.datetime.now(datetime.UTC).date(),
+        gkt_version=_version(),
+    )
+
+
+def _estimate(right: int, n: int) -> Estimate:
+    interval = wilson(right, n)
+    assert interval is not None  # noqa: S101 - n is positive where a share was kept
+    return Estimate(value=right / n, low=interval.low, high=interval.high)
+
+
+def _share(arms: search.Outcomes, arm: str, amount: search.Amount) -> float:
+    """Of the teacher's; 0 where even that is nothing."""
+    whole = search.mean_amount(arms[TEACHER], amount)
+    return search.mean_amount(arms[arm], amount) / whole if whole else 0.0
+
+
+def _asked(first: int, questions: int) -> str:
+    """The lines that were really asked, `--limit` included."""
+    return f"{first}-{first + questions - 1}"
+
+
+def _version() -> str:
+    try:
+        return version("gkt")
+    except PackageNotFoundError:
+        return "unknown"
