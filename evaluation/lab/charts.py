@@ -71,8 +71,7 @@ def numbered(task: TaskSummary, front: Sequence[str]) -> dict[str, str]:
     return {
         arm.arm: str(at)
         for at, arm in enumerate(task.arms, 1)
-        if alike[shortened(arm.arm, _NAME_CHARS)] > 1
-        or (crowded and not is_plain(arm.arm) and arm.arm not in front)
+        if alike[shortened(arm.arm, _NAME_CHARS)] > 1 or (crowded and not is_plain(arm.arm) and arm.arm not in front)
     }
 
 
