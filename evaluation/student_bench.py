@@ -21,6 +21,7 @@ from evaluation.figures import NotMeasured
 from evaluation.main_job import EDGE_SPIN_COUNT, Result, Say
 from evaluation.report import complain, report
 from evaluation.rivals import Size, llama_cpp_server, llama_server, llama_server_version
+from evaluation.scores_cost import measure_scores
 from evaluation.services import lone_edge, stopped_on_sigterm
 from evaluation.student_figures import (
     DECODING_STREAMS,
@@ -53,6 +54,7 @@ class Part(StrEnum):
     SHARED_PREFIX = "shared-prefix"
     CHUNKED = "chunked"
     PYTHON = "python"
+    SCORES = "scores"
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def student(
     shared_prefix_16: requests/s of 16 requests that share a 600-token prefix, over llama-server's.
     itl_p95_chunked: inter-token latency of 4 streams while a long prompt comes in, over the same edge without chunked prefill.
     python_share: Python's part of a step at 16 streams.
+    scores_cost: a prompt read with the score of each of its tokens, over one read without.
 
     Every server has as many threads and as much context as the others, and else its own defaults. Leave the machine alone
     meanwhile: all of it takes about twenty minutes on two cores.
@@ -213,6 +216,8 @@ def _measurements(
             return {"itl_p95_chunked": partial(_chunking, setup, effort, say)}
         case Part.PYTHON:
             return {"python_share": partial(_python_share, setup, effort, say)}
+        case Part.SCORES:
+            return {"scores_cost": partial(_scores, setup, effort, say)}
 
 
 def _rates(setup: Setup, rival: Rival, streams: int, effort: Effort, say: Say, *, name: str, at_least: float) -> Result:
@@ -237,6 +242,11 @@ def _chunking(setup: Setup, effort: Effort, say: Say) -> Result:
 def _python_share(setup: Setup, effort: Effort, say: Say) -> Result:
     with setup.edge(setup.size(PYTHON_STREAMS, PROMPT_ROOM + effort.tokens)) as edge:
         return student_figures.measure_python_share(edge, effort, say)
+
+
+def _scores(setup: Setup, effort: Effort, say: Say) -> Result:
+    with setup.edge(setup.size(1, PREFIX_ROOM)) as edge:
+        return measure_scores(edge, effort, say)
 
 
 def _version(binary: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -15,6 +18,7 @@ from evaluation.crowd import Ask, Server, Written
 from evaluation.figures import NotMeasured
 from evaluation.main_job import Result
 from evaluation.rivals import Size, llama_cpp_server
+from evaluation.scores_cost import measure_scores
 from evaluation.student_figures import (
     DECODE_S,
     STEP_S,
@@ -195,5 +199,25 @@ def test_every_figure_that_was_asked_for_has_its_name(tmp_path: Path) -> None:
     assert names == [
         *("llama_server_1", "llama_server_4", "llama_server_8", "llama_server_16"),
         *("llama_cpp_server_4", "llama_cpp_server_16"),
-        *("shared_prefix_16", "itl_p95_chunked", "python_share"),
+        *("shared_prefix_16", "itl_p95_chunked", "python_share", "scores_cost"),
     ]
+
+
+def test_scores_are_measured_on_texts_that_nobody_has_seen() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        return httpx.Response(200, json={"usage": {"prompt_tokens": 400}})
+
+    result = measure_scores(EDGE, Effort(rounds=2), SAY, transport=httpx.MockTransport(answer))
+
+    assert result.figures[0].name == "scores_cost"
+    assert [body.get("echo", False) for body in asked] == [True, False, True, True, False]
+    assert len({body["prompt"] for body in asked}) == 5
+
+
+def test_an_edge_that_does_not_score_is_said() -> None:
+    refuse = httpx.MockTransport(lambda _: httpx.Response(400, json={}))
+    with pytest.raises(NotMeasured, match="does not score"):
+        measure_scores(EDGE, Effort(rounds=1), SAY, transport=refuse)
