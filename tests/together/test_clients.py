@@ -21,6 +21,8 @@ from tests.processes import Process
 
 QUESTION = [{"role": "user", "content": "Write five sentences about rivers."}]
 MAX_SEQUENCES = 4
+END = 2
+"""The token that ends an answer of SmolLM2's."""
 
 
 @pytest.fixture(scope="module")
@@ -289,9 +291,10 @@ async def sequences(url: str) -> float:
 
 
 async def test_a_client_that_leaves_in_mid_stream_frees_the_engine(client: Any, url: str) -> None:
-    # More of them than the engine computes at once: who waits for a turn leaves too.
-    streams = await asyncio.gather(*[chat(client, stream=True, max_tokens=1500) for _ in range(MAX_SEQUENCES)])
-    waiting = [asyncio.create_task(chat(client, max_tokens=1500)) for _ in range(2)]
+    # More of them than the engine computes at once: who waits for a turn leaves too. None ends before that by itself.
+    endless = {"max_tokens": 1500, "logit_bias": {str(END): -100}}
+    streams = await asyncio.gather(*[chat(client, stream=True, **endless) for _ in range(MAX_SEQUENCES)])
+    waiting = [asyncio.create_task(chat(client, **endless)) for _ in range(2)]
     async with aclosing(streams[0].response.aiter_bytes()) as first:
         await anext(first)
     while await sequences(url) < MAX_SEQUENCES + 2:
