@@ -297,8 +297,8 @@ async def test_a_client_that_leaves_in_mid_stream_frees_the_engine(client: Any, 
     waiting = [asyncio.create_task(chat(client, **endless)) for _ in range(2)]
     async with aclosing(streams[0].response.aiter_bytes()) as first:
         await anext(first)
-    while await sequences(url) < MAX_SEQUENCES + 2:
-        await asyncio.sleep(0.01)
+        while await sequences(url) < MAX_SEQUENCES + 2:
+            await asyncio.sleep(0.01)
     for stream in streams:
         await stream.close()
     for task in waiting:
