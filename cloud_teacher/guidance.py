@@ -117,8 +117,7 @@ class GuidanceService:
             self._teacher.check_health()
             if request.json_schema is not None:
                 await asyncio.to_thread(self._teacher.check_schema, request.json_schema)
-            prompt_ids = await self._encode(template.apply(request.messages))
-            self._check_length([*prompt_ids, *self._teacher.encode_answer(request.answer)])
+            prompt_ids = await self._encode(template.apply(request.messages), request.answer)
             with self._admission.admit(caller):
                 yield Start(
                     request_id=request_id,
@@ -145,19 +144,23 @@ class GuidanceService:
                 f"{budget} guidance tokens were asked for; {most} is the most", param="max_guidance_tokens"
             )
 
-    async def _encode(self, messages: list[Message]) -> list[int]:
-        """The conversation's ids. Raises PromptTooLong where no token would fit behind it, or it is beyond the limit."""
-        if sum(len(message.content) for message in messages) > LONG_TEXT_CHARS:
-            ids = await asyncio.to_thread(self._teacher.encode, messages)
-        else:
-            ids = self._teacher.encode(messages)
-        self._check_length(ids)
-        return ids
+    async def _encode(self, messages: list[Message], answer: str) -> list[int]:
+        """The conversation's ids.
 
-    def _check_length(self, ids: list[int]) -> None:
+        Raises PromptTooLong where no token would fit behind them and what is written of the answer, or they are beyond the limit.
+        """
+
+        def encode() -> tuple[list[int], int]:
+            return self._teacher.encode(messages), len(self._teacher.encode_answer(answer))
+
+        is_long = sum(len(message.content) for message in messages) + len(answer) > LONG_TEXT_CHARS
+        ids, answer_tokens = await asyncio.to_thread(encode) if is_long else encode()
         most = min(self._limits.max_prompt_tokens, self._teacher.max_model_len - 1)
-        if len(ids) > most:
-            raise PromptTooLong(f"the prompt has {len(ids)} tokens; {most} is the most", param="messages")
+        if len(ids) + answer_tokens > most:
+            raise PromptTooLong(
+                f"the prompt has {len(ids) + answer_tokens} tokens; {most} is the most", param="messages"
+            )
+        return ids
 
     async def _write(
         self, request: GuidanceRequest, request_id: str, prompt_ids: list[int], account: Account

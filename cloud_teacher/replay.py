@@ -35,9 +35,8 @@ class ReplayTeacher:
         self.registry: CollectorRegistry = teacher.registry
         self.end_id = teacher.end_id
         try:
-            self._file = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False
-            )  # made in the thread that loads
+            # Made in the thread that loads the teacher, used by the event loop's.
+            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             # It is a memory: what a crash takes from it is computed again.
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = OFF")

@@ -64,7 +64,9 @@ class Piece:
 
 
 class Teacher(Protocol):
-    """A model that is loaded. Every method is called on the event loop, except `encode`, which any thread may call."""
+    """A model that is loaded. Every method is called on the event loop, except `encode` and
+    `encode_answer`, which any thread may call.
+    """
 
     @property
     def model(self) -> str: ...

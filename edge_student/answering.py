@@ -115,7 +115,7 @@ class _Run:
         """The choices one after the other: each has the teacher's attention."""
         ask = self._ask
         self.account.student.prompt_tokens = len(ask.prompt)
-        cached: int | None = None
+        cached = 0
         for choice in self._choices:
             seed = None if ask.sampling.seed is None else ask.sampling.seed + choice.index
             turns = Turns(
@@ -133,8 +133,9 @@ class _Run:
             async with aclosing(turns.parts()) as parts:
                 async for part in parts:
                     yield part
-            cached = turns.cached_tokens if cached is None else cached
-        self.account.student_done(cached or 0)
+            if choice.index == 0:
+                cached = turns.cached_tokens
+        self.account.student_done(cached)
         tokens = sum(choice.tokens for choice in self._choices)
         yield Finished(self.report(), self.account.usage(len(ask.prompt), tokens))
 

@@ -83,11 +83,6 @@ class Drafter:
                 break
         return Step(words)
 
-    @property
-    def cached_tokens(self) -> int:
-        """As `StudentSequence` has it."""
-        return self._sequence.cached_tokens
-
     async def words(self) -> AsyncGenerator[Word, None]:
         """All that is left, as it comes."""
         async for word in self._words:
@@ -133,8 +128,13 @@ class Turns:
         """Whether the teacher is not asked any more."""
         self._sequence: StudentSequence | None = None
         """One that stands at the end of the text and has not been handed over."""
-        self.cached_tokens: int | None = None
+        self._first: StudentSequence | None = None
+        """The sequence that the first words were written in."""
+
+    @property
+    def cached_tokens(self) -> int:
         """Of the prompt, found computed as the first words were written."""
+        return self._first.cached_tokens if self._first else 0
 
     async def parts(self) -> AsyncGenerator[Piece | Ended, None]:
         """Pieces of the answer, then its end. Raises what `Student.open` and `StudentSequence.generate` raise."""
@@ -145,7 +145,6 @@ class Turns:
                 drafter = drafter or self._draft()
                 if self._alone:
                     async for word in drafter.words():
-                        self.cached_tokens = drafter.cached_tokens if self.cached_tokens is None else self.cached_tokens
                         self._account.student_wrote(bool(word.token))
                         for part in self._show_word(word):
                             yield part
@@ -153,7 +152,6 @@ class Turns:
                             break
                     return
                 step = await drafter.step(self._plan.lines)
-                self.cached_tokens = drafter.cached_tokens if self.cached_tokens is None else self.cached_tokens
                 self._account.student_wrote(sum(bool(word.token) for word in step.words))
                 if self._keeps(step):
                     for part in self._show(step, len(step.text), ends=True):
@@ -180,6 +178,7 @@ class Turns:
     def _draft(self) -> Drafter:
         left = max(0, self._sampling.max_tokens - self._choice.tokens)
         sequence, self._sequence = self._sequence or self._open(), None
+        self._first = self._first or sequence
         return Drafter(sequence, replace(self._sampling, max_tokens=left))
 
     def _open(self, *, scored: bool = False) -> StudentSequence:
