@@ -14,7 +14,7 @@ from shared.guided import Mode
 
 FORMAT: Literal[1] = 1
 
-DECIDES = ("mode", "max_guidance_tokens", "template", "doubt", "agree", "sure")
+DECIDES = ("mode", "max_guidance_tokens", "template", "doubt", "agree", "lines", "sure")
 """Fields of a policy that are settings of an edge, too."""
 
 
@@ -67,6 +67,7 @@ class PolicyFile(_Part):
     template: str | None = Field(default=None, min_length=1, max_length=100)
     doubt: float | None = Field(default=None, ge=0, le=1)
     agree: int | None = Field(default=None, ge=0, le=1000)
+    lines: int | None = Field(default=None, ge=1, le=10_000)
     sure: float | None = Field(default=None, ge=0, le=1)
     evidence: Evidence | None = None
 

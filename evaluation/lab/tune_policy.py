@@ -31,6 +31,7 @@ def policy_of(arm: Arm, rows: Sequence[Row], tuner: Tuner, name: str | None = No
         template=values.get("template"),
         doubt=values.get("doubt"),
         agree=values.get("agree"),
+        lines=values.get("lines"),
         sure=values.get("sure"),
         evidence=_evidence(arm.text, rows, tuner),
     )

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
-from shared.guided import Mode
-from shared.policy_file import Estimate, Evidence, PolicyFile, read_policy_file
+from shared.guided import GktOptions, Mode
+from shared.policy_file import DECIDES, Estimate, Evidence, PolicyFile, read_policy_file
 
 HALF = Estimate(value=0.5, low=0.4, high=0.6)
 EVIDENCE = Evidence(
@@ -35,6 +36,13 @@ EVIDENCE = Evidence(
     gkt_version="0.1.0",
 )
 POLICY = PolicyFile(name="maths", mode=Mode.REVIEW, max_guidance_tokens=300, doubt=0.1, agree=3, evidence=EVIDENCE)
+
+
+def test_whatever_a_request_may_say_of_guidance_a_policy_may_say() -> None:
+    wishes = GktOptions.model_fields.keys() - {"scores"}  # which is no decision
+    assert set(DECIDES) == wishes
+    assert wishes <= PolicyFile.model_fields.keys()
+    assert wishes <= EdgeSettings.model_fields.keys()
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
