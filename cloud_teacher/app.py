@@ -28,7 +28,7 @@ def create_app(
     cloud = Cloud(settings)
 
     def load(loading: Loading) -> Teacher:
-        loaded = teacher or _vllm(settings, loading)
+        loaded = teacher or (_upstream(settings) if settings.upstream_url else _vllm(settings, loading))
         return ReplayTeacher(loaded, Path(settings.replay_file)) if settings.replay_file else loaded
 
     @asynccontextmanager
@@ -58,3 +58,10 @@ def _vllm(settings: CloudSettings, loading: Loading) -> Teacher:
     from shared.progress import Logged
 
     return load_vllm(ensure_folder(settings.model, progress=Logged()), settings, loading)
+
+
+def _upstream(settings: CloudSettings) -> Teacher:
+    from cloud_teacher.openai_teacher import OpenAITeacher
+    from cloud_teacher.tokenizer import load_tokenizer
+
+    return OpenAITeacher(settings, load_tokenizer(settings.model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
@@ -28,6 +28,14 @@ class CloudSettings(BaseSettings):
     model: str = Field(
         default="qwen2.5-coder-1.5b-instruct", description="catalogue name, GGUF path, model folder, or hub name"
     )
+    upstream_url: str | None = Field(
+        default=None,
+        description="base URL (to /v1) of a server that completes token ids, as vLLM's does: it is the teacher, and no engine "
+        "is started here; model then says whose tokenizer and chat template it has",
+    )
+    upstream_key: SecretStr | None = Field(default=None, description="bearer key for upstream_url")
+    upstream_model: str | None = Field(default=None, description="the model's name there; unset: model")
+
     dtype: str = Field(
         default="auto",
         pattern="^(auto|bfloat16|float16|float32)$",

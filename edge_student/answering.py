@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edge_student.account import Account
 from edge_student.ask import Ask
-from edge_student.choice import Choice, Ended, Piece, Scored
+from edge_student.choice import Choice, Counted, Ended, Piece, Scored
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
@@ -34,7 +34,7 @@ class Finished:
     usage: Usage
 
 
-Part = Scored | Piece | Ended | Finished
+Part = Counted | Scored | Piece | Ended | Finished
 
 
 class Answering:
@@ -78,7 +78,7 @@ class _Run:
         self._draft_ahead = draft_ahead
         self._student = student
         self._cloud = cloud
-        self._choices = [Choice(index, ask.stops) for index in range(ask.n)]
+        self._choices = [Choice(index, ask.stops, show_stop=ask.stops_shown) for index in range(ask.n)]
         self._sequences: list[StudentSequence] = []
         self._scored = asyncio.Event()
         self._guidance = ""
@@ -163,8 +163,8 @@ class _Run:
 
     def _scores_of(self) -> ScoresOf | None:
         """Which tokens of others the student says how probable they were to it."""
-        if self._ask.score_prompt:
-            return "prompt"
+        if self._ask.scored_from is not None:
+            return self._ask.scored_from
         return "guidance" if self._ask.plan.scored or self._ask.plan.mode is Mode.ADAPTIVE else None
 
     def _student_agrees(self) -> bool:
@@ -238,7 +238,8 @@ class _Run:
         sampling = self._ask.sampling
         left = sampling.max_tokens - self.account.teacher_tokens
         seed = None if sampling.seed is None else sampling.seed + choice.index
-        wants_scores = self._ask.score_prompt
+        wants_scores = self._ask.scored_from is not None
+        wants_count = self._ask.counted and choice.index == 0
         async with aclosing(sequence.generate(replace(sampling, max_tokens=left, seed=seed))) as words:
             async for word in words:
                 if wants_scores:
@@ -247,11 +248,15 @@ class _Run:
                         self._scored.set()
                     await self._scored.wait()
                     yield Scored(choice.index, self._sequences[0].scores)
+                if wants_count:
+                    wants_count = False
+                    yield Counted(choice.index, len(self._ask.prompt), sequence.cached_tokens)
                 tokens = 1 if word.token else 0
                 self.account.student_wrote(tokens)
                 logprobs = logprobs_of_word(word)
                 ending = logprobs.pop() if logprobs and word.end == "stop" else None
-                for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=logprobs):
+                ids = () if word.token_id is None else (word.token_id,)
+                for part in choice.take(word.text, Source.STUDENT, tokens=tokens, logprobs=logprobs, ids=ids):
                     yield part
                 if choice.ended:
                     return

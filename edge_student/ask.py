@@ -25,8 +25,12 @@ class Ask:
     n: int = 1
     tools: ToolUse | None = None
     """What the answer may call. It is text here all the same: `ToolUse.reader` finds the calls in it."""
-    score_prompt: bool = False
-    """Whether the prompt's own log-probabilities are wanted too, with as many alternatives as the answer's."""
+    scored_from: int | None = None
+    """From which token on, at least 1, the prompt's own log-probabilities are wanted, with alternatives as the answer's."""
+    stops_shown: bool = False
+    """Whether the stop string that ends the answer is part of it."""
+    counted: bool = False
+    """Whether a part says what was computed of the prompt, before the student's first word."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers that the cloud gets too, such as `traceparent`."""
 

@@ -20,11 +20,22 @@ class Piece:
     text: str
     source: Source
     logprobs: tuple[TokenLogprob, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    """Of the student's tokens."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What of a prompt was computed, and what was there already."""
+
+    index: int
+    prompt_tokens: int
+    cached_tokens: int
 
 
 @dataclass(frozen=True)
 class Scored:
-    """How probable the prompt was to the student, from its second token on. Comes before everything else of a choice."""
+    """How probable the prompt was to the student, from where it was asked for. Comes before everything else of a choice."""
 
     index: int
     scores: Sequence[Score]
@@ -38,19 +49,22 @@ class Ended:
     reason: AnswerEnd
     logprob: TokenLogprob | None = None
     """Of the end that the student itself has set, which is no part of the text."""
+    stop: str | None = None
+    """The stop string that ended it, if one did."""
 
 
 class Choice:
     """Takes words from either side, and gives out what may be shown of them."""
 
-    def __init__(self, index: int, stops: Sequence[str]) -> None:
+    def __init__(self, index: int, stops: Sequence[str], *, show_stop: bool = False) -> None:
         self.index = index
         self.reason: AnswerEnd | None = None
         self.segments: list[Segment] = []
-        self._stops = StopFinder(stops)
+        self._stops = StopFinder(stops, show=show_stop)
         self._unshown: deque[tuple[Segment, int]] = deque()
         """Segments of the text that the stop finder holds, in order, with its lengths."""
         self._logprobs: list[TokenLogprob] = []
+        self._ids: list[int] = []
 
     @property
     def ended(self) -> bool:
@@ -64,26 +78,33 @@ class Choice:
         return sum(segment.tokens for segment in self.segments if segment.source is source)
 
     def take(
-        self, text: str, source: Source, *, tokens: int = 0, logprobs: Sequence[TokenLogprob] = ()
+        self,
+        text: str,
+        source: Source,
+        *,
+        tokens: int = 0,
+        logprobs: Sequence[TokenLogprob] = (),
+        ids: Sequence[int] = (),
     ) -> list[Piece | Ended]:
         """Words arrived. The choice ends here if they complete a stop string."""
         segment = self._segment(source)
         segment.tokens += tokens
         self._logprobs += logprobs
+        self._ids += ids
         if text:
             self._unshown.append((segment, len(text)))
         parts: list[Piece | Ended] = [*self._show(self._stops.push(text))]
-        if self._stops.found:
+        if self._stops.found is not None:
             parts += self.end("stop")
         return parts
 
     def end(self, reason: AnswerEnd, logprob: TokenLogprob | None = None) -> list[Piece | Ended]:
         """Nothing more comes: show what is still held."""
         parts: list[Piece | Ended] = [*self._show(self._stops.flush())]
-        if self._logprobs:
-            parts.append(Piece(self.index, "", self.segments[-1].source, self._take_logprobs()))
+        if self._logprobs or self._ids:
+            parts.append(self._piece("", self.segments[-1].source))
         self.reason = reason
-        return [*parts, Ended(self.index, reason, logprob)]
+        return [*parts, Ended(self.index, reason, logprob, self._stops.found)]
 
     def _show(self, text: str) -> list[Piece]:
         pieces: list[Piece] = []
@@ -94,13 +115,15 @@ class Choice:
             if shown < length:
                 self._unshown.appendleft((segment, length - shown))
             segment.chars += shown
-            pieces.append(Piece(self.index, text[at : at + shown], segment.source, self._take_logprobs()))
+            pieces.append(self._piece(text[at : at + shown], segment.source))
             at += shown
         return pieces
 
-    def _take_logprobs(self) -> tuple[TokenLogprob, ...]:
-        taken, self._logprobs = tuple(self._logprobs), []
-        return taken
+    def _piece(self, text: str, source: Source) -> Piece:
+        """A piece with all that has come of its tokens."""
+        piece = Piece(self.index, text, source, tuple(self._logprobs), tuple(self._ids))
+        self._logprobs, self._ids = [], []
+        return piece
 
     def _segment(self, source: Source) -> Segment:
         """The segment that a source writes in now."""

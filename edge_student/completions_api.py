@@ -13,6 +13,7 @@ from fastapi.sse import EventSourceResponse
 
 from edge_student.answering import Finished, Part
 from edge_student.ask import Ask
+from edge_student.choice import Counted, Piece
 from edge_student.edge import Edge, TheEdge
 from edge_student.merging import merge
 from edge_student.requests import collect, stream, text_asks
@@ -86,31 +87,48 @@ class _Answers:
 
     async def chunks(self, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
         usage = Usage(prompt_tokens=0, completion_tokens=0)
+        options = self._body.stream_options
+        so_far = usage if options and options.continuous_usage_stats else None
         async with aclosing(self.parts()) as parts:
             async for part in parts:
                 if isinstance(part, Finished):
                     usage = _sum(usage, part.usage)
-                else:
-                    for choice in self._texts[part.index].chunks(part):
-                        yield encode_data(self._completion([choice]))
+                    continue
+                if so_far:
+                    so_far = _sum(so_far, _used(part))
+                for choice in self._texts[part.index].chunks(part):
+                    yield encode_data(self._completion([choice], so_far))
         if include_usage:
             yield encode_data(self._completion([], usage))
 
     def _text(self, index: int, at: int) -> GrowingText:
         if not self._body.echo:
-            return GrowingText(index, echo="", prompt=(), logprobs=self._logprobs)
+            return GrowingText(index, echo="", prompt=(), logprobs=self._logprobs, ids=self._body.return_token_ids)
         student = self._edge.ready_student()
-        tokens = [student.piece(token) for token in self._asks[at].prompt]
+        ask = self._asks[at]
+        # Of what stands before the first score nothing is told; that has the token in front of it, for whose place it is.
+        first = (ask.scored_from or 1) - 1
+        tokens = [student.piece(token) for token in ask.prompt[first:]]
         given = self._body.prompt
         one = given if isinstance(given, str) else given[at]
-        echo = one if isinstance(one, str) else b"".join(tokens).decode(errors="replace")
-        return GrowingText(index, echo=echo, prompt=tokens, logprobs=self._logprobs)
+        echo = one if isinstance(one, str) and not first else b"".join(tokens).decode(errors="replace")
+        return GrowingText(index, echo=echo, prompt=tokens, logprobs=self._logprobs, ids=self._body.return_token_ids)
 
     def _completion(self, choices: list[TextChoice], usage: Usage | None = None) -> TextCompletion:
         counted = CompletionUsage.of(usage) if usage else None
         return TextCompletion(
             id=self._id, created=self._created, model=self._body.model, choices=choices, usage=counted
         )
+
+
+def _used(part: Part) -> Usage:
+    """What a part adds to the usage of the answer so far."""
+    match part:
+        case Counted(prompt_tokens=prompt, cached_tokens=cached):
+            return Usage(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=0)
+        case Piece(token_ids=ids):
+            return Usage(prompt_tokens=0, completion_tokens=len(ids))
+    return Usage(prompt_tokens=0, completion_tokens=0)
 
 
 def _sum(one: Usage, other: Usage) -> Usage:

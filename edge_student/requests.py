@@ -69,7 +69,9 @@ def _structure(body: ChatCompletionRequest, tools: ToolUse | None, student: Stud
 async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask]:
     """One ask for each prompt of the body. Raises InvalidRequest, UnknownModel, NotReady."""
     student = edge.ready_student()
-    scored = body.echo and body.logprobs is not None
+    scored_from = max(1, body.logprob_start_len or 1) if body.echo and body.logprobs is not None else None
+    if body.logprob_start_len is not None and scored_from is None:
+        raise InvalidRequest("logprob_start_len: needs echo and logprobs", param="logprob_start_len")
     if body.max_tokens == 0 and not body.echo:
         raise InvalidRequest("max_tokens: 0 is for echo, which needs no answer", param="max_tokens")
     if plan(body.model, None, body.max_tokens, edge.settings).mode is Mode.TEACHER:
@@ -83,7 +85,9 @@ async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> li
             sampling=_sampling(body, edge, prompt, max_tokens=body.max_tokens, top_logprobs=body.logprobs),
             stops=tuple(body.stop or ()),
             n=_choices(body, edge),
-            score_prompt=scored,
+            scored_from=scored_from,
+            stops_shown=body.include_stop_str_in_output,
+            counted=body.stream_options is not None and body.stream_options.continuous_usage_stats,
         )
         for prompt in await asyncio.to_thread(_prompts, body, student)
     ]
@@ -101,6 +105,12 @@ def _prompts(body: CompletionRequest, student: Student) -> list[list[int]]:
                 "and one is needed for the answer",
                 param="prompt",
             )
+    start = body.logprob_start_len
+    if start is not None and start >= min(map(len, prompts)):
+        raise InvalidRequest(
+            f"logprob_start_len: {start} is behind the end of a prompt of {min(map(len, prompts))} tokens",
+            param="logprob_start_len",
+        )
     if body.echo and body.logprobs is not None:
         columns = sum(map(len, prompts)) * (body.n or 1) * (body.logprobs + 1)
         if columns > MAX_ECHOED_LOGPROBS:

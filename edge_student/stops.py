@@ -8,23 +8,25 @@ from collections.abc import Sequence
 class StopFinder:
     """Looks for the first of some stop strings. What could still become one is held back."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, show: bool = False) -> None:
+        """`show`: the stop string that is found is part of what may be shown."""
         self._stops = tuple(stops)
+        self._show = show
         self._held = ""
-        self.found = False
+        self.found: str | None = None
 
     def push(self, text: str) -> str:
         """Text that is safe to show. After a stop string was found, what stands before it, and nothing more."""
-        if self.found:
+        if self.found is not None:
             return ""
         if not self._stops:
             return text
         held = self._held + text
-        starts = [at for at in map(held.find, self._stops) if at >= 0]
+        starts = [(at, stop) for stop in self._stops if (at := held.find(stop)) >= 0]
         if starts:
-            self.found = True
+            at, self.found = min(starts, key=lambda start: start[0])
             self._held = ""
-            return held[: min(starts)]
+            return held[: at + len(self.found) if self._show else at]
         keep = max(_overlap(held, stop) for stop in self._stops)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]

@@ -74,6 +74,7 @@ class Word:
 
     text: str
     token: bytes = b""
+    token_id: int | None = None
     logprob: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     end: Literal["stop", "length"] | None = None
@@ -94,8 +95,8 @@ class Score:
     alternatives: tuple[Alternative, ...] = ()
 
 
-ScoresOf = Literal["prompt", "guidance"]
-"""Which tokens' scores are wanted."""
+ScoresOf = int | Literal["guidance"]
+"""Which tokens' scores are wanted: of the prompt from a position on, at least 1, or of the guidance."""
 
 
 class StudentSequence(Protocol):
@@ -191,8 +192,7 @@ class Student(Protocol):
         """Begin to prefill a prompt and what is written of the answer already: at once, or `held` until there is guidance or
         the hand-over.
 
-        Scores are of all the prompt but its first token, or of the guidance behind the text. `top` is how many alternatives
-        each has.
+        Scores are of the prompt from a position on, or of the guidance behind the text. `top` is how many alternatives each has.
 
         Raises PromptTooLong, Overloaded where the queue is full, EngineFailed where the engine is dead.
         """

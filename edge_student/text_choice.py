@@ -5,23 +5,26 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Sequence
 
-from edge_student.choice import Ended, Piece, Scored
+from edge_student.choice import Counted, Ended, Piece, Scored
 from shared.openai import TextChoice, TextLogprobs, TokenLogprob
 
 
 class GrowingText:
     """Makes a chunk of each part of an answer. All chunks joined are the whole choice."""
 
-    def __init__(self, index: int, *, echo: str, prompt: Sequence[bytes], logprobs: bool) -> None:
-        """`echo` is the prompt where it is to be said again, and `prompt` the bytes of its tokens."""
+    def __init__(self, index: int, *, echo: str, prompt: Sequence[bytes], logprobs: bool, ids: bool = False) -> None:
+        """`echo` is the prompt where it is to be said again, and `prompt` the bytes of its tokens; `ids`: say the answer's."""
         self._index = index
         self._echo = echo
         self._prompt = prompt
         self._columns = Columns() if logprobs else None
+        self._ids = ids
 
-    def chunks(self, part: Scored | Piece | Ended) -> list[TextChoice]:
+    def chunks(self, part: Counted | Scored | Piece | Ended) -> list[TextChoice]:
         """What a part adds. The first one brings the echo, so that what fails before it can still be a status."""
-        chunks = []
+        chunks: list[TextChoice] = []
+        if isinstance(part, Counted):
+            return chunks
         if self._echo:
             echo, self._echo = self._echo, ""
             columns = None
@@ -31,11 +34,18 @@ class GrowingText:
         match part:
             case Piece():
                 columns = self._columns.of_answer(part.logprobs) if self._columns else None
-                chunks.append(TextChoice(index=self._index, text=part.text, logprobs=columns, finish_reason=None))
+                ids = list(part.token_ids) if self._ids else None
+                choice = TextChoice(
+                    index=self._index, text=part.text, logprobs=columns, finish_reason=None, token_ids=ids
+                )
+                chunks.append(choice)
             case Ended():
                 # As OpenAI does: whoever reads the columns of an echo counts on a token of the answer, be it only its end.
                 columns = self._columns.of_answer([part.logprob]) if self._columns and part.logprob else None
-                chunks.append(TextChoice(index=self._index, text="", logprobs=columns, finish_reason=part.reason))
+                choice = TextChoice(
+                    index=self._index, text="", logprobs=columns, finish_reason=part.reason, stop_reason=part.stop
+                )
+                chunks.append(choice)
         return chunks
 
 
@@ -45,7 +55,9 @@ def joined(index: int, chunks: Iterable[TextChoice], *, logprobs: bool) -> TextC
     texts = []
     for chunk in chunks:
         texts.append(chunk.text)
-        whole.finish_reason = chunk.finish_reason
+        whole.finish_reason, whole.stop_reason = chunk.finish_reason, chunk.stop_reason
+        if chunk.token_ids is not None:
+            whole.token_ids = [*(whole.token_ids or []), *chunk.token_ids]
         if whole.logprobs and chunk.logprobs:
             whole.logprobs.tokens += chunk.logprobs.tokens
             whole.logprobs.token_logprobs += chunk.logprobs.token_logprobs

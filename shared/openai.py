@@ -29,6 +29,9 @@ class OpenAIModel(BaseModel):
 
 class StreamOptions(OpenAIModel):
     include_usage: bool = False
+    continuous_usage_stats: bool = Field(
+        default=False, description="text completions: usage so far in every chunk, as vLLM does"
+    )
 
 
 TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -79,6 +82,11 @@ class CompletionRequest(CompletionOptions):
     """0 only with `echo`."""
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
+    logprob_start_len: int | None = Field(
+        default=None, ge=0, description="with echo and logprobs: only from this token of the prompt on, as in SGLang"
+    )
+    return_token_ids: bool = Field(default=False, description="the ids of the answer's tokens, as vLLM does")
+    include_stop_str_in_output: bool = Field(default=False, description="as in vLLM")
 
 
 class TopLogprob(OpenAIModel):
@@ -207,10 +215,19 @@ class TextLogprobs(OpenAIModel):
 
 
 class TextChoice(OpenAIModel):
+    """`stop_reason` is the stop string that ended it, `token_ids` stand there only where they were asked for; both as in vLLM."""
+
     index: int
     text: str
     logprobs: TextLogprobs | None = None
     finish_reason: AnswerEnd | None
+    stop_reason: str | None = None
+    token_ids: list[int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_ids(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key != "token_ids" or value is not None}
 
 
 class TextCompletion(OpenAIModel):

@@ -232,6 +232,7 @@ class Engine:
         return Word(
             text=sequence.decoder.decode(piece, final=full),
             token=piece,
+            token_id=token,
             logprob=probability,
             alternatives=alternatives,
             end="length" if full else None,

@@ -99,7 +99,7 @@ class LlamaStudent:
         state = EngineSequence(
             [*prompt, *answer],
             held=held,
-            scored_from={None: None, "prompt": 1, "guidance": len(prompt) + len(answer)}[scores_of],
+            scored_from=len(prompt) + len(answer) if scores_of == "guidance" else scores_of,
             score_top=top,
             loop=asyncio.get_running_loop(),
         )

@@ -76,9 +76,11 @@ class ScriptedStudent:
         self.sequences[-1].held = held
         self.sequences[-1].guidance = text
         self.sequences[-1].scored = scores_of is not None
-        if scores_of == "prompt":
+        if isinstance(scores_of, int):
             alternatives = tuple(Alternative(b"?", -0.25) for _ in range(top))
-            self.sequences[-1].scores = [Score(self.piece(token), -0.5, 0, 1.0, alternatives) for token in prompt[1:]]
+            self.sequences[-1].scores = [
+                Score(self.piece(token), -0.5, 0, 1.0, alternatives) for token in prompt[scores_of:]
+            ]
         return self.sequences[-1]
 
     def words_behind(self, text: str) -> Sequence[tuple[str, float]]:
@@ -173,7 +175,7 @@ class ScriptedSequence:
             await asyncio.sleep(0)
             alternatives = tuple(Alternative(word.encode(), -0.5) for _ in range(sampling.top_logprobs or 0))
             last = count == sampling.max_tokens
-            yield Word(word, word.encode(), logprob, alternatives, end="length" if last else None)
+            yield Word(word, word.encode(), len(word), logprob, alternatives, end="length" if last else None)
             if last:
                 return
         yield Word("", logprob=None if sampling.top_logprobs is None else -0.5, end="stop")

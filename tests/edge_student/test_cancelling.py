@@ -72,7 +72,7 @@ async def one(student: LlamaStudent, draw: random.Random) -> None:
     )
 
     async def answer() -> None:
-        sequence = student.open(prompt, held=draw.random() < 0.1, scores_of=draw.choice([None, None, "prompt"]))
+        sequence = student.open(prompt, held=draw.random() < 0.1, scores_of=draw.choice([None, None, 1]))
         try:
             if draw.random() < 0.3:
                 sequence.extend("Guidance, word by word, ")
@@ -109,7 +109,7 @@ async def many(student: LlamaStudent, count: int, draw: random.Random) -> None:
 async def full(student: LlamaStudent) -> None:
     """As many cells and rows of logits as there can be: memory that is reserved becomes resident where it is first used."""
     prompt = (student.tokenize("All rivers run to the sea. ") * 150)[:150]
-    answers = [student.open(prompt, scores_of="prompt").generate(Sampling(max_tokens=2)) for _ in range(8)]
+    answers = [student.open(prompt, scores_of=1).generate(Sampling(max_tokens=2)) for _ in range(8)]
     for answer in answers:
         assert [word.end async for word in answer] == [None, "length"]
 

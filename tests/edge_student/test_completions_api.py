@@ -84,6 +84,38 @@ async def test_an_answer_that_ends_at_once_still_has_the_log_probability_of_its_
     assert choices[0]["token_logprobs"] == [None, -0.5, -0.5], "harnesses drop one entry for the answer, and then count"
 
 
+async def test_an_echo_may_begin_at_a_token() -> None:
+    body = {"prompt": "Once", "max_tokens": 0, "echo": True, "logprobs": 1, "logprob_start_len": 3}
+    async with edge() as running:
+        choice = (await running.http.post("/v1/completions", json=body)).json()["choices"][0]
+        assert choice["text"] == "ce", "the token in front of the first score is there too"
+        assert choice["logprobs"]["token_logprobs"] == [None, -0.5]
+        refused = await running.http.post("/v1/completions", json={**body, "logprob_start_len": 4})
+        assert refused.json()["error"]["param"] == "logprob_start_len"
+        refused = await running.http.post("/v1/completions", json={"prompt": "Once", "logprob_start_len": 1})
+        assert refused.json()["error"]["param"] == "logprob_start_len"
+
+
+async def test_a_choice_says_its_token_ids_what_stopped_it_and_the_usage_so_far() -> None:
+    body = {"prompt": "Once", "stop": ["1"], "include_stop_str_in_output": True, "return_token_ids": True}
+    async with edge() as running:
+        whole = (await running.http.post("/v1/completions", json=body)).json()["choices"][0]
+        stream = await running.openai.completions.create(
+            model="gkt",
+            prompt="Once",
+            stop=["1"],
+            stream=True,
+            stream_options={"include_usage": True, "continuous_usage_stats": True},
+            extra_body={"include_stop_str_in_output": True, "return_token_ids": True},
+        )
+        chunks = [chunk.model_dump() async for chunk in stream]
+    assert (whole["text"], whole["token_ids"]) == (" are 1", [4, 4])
+    assert (whole["finish_reason"], whole["stop_reason"]) == ("stop", "1")
+    assert [chunk["choices"][0]["token_ids"] for chunk in chunks[:2]] == [[4], [4]]
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 2, 2, 2]
+    assert chunks[0]["usage"]["prompt_tokens"] == 4
+
+
 async def test_a_stream_that_the_full_queue_refuses_is_a_503_with_an_echo_too() -> None:
     async with edge(ScriptedStudent("x", room=0)) as running:
         response = await running.http.post("/v1/completions", json={"prompt": "a", "echo": True, "stream": True})

@@ -126,7 +126,7 @@ async def test_scores_of_guidance_are_those_of_the_model(
 async def test_scores_of_a_prompt_are_those_of_the_model(student: LlamaStudent, reference: llama_cpp.Llama) -> None:
     prompt = student.tokenize(PREFIX)
     for _ in range(2):  # the second time it is all in the cache, and computed again all the same
-        sequence = student.open(prompt, scores_of="prompt", top=2)
+        sequence = student.open(prompt, scores_of=1, top=2)
         await read(sequence, Sampling(max_tokens=1))
         check(student, reference, prompt, sequence, start=1)
 

@@ -11,7 +11,7 @@ from edge_student.stops import StopFinder
 def run(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
     finder = StopFinder(stops)
     shown = "".join(finder.push(piece) for piece in pieces)
-    return shown + finder.flush(), finder.found
+    return shown + finder.flush(), finder.found is not None
 
 
 def test_a_stop_string_over_pieces_is_found_and_no_part_of_it_shown() -> None:
@@ -20,6 +20,13 @@ def test_a_stop_string_over_pieces_is_found_and_no_part_of_it_shown() -> None:
     assert finder.push("\nQ") == ""
     assert finder.push(": next") == ""
     assert finder.found
+
+
+def test_a_stop_string_may_be_shown() -> None:
+    finder = StopFinder(["\n\n", "Q"], show=True)
+    assert finder.push("A.\n") == "A."
+    assert finder.push("\nQ") == "\n\n"
+    assert finder.found == "\n\n"
 
 
 def test_what_turns_out_to_be_no_stop_is_shown() -> None:
