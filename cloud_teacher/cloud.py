@@ -14,9 +14,9 @@ from cloud_teacher.loading import Loading
 from cloud_teacher.metrics import CloudMetrics
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
-from cloud_teacher.templates import Templates
 from shared.errors import EngineFailed, GktError, NotReady
 from shared.keys import Keys
+from shared.templates import Templates
 from shared.wire import Health
 
 logger = logging.getLogger("gkt.cloud")

@@ -14,9 +14,9 @@ from cloud_teacher.admission import Admission
 from cloud_teacher.metrics import CloudMetrics
 from cloud_teacher.review import review
 from cloud_teacher.teacher import Piece, Sampling, Teacher
-from cloud_teacher.templates import Templates
-from shared.errors import BudgetTooLarge, EngineFailed, GktError, InternalError, PromptTooLong
+from shared.errors import BudgetTooLarge, EngineFailed, GktError, InternalError, PromptTooLong, UnknownTemplate
 from shared.prices import Prices
+from shared.templates import Templates
 from shared.wire import (
     Done,
     Event,
@@ -113,6 +113,8 @@ class GuidanceService:
         account = Account(arrived_s=time.monotonic())
         try:
             template = self._templates.get(request.template)
+            if template.takes_draft:
+                raise UnknownTemplate(f"template {template.name!r} is the student's, no guidance", param="template")
             self._check_budget(request.max_guidance_tokens)
             self._teacher.check_health()
             if request.json_schema is not None:

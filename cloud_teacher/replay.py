@@ -76,6 +76,8 @@ class ReplayTeacher:
             left = replace(sampling, max_tokens=sampling.max_tokens - len(written))
             async with aclosing(self._teacher.stream(request_id, prompt_ids + written, left)) as more:
                 async for piece in more:
+                    if pieces:  # its own words were in the prompt this time
+                        piece = replace(piece, cached_tokens=pieces[0].cached_tokens)
                     known.append(replace(piece, end=None) if piece.end == "limit" else piece)
                     yield piece
         finally:

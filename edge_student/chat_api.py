@@ -9,10 +9,9 @@ from contextlib import aclosing
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
-from edge_student.answering import Finished, Part
 from edge_student.ask import Ask
 from edge_student.chat_choice import GrowingMessage, joined
-from edge_student.choice import Ended, Piece
+from edge_student.choice import Ended, Finished, Part, Piece
 from edge_student.edge import Edge, TheEdge
 from edge_student.policy import MODEL_MODES
 from edge_student.requests import chat_ask, collect, stream

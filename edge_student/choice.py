@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from edge_student.stops import StopFinder
 from edge_student.student import Score
-from shared.guided import Segment, Source
+from shared.guided import GktReport, Segment, Source
 from shared.openai import AnswerEnd, TokenLogprob
+from shared.wire import Usage
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ class Ended:
     """Of the end that the student itself has set, which is no part of the text."""
     stop: str | None = None
     """The stop string that ended it, if one did."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All choices are complete: what it took."""
+
+    report: GktReport
+    usage: Usage
+
+
+Part = Counted | Scored | Piece | Ended | Finished
 
 
 class Choice:

@@ -11,9 +11,8 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
-from edge_student.answering import Finished, Part
 from edge_student.ask import Ask
-from edge_student.choice import Counted, Piece
+from edge_student.choice import Counted, Finished, Part, Piece
 from edge_student.edge import Edge, TheEdge
 from edge_student.merging import merge
 from edge_student.requests import collect, stream, text_asks

@@ -15,8 +15,9 @@ from edge_student.metrics import EdgeMetrics
 from edge_student.policy import with_policy_file
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
-from shared.errors import NotReady
+from shared.errors import ConfigurationError, NotReady, UnknownTemplate
 from shared.keys import Keys
+from shared.templates import Template, Templates
 from shared.wire import Health
 
 logger = logging.getLogger("gkt.edge")
@@ -25,12 +26,13 @@ logger = logging.getLogger("gkt.edge")
 class Edge:
     """One edge: loads its student beside the event loop, and serves once that is there.
 
-    Raises ConfigurationError where its policy file cannot be read.
+    Raises ConfigurationError where its policy file cannot be read, or its template of hints.
     """
 
     def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int) -> None:
         self.settings, self.policy = with_policy_file(settings)
         self.started = started
+        self._hint = _hint(self.settings.hint_template)
         self.keys = Keys(settings.api_keys)
         self.metrics = EdgeMetrics()
         self.student: Student | None = None
@@ -50,7 +52,9 @@ class Edge:
 
     @property
     def answering(self) -> Answering:
-        return Answering(self.ready_student(), self._cloud, self.metrics, draft_ahead=self.settings.draft_ahead)
+        return Answering(
+            self.ready_student(), self._cloud, self.metrics, hint=self._hint, draft_ahead=self.settings.draft_ahead
+        )
 
     def ready_student(self) -> Student:
         """The student. Raises NotReady while it loads."""
@@ -70,6 +74,16 @@ class Edge:
         await self._cloud.close()
         if self.student:
             await self.student.close()
+
+
+def _hint(name: str) -> Template:
+    try:
+        template = Templates.load().get(name)
+    except UnknownTemplate as error:
+        raise ConfigurationError(f"hint_template: {error.message}") from None
+    if not template.takes_draft:
+        raise ConfigurationError(f"hint_template: {name} has no place for a draft")
+    return template
 
 
 def _edge(request: Request) -> Edge:

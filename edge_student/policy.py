@@ -12,7 +12,12 @@ from shared.guided import GktOptions, Mode
 from shared.policy_file import read_policy_file
 
 T = TypeVar("T")
+Other = TypeVar("Other")
 
+TEMPLATES = {Mode.DRAFT: "draft"}
+"""What the teacher is asked for where nobody names a template; in the other modes `answer`."""
+SURE = 0.5
+"""In mode `on_demand`, where nobody says: a coin's toss."""
 MODEL_MODES: dict[str, Mode | None] = {"gkt": None, "gkt-student": Mode.OFF, "gkt-teacher": Mode.TEACHER}
 """Model names and the mode each stands for; None leaves it to the request and the policy."""
 
@@ -85,28 +90,29 @@ def plan(
     match mode:
         case Mode.OFF:
             budget = 0
-        case Mode.FIXED | Mode.ADAPTIVE | Mode.ON_DEMAND | Mode.REVIEW:
+        case Mode.FIXED | Mode.DRAFT | Mode.ADAPTIVE | Mode.ON_DEMAND | Mode.REVIEW:
             given = options.max_guidance_tokens
             budget = settings.max_guidance_tokens if given is None else given
         case Mode.TEACHER:
             budget = options.max_guidance_tokens or max_tokens or settings.teacher_max_tokens
     if max_tokens is not None:
         budget = min(budget, max_tokens)
+    shown = mode is not Mode.DRAFT
     takes_turns = mode in {Mode.ON_DEMAND, Mode.REVIEW}
     return Plan(
         mode=mode,
         budget=budget,
-        template=options.template or settings.template,
-        alone=max_tokens is not None and budget == max_tokens and not takes_turns,
-        held=budget > 0 and settings.prefill_after_teacher and not takes_turns,
-        scored=budget > 0 and options.scores,
+        template=options.template or settings.template or TEMPLATES.get(mode, "answer"),
+        alone=max_tokens is not None and budget == max_tokens and not takes_turns and shown,
+        held=budget > 0 and settings.prefill_after_teacher and not takes_turns and shown,
+        scored=budget > 0 and options.scores and shown,
         doubt=_first(options.doubt, settings.doubt),
         agree=_first(options.agree, settings.agree),
-        sure=_first(options.sure, settings.sure),
+        sure=_first(_first(options.sure, settings.sure), SURE if mode is Mode.ON_DEMAND else 0.0),
         lines=_first(options.lines, settings.lines) if mode is Mode.REVIEW else 1,
         policy=policy if wished is None and mode is settings.mode else None,
     )
 
 
-def _first(asked: T | None, otherwise: T) -> T:
+def _first(asked: T | None, otherwise: Other) -> T | Other:
     return otherwise if asked is None else asked

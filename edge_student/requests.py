@@ -11,8 +11,8 @@ from typing import TypeVar
 from fastapi import Request
 from fastapi.sse import EventSourceResponse
 
-from edge_student.answering import Part
 from edge_student.ask import Ask
+from edge_student.choice import Part
 from edge_student.edge import Edge
 from edge_student.policy import plan
 from edge_student.student import Sampling, Structure, Student

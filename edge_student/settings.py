@@ -58,7 +58,7 @@ class EdgeSettings(BaseSettings):
     policy_file: str | None = Field(
         default=None,
         description="policy file, as `gkt tune` writes it: its values take the place of the defaults of `mode`, "
-        "`max_guidance_tokens`, `template`, `doubt`, `agree` and `sure`; one of these that is set here wins over the file",
+        "`max_guidance_tokens`, `template`, `doubt`, `agree`, `lines` and `sure`; one that is set here wins over the file",
     )
     mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name none")
     max_guidance_tokens: int = Field(
@@ -75,12 +75,12 @@ class EdgeSettings(BaseSettings):
         "the teacher's tokens in a row itself; 0: only at a step's end",
     )
     lines: int = Field(default=1, ge=1, le=10_000, description="mode `review`: the teacher reads so many lines at once")
-    sure: float = Field(
-        default=0.0,
+    sure: float | None = Field(
+        default=None,
         ge=0,
         le=1,
         description="mode `on_demand`: a step whose first token is less probable to the student is the teacher's; mode `review`: "
-        "a step of which every token is at least so probable is not sent; 0: all are",
+        "a step of which every token is at least so probable is not sent; unset: 0.5, and in mode `review` 0, so that all are",
     )
     draft_ahead: bool = Field(
         default=True, description="mode `review`: the student writes the next step while the teacher reads the last one"
@@ -90,7 +90,13 @@ class EdgeSettings(BaseSettings):
         ge=1,
         description="the teacher's tokens in mode `teacher` where the request sets no max_tokens; at most what the cloud allows",
     )
-    template: str = Field(default="answer", description="guidance template, `name` or `name@version`")
+    template: str | None = Field(
+        default=None,
+        description="guidance template, `name` or `name@version`; unset: `answer`, in mode `draft` `draft`",
+    )
+    hint_template: str = Field(
+        default="hint", description="mode `draft`: template that puts the teacher's draft before the student's eyes"
+    )
     default_temperature: float = Field(
         default=0.0,
         ge=0,

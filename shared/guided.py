@@ -22,6 +22,8 @@ class Mode(StrEnum):
     """The student alone; the cloud is never asked."""
     FIXED = "fixed"
     """The teacher writes up to `max_guidance_tokens`, the student the rest."""
+    DRAFT = "draft"
+    """The teacher writes a terse draft that nobody is shown; the student writes the answer with it before its eyes."""
     ADAPTIVE = "adaptive"
     """The teacher begins; the student takes over once it would have written the last `agree` tokens itself."""
     ON_DEMAND = "on_demand"
@@ -42,6 +44,8 @@ class FallbackReason(StrEnum):
 
     OFF_GRAMMAR = "off_grammar"
     """What the teacher wrote is not of the structure that was asked for."""
+    TOO_LONG = "too_long"
+    """The draft does not fit into the student's context beside the conversation."""
     UNREACHABLE = "unreachable"
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
@@ -56,15 +60,12 @@ class FallbackReason(StrEnum):
     NOT_CONFIGURED = "not_configured"
 
 
-class GktOptions(WireModel):
-    """What a request may ask of the pair; what it leaves out the edge's policy decides."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class PolicyFields(WireModel):
+    """How an answer is guided, as requests, policy files and an edge's settings say it. None leaves it to the next of these."""
 
     mode: Mode | None = None
     max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
     template: str | None = Field(default=None, min_length=1, max_length=100)
-    scores: bool = Field(default=False, description="say how probable the guidance was to the student")
     doubt: float | None = Field(
         default=None, ge=0, le=1, description="review: the teacher doubts a token less probable to it than this"
     )
@@ -88,6 +89,14 @@ class GktOptions(WireModel):
         description="on_demand: a step whose first token is less probable to the student is the teacher's; review: a step of "
         "which every token is at least so probable is not read by the teacher, 0 meaning that all are",
     )
+
+
+class GktOptions(PolicyFields):
+    """What a request may ask of the pair; what it leaves out the edge's policy decides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scores: bool = Field(default=False, description="say how probable the guidance was to the student")
 
 
 class Segment(Growing):

@@ -10,17 +10,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ConfigurationError
-from shared.guided import Mode
+from shared.guided import Mode, PolicyFields
 
 FORMAT: Literal[1] = 1
 
-DECIDES = ("mode", "max_guidance_tokens", "template", "doubt", "agree", "lines", "sure")
-"""Fields of a policy that are settings of an edge, too."""
+# Strict: a number in quotes is a mistake of whoever wrote it by hand, and no number.
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class _Part(BaseModel):
-    # Strict: a number in quotes is a mistake of whoever wrote it by hand, and no number.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+    model_config = STRICT
 
 
 class Estimate(_Part):
@@ -54,26 +53,19 @@ class Evidence(_Part):
     gkt_version: str
 
 
-class PolicyFile(_Part):
-    """What an edge does for requests that ask for model `gkt`. What is null its own settings decide.
+class PolicyFile(PolicyFields):
+    """What an edge does for requests that ask for model `gkt`. What is null its own settings decide."""
 
-    Bounds and meanings are those of `shared.guided.GktOptions`.
-    """
+    model_config = STRICT
 
     format: Literal[1] = FORMAT
     name: str = Field(min_length=1, max_length=100, description="answers name it as `gkt.policy`")
     mode: Mode
-    max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
-    template: str | None = Field(default=None, min_length=1, max_length=100)
-    doubt: float | None = Field(default=None, ge=0, le=1)
-    agree: int | None = Field(default=None, ge=0, le=1000)
-    lines: int | None = Field(default=None, ge=1, le=10_000)
-    sure: float | None = Field(default=None, ge=0, le=1)
     evidence: Evidence | None = None
 
     def decided(self) -> dict[str, Any]:
         """What it says of an edge's settings, by the settings' names."""
-        return {name: value for name in DECIDES if (value := getattr(self, name)) is not None}
+        return {name: value for name in PolicyFields.model_fields if (value := getattr(self, name)) is not None}
 
     def write(self, path: Path) -> None:
         """All of it or nothing. Raises ConfigurationError where the file cannot be written."""

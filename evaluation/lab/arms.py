@@ -3,7 +3,9 @@
 off                              the student alone
 teacher                          the teacher alone
 fixed:40                         the teacher's first 40 tokens, the student's rest
-random:10-80                     the same with a length drawn for each question from the run's seed
+naive:40                         the same as thirty lines around two servers do it: cut anywhere, then a message of its own
+draft:100                        the teacher's terse draft, which the student sees and writes out
+random:10-80                     the same as fixed with a length drawn for each question from the run's seed
 adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.1,agree=3
                                  the edge's policies; what is left out the edge decides
 route:sure=0.9,tokens=16         the student's first tokens decide who writes the whole answer
@@ -91,7 +93,9 @@ KINDS = {
     "off": _Kind(()),
     "teacher": _Kind(("template",)),
     "fixed": _Kind(("tokens", "template"), ("tokens",)),
+    "naive": _Kind(("tokens",), ("tokens",)),
     "random": _Kind(("range", "template"), ("range",)),
+    "draft": _Kind(("tokens", "template")),
     "adaptive": _Kind(("agree", "tokens", "template", "sure", "doubt")),
     "on_demand": _Kind(("sure", "tokens", "template", "agree", "doubt")),
     "review": _Kind(("doubt", "agree", "lines", "tokens", "template", "sure")),
@@ -148,10 +152,12 @@ class Arm:
     def request(self, question_id: str, seed: int) -> dict[str, Any]:
         """`model` and, where there is something to say, `gkt` of the request for one question.
 
-        For `route` and `cascade` it is the request to the student alone.
+        For `route` and `cascade` it is the request to the student alone, for `naive` that to the teacher.
         """
         if self.kind == "off" or self.two_steps:
             return {"model": STUDENT}
+        if self.kind == "naive":
+            return {"model": TEACHER}
         wishes = {
             key: value for key, value in self.values.items() if key in {"template", "agree", "doubt", "sure", "lines"}
         }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from evaluation.lab.answer import Answer
 from evaluation.lab.arms import ROUTE_TOKENS, STUDENT, TEACHER, Arm
@@ -45,6 +46,8 @@ async def _turn(
     edge: LabEdge, arm: Arm, messages: Sequence[Message], *, question_id: str, max_tokens: int, seed: int
 ) -> Answer:
     request = arm.request(question_id, seed)
+    if arm.kind == "naive":
+        return await _naive(edge, messages, request, arm.values["tokens"], max_tokens=max_tokens, seed=seed)
     if not arm.two_steps:
         return await edge.answer(messages, request, max_tokens=max_tokens, seed=seed)
     first_tokens = min(max_tokens, arm.values.get("tokens", ROUTE_TOKENS)) if arm.kind == "route" else max_tokens
@@ -56,6 +59,25 @@ async def _turn(
     model = STUDENT if sure else TEACHER
     second = await edge.answer(messages, {"model": model}, max_tokens=max_tokens, seed=seed)
     return _together(first, second)
+
+
+async def _naive(
+    edge: LabEdge, messages: Sequence[Message], request: Mapping[str, Any], tokens: int, *, max_tokens: int, seed: int
+) -> Answer:
+    """What thirty lines around two servers do: the teacher's first tokens as they are cut, then those as a message of the
+    assistant's, behind which another server answers.
+    """
+    began = await edge.answer(messages, request, max_tokens=min(tokens, max_tokens), seed=seed)
+    if began.finish == "stop" or tokens >= max_tokens:
+        return began
+    said = [*messages, Message(role="assistant", content=began.text)]
+    ended = await edge.answer(said, {"model": STUDENT}, max_tokens=max_tokens - tokens, seed=seed)
+    return replace(
+        _together(began, ended),
+        text=began.text + ended.text,
+        segments=[*began.segments, *ended.segments],
+        first_token_s=began.first_token_s,
+    )
 
 
 def _together(first: Answer, second: Answer) -> Answer:

@@ -57,6 +57,7 @@ async def test_where_the_memory_ends_the_teacher_goes_on(tmp_path: Path) -> None
     assert [piece.text for piece in whole] == ["a", "b", "c", "d"]
     assert [sampling.max_tokens for sampling in own.samplings] == [10, 1, 8]
     assert whole[-1].end == "stop"
+    assert {piece.cached_tokens for piece in whole} == {whole[0].cached_tokens}, "of the prompt, not of its own words"
 
 
 async def test_what_is_drawn_without_a_seed_is_not_remembered(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cloud_teacher.admission import Admission
 from cloud_teacher.guidance import GuidanceService, Limits
 from cloud_teacher.metrics import CloudMetrics
-from cloud_teacher.templates import Templates
+from shared.templates import Templates
 from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, ReviewRequest, Verdict
 from tests.cloud_teacher.fakes import ScriptedTeacher
 

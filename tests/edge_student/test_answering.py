@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from edge_student.answering import Answering, Finished
+from edge_student.answering import Answering
 from edge_student.ask import Ask
-from edge_student.choice import Ended, Piece
+from edge_student.choice import Ended, Finished, Piece
 from edge_student.cloud import CloudFailed
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan
@@ -19,6 +19,7 @@ from edge_student.student import Sampling
 from shared.errors import EngineFailed
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import TokenLogprob
+from shared.templates import Template, Templates
 from shared.wire import FinishReason, Message, Usage
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 
@@ -242,3 +243,56 @@ async def test_the_cloud_is_told_the_request_id_and_the_trace() -> None:
     cloud = ScriptedCloud("x")
     await answer(ScriptedStudent(), cloud, ask(headers={"traceparent": "00-1-2-01"}))
     assert cloud.headers == [{"x-request-id": "r-1", "traceparent": "00-1-2-01"}]
+
+
+def hint() -> Template:
+    return Templates.load().get("hint")
+
+
+async def drafted(student: ScriptedStudent, cloud: ScriptedCloud, request: Ask) -> tuple[str, GktReport, Usage]:
+    text, report, usage = "", None, None
+    async for part in Answering(student, cloud, EdgeMetrics(), hint=hint()).answer(request):
+        match part:
+            case Piece():
+                assert part.source is Source.STUDENT
+                text += part.text
+            case Finished():
+                report, usage = part.report, part.usage
+    assert report is not None and usage is not None
+    return text, report, usage
+
+
+async def test_a_draft_is_seen_by_the_student_and_by_nobody_else() -> None:
+    student, cloud = ScriptedStudent(), ScriptedCloud("9 * 2", " = 18", ends=FinishReason.STOP)
+    text, report, usage = await drafted(student, cloud, ask(mode=Mode.DRAFT, max_tokens=50))
+    assert "9 * 2 = 18" in student.sequences[-1].prompt
+    assert "9 * 2" not in text
+    assert student.sequences[0].closed, "what was computed ahead leaves the engine"
+    assert report.teacher is not None
+    assert report.teacher.completion_tokens == 2
+    assert usage.completion_tokens == report.student.completion_tokens
+    assert student.sequences[-1].sampling is not None
+    assert student.sequences[-1].sampling.max_tokens == 50, "the draft takes nothing from the answer"
+
+
+async def test_what_has_come_of_a_draft_is_used_in_whole_words_and_without_any_the_student_is_alone() -> None:
+    broken = ScriptedCloud("9 * 2", " = 1", ends=CloudFailed(FallbackReason.BROKEN))
+    student = ScriptedStudent("It", " is.")
+    text, report, _ = await drafted(student, broken, ask(mode=Mode.DRAFT))
+    assert "9 * 2 =" in student.sequences[-1].prompt
+    assert "= 1" not in student.sequences[-1].prompt
+    assert (report.fallback, bool(text)) == (FallbackReason.BROKEN, True)
+
+    student = ScriptedStudent("It", " is.")
+    text, report, _ = await drafted(
+        student, ScriptedCloud(ends=CloudFailed(FallbackReason.UNREACHABLE)), ask(mode=Mode.DRAFT)
+    )
+    assert "draft" not in student.sequences[-1].prompt.lower()
+    assert (report.fallback, bool(text)) == (FallbackReason.UNREACHABLE, True)
+
+
+async def test_a_draft_that_does_not_fit_is_left_out() -> None:
+    student = ScriptedStudent("It", " is.")
+    cloud = ScriptedCloud("x" * student.context_tokens, ends=FinishReason.STOP)
+    text, report, _ = await drafted(student, cloud, ask(mode=Mode.DRAFT))
+    assert (report.fallback, bool(text)) == (FallbackReason.TOO_LONG, True)

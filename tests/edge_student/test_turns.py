@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from edge_student.answering import Answering, Finished
+from edge_student.answering import Answering
 from edge_student.ask import Ask
-from edge_student.choice import Ended, Piece
+from edge_student.choice import Ended, Finished, Piece
 from edge_student.cloud import CloudFailed, Traffic
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan

@@ -22,6 +22,8 @@ from evaluation.lab.errors import BadArm
         ("on_demand:sure=0.5", "gkt", {"mode": "on_demand", "sure": 0.5}),
         ("review:doubt=0.1,agree=3", "gkt", {"mode": "review", "doubt": 0.1, "agree": 3}),
         ("review:0.1", "gkt", {"mode": "review", "doubt": 0.1}),
+        ("draft:100", "gkt", {"mode": "draft", "max_guidance_tokens": 100}),
+        ("naive:20", "gkt-teacher", None),
         ("route:sure=0.9,tokens=8", "gkt-student", None),
         ("cascade:0.9", "gkt-student", None),
     ],

@@ -307,6 +307,24 @@ async def test_a_route_is_chosen_by_the_students_first_tokens(tmp_path: Path, su
     assert row.student.output + row.teacher.output == 4, "the tokens that decided count too"
 
 
+async def test_the_naive_way_puts_the_teachers_words_into_a_message_that_another_server_answers(tmp_path: Path) -> None:
+    def script(body: dict[str, Any]) -> Reply:
+        is_teacher = body["model"] == "gkt-teacher"
+        return Reply(teacher=["2 + 2", " = "], finish="length") if is_teacher else Reply(student=["The answer is 4."])
+
+    edge = ScriptedEdge(script)
+    async with serving(edge.app) as url:
+        (row,) = await run(setup(tmp_path, count=1, arms=("naive:20",)), url, tmp_path / "out", silent)
+
+    first, second = edge.asked[-2:]
+    assert (first["model"], first["max_tokens"]) == ("gkt-teacher", 20)
+    assert (second["model"], second["max_tokens"]) == ("gkt-student", 280)
+    assert second["messages"][-1] == {"role": "assistant", "content": "2 + 2 = "}
+    assert row.output == "2 + 2 = The answer is 4."
+    assert [segment.source for segment in row.segments] == ["teacher", "student"]
+    assert (row.teacher.output, row.student.output) == (2, 1)
+
+
 async def test_a_scorer_that_fails_loses_no_answer(tmp_path: Path) -> None:
     chosen = setup(tmp_path, count=1, arms=("off",))
 

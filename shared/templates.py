@@ -1,4 +1,4 @@
-"""Guidance templates: what the teacher is asked for, as versioned files.
+"""Templates as versioned files: what the teacher is asked for, and how the student sees its draft.
 
 `prompts/NAME/VERSION.md` has YAML front matter and a Jinja body, which becomes the last user message:
 
@@ -7,10 +7,12 @@
     version: 1
     summary: one line for those who choose
     system: optional; instructions added to the system message
+    conversation: optional; `last` leaves out what was said before the last user message but for the system message
     ---
     {{ question }}
 
-`question` is what the user wrote there. It is data: nothing in it is evaluated. A file is checked when it is loaded,
+`question` is what the user wrote there, and `draft`, in a template for the student, what the teacher drafted for it. Both are
+data: nothing in them is evaluated. A file is checked when it is loaded,
 and whatever is wrong with it is a `ConfigurationError` that names it.
 """
 
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jinja2
 import yaml
@@ -34,7 +36,8 @@ from shared.errors import ConfigurationError, UnknownTemplate
 from shared.wire import Message
 
 FENCE = "---\n"
-VARIABLES = frozenset({"question"})
+NEEDED, OPTIONAL = frozenset({"question"}), frozenset({"draft"})
+"""Variables of a body."""
 
 
 class FrontMatter(BaseModel):
@@ -46,6 +49,7 @@ class FrontMatter(BaseModel):
     version: Annotated[int, Field(ge=1)]
     summary: Annotated[str, Field(min_length=1)]
     system: Annotated[str, Field(min_length=1)] | None = None
+    conversation: Literal["all", "last"] = "all"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class Template:
     version: int
     summary: str
     system: str | None
+    conversation: Literal["all", "last"]
+    takes_draft: bool
+    """Whether it is for the student, and puts a draft before its eyes."""
     digest: str
     """First 8 hex digits of the file's sha256."""
     body: jinja2.Template = field(repr=False, compare=False)
@@ -65,8 +72,8 @@ class Template:
         """`name@version#digest`, as answers report it."""
         return f"{self.name}@{self.version}#{self.digest}"
 
-    def apply(self, messages: Sequence[Message]) -> list[Message]:
-        """The conversation as the teacher gets it; `messages` stay as they are.
+    def apply(self, messages: Sequence[Message], *, draft: str = "") -> list[Message]:
+        """The conversation as a model gets it; `messages` stay as they are.
 
         The last user message becomes the body. `system` follows the text of the first message where that is a system
         message, and is one of its own otherwise. A conversation without a user message gets no body.
@@ -74,7 +81,12 @@ class Template:
         applied = list(messages)
         for place in reversed(range(len(applied))):
             if applied[place].role == "user":
-                applied[place] = Message(role="user", content=self.body.render(question=applied[place].content))
+                body = self.body.render(question=applied[place].content, draft=draft)
+                applied[place] = Message(role="user", content=body)
+                if self.conversation == "last":
+                    applied = [message for message in applied[:1] if place and message.role == "system"] + applied[
+                        place:
+                    ]
                 break
         if self.system is None:
             return applied
@@ -129,6 +141,8 @@ def _read(folder: str, file: Traversable) -> Template:
             version=matter.version,
             summary=matter.summary,
             system=matter.system,
+            conversation=matter.conversation,
+            takes_draft="draft" in _variables(body),
             digest=hashlib.sha256(data).hexdigest()[:8],
             body=_compile(body),
         )
@@ -153,11 +167,19 @@ def _split(text: str) -> tuple[str, str]:
     return front, body.strip("\n")
 
 
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _variables(body: str) -> set[str]:
+    return find_undeclared_variables(_environment().parse(body))
+
+
 def _compile(body: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    used = find_undeclared_variables(environment.parse(body))
-    if unknown := used - VARIABLES:
-        raise ValueError(f"unknown variable {', '.join(sorted(unknown))}; there is: {', '.join(sorted(VARIABLES))}")
-    if missing := VARIABLES - used:
+    used = _variables(body)
+    if unknown := used - NEEDED - OPTIONAL:
+        known = ", ".join(sorted(NEEDED | OPTIONAL))
+        raise ValueError(f"unknown variable {', '.join(sorted(unknown))}; there is: {known}")
+    if missing := NEEDED - used:
         raise ValueError(f"body leaves out {', '.join(sorted(missing))}")
-    return environment.from_string(body)
+    return _environment().from_string(body)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloud_teacher.templates import Template, Templates
 from shared.errors import ConfigurationError, UnknownTemplate
+from shared.templates import Template, Templates
 from shared.wire import Message
 
 CONVERSATION = [
@@ -132,3 +132,21 @@ def test_an_unknown_template_says_what_there_is(reference: str) -> None:
     with pytest.raises(UnknownTemplate, match="answer@1") as caught:
         Templates.load().get(reference)
     assert caught.value.param == "template"
+
+
+def test_a_template_may_leave_out_what_was_said_before(tmp_path: Path) -> None:
+    template = load_one(tmp_path, draft("{{ question }}", more="conversation: last\n"))
+    assert template.apply(CONVERSATION) == [CONVERSATION[0], CONVERSATION[-1]]
+    assert template.apply(CONVERSATION[1:]) == [CONVERSATION[-1]]
+    assert template.apply([*CONVERSATION, Message(role="assistant", content="4")]) == [
+        CONVERSATION[0],
+        CONVERSATION[-1],
+        Message(role="assistant", content="4"),
+    ]
+
+
+def test_a_template_for_the_student_has_a_place_for_the_draft(tmp_path: Path) -> None:
+    template = load_one(tmp_path, draft("{{ question }} ({{ draft }})"))
+    assert template.takes_draft
+    assert template.apply(CONVERSATION[1:2], draft="{{ 2 }}")[0].content == "1+1? ({{ 2 }})"
+    assert not Templates.load().get("answer").takes_draft
