@@ -51,6 +51,12 @@ def up(
             envvar="GKT_EDGE_PORT", min=0, max=65535, help="Port of the edge, for clients; 0 takes a free one."
         ),
     ] = 8081,
+    wan: Annotated[
+        bool, typer.Option("--wan", help="Put a wide-area link between the two, which `gkt wan` changes while it runs.")
+    ] = False,
+    wan_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the link's control API; 0 takes a free one.")
+    ] = 9000,
 ) -> None:
     """Start a cloud and an edge on this machine, and keep them running until Ctrl-C, which stops both.
 
@@ -68,10 +74,19 @@ def up(
     need_edge_engine()
     from gkt.pair import Pair, SideEnded, Sides
 
-    pair = Pair.plan(teacher=teacher, student=student, cloud_port=cloud_port, edge_port=edge_port)
+    pair = Pair.plan(
+        teacher=teacher,
+        student=student,
+        cloud_port=cloud_port,
+        edge_port=edge_port,
+        wan_port=wan_port if wan else None,
+    )
     _fetch(pair.cloud.model, pair.edge.model)
     screen = _Screen(pair.edge_url, wants_key=bool(pair.edge.api_keys))
-    screen.say(f"logs: {pair.logs[0]} and {pair.logs[1]}")
+    if pair.wan:
+        # Said before they are ready too: a link that is slow from the start is a case of its own.
+        screen.say(f"the link is controlled at {pair.wan.control_url}: {_example(pair.wan.control)}")
+    screen.say("logs: " + " and ".join(str(service.log) for service in pair.services))
     with screen:
         try:
             asyncio.run(Sides(pair).run(on_status=screen.status, on_ready=screen.ready))
@@ -79,6 +94,12 @@ def up(
             screen.say(error.last_words)
             raise
     screen.say("both stopped")
+
+
+def _example(control_port: int) -> str:
+    """A command that changes the link."""
+    variable = "" if control_port == 9000 else f"GKT_WAN_CONTROL=http://127.0.0.1:{control_port} "
+    return f"{variable}gkt wan profile 4g"
 
 
 def _fetch(teacher: str, student: str) -> None:
