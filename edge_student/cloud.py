@@ -79,6 +79,7 @@ class HttpCloud:
         self._first_token_s = settings.first_token_deadline_s
         self._next_token_s = settings.next_token_deadline_s
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+        self._warming: asyncio.Task[None] | None = None
 
     async def guide(
         self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
@@ -99,12 +100,28 @@ class HttpCloud:
             self._judge(failure)
             raise
         finally:
-            if not judged:
+            if not judged and alive:
                 # Whoever takes over early leaves a cloud that is well.
-                self.breaker.succeeded() if alive else self.breaker.abandoned()
+                self.breaker.succeeded()
+                self._warm()
+            elif not judged:
+                self.breaker.abandoned()
 
     async def close(self) -> None:
+        if self._warming:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
         await self._http.aclose()
+
+    def _warm(self) -> None:
+        """Open a connection beside the answer: a stream that was left takes its own with it, and the next would wait."""
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        with suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(self._first_token_s):
+                await self._http.get("/health")
 
     def _judge(self, failure: CloudFailed) -> None:
         if failure.retry_after_s is not None:

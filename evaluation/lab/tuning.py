@@ -33,7 +33,9 @@ def default_grid(max_tokens: int) -> list[str]:
     """The arms that are tried. In `adaptive` and `review` nothing bounds the teacher but the answer's own end."""
     return [
         *(f"fixed:{tokens}" for tokens in (10, 20, 40, 80)),
+        *(f"draft:{tokens}" for tokens in (40, 100)),
         *(f"adaptive:agree={agree},tokens={max_tokens}" for agree in (2, 4, 8)),
+        *(f"on_demand:sure={sure},tokens={max_tokens}" for sure in (0.3, 0.5, 0.7)),
         *(
             f"review:doubt={doubt},agree={agree},sure={sure},tokens={max_tokens}"
             for doubt in (0.02, 0.1, 0.3)
