@@ -1,4 +1,4 @@
-"""Many streams at once: raw text to `/v1/completions` of any server that has it, and when its tokens come back.
+"""Many streams at once, to any server whose API is known, and when their tokens come back.
 
 One thread waits on all the sockets and notes what it reads; that is parsed once all is over. The client so takes next to
 nothing of the cores that it shares with the server, and the same of each server. Times are seconds of one clock.
@@ -10,65 +10,23 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import h11
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from evaluation.apis import Ask, Server, Written
 from evaluation.figures import NotMeasured
-from evaluation.timeline import Read, events
+from evaluation.timeline import Read
 
 LIMIT_S = 300.0
 """A server that says nothing for so long is not waited for."""
 READ_BYTES = 65536
 LATE_AFTER_READS = 8
 """A late request is sent once every other stream has been read from so often."""
-MODEL = "gkt-student"
-"""The student alone, at our edge. Servers with one model take any name."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """What is measured. `options` are the fields that its requests need besides OpenAI's."""
-
-    name: str
-    url: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Text to continue greedily."""
-
-    prompt: str
-    max_tokens: int
-
-
-@dataclass(frozen=True)
-class Written:
-    """A stream: when it was asked for, when each piece of text came, and its end. `finish` is None where it was cut off."""
-
-    sent_s: float
-    times: Sequence[float]
-    end_s: float
-    finish: str | None
-    prompt_tokens: int | None = None
-    """None where the server doesn't say."""
-    completion_tokens: int | None = None
-
-    @property
-    def first_s(self) -> float:
-        if not self.times:
-            raise NotMeasured("a stream has no text")
-        return self.times[0]
-
-    def full(self, ask: Ask) -> bool:
-        """Whether all the tokens were written that it was asked for."""
-        return self.finish == "length" and self.completion_tokens in {None, ask.max_tokens}
 
 
 class Together(Protocol):
@@ -131,7 +89,7 @@ class _Exchange:
         self._address = (address.hostname or "", address.port or 80)
         self._server = server
         self._http = h11.Connection(h11.CLIENT)
-        self._request = _request(self._http, address.netloc, _body(server, ask))
+        self._request = _request(self._http, address.netloc, server, ask)
         self.sent_s = 0.0
         self.reads: list[Read] = []
 
@@ -151,7 +109,7 @@ class _Exchange:
 
     def written(self) -> Written:
         try:
-            return _written(self.sent_s, self._bodies())
+            return self._server.api.written(self.sent_s, self._bodies())
         except (h11.RemoteProtocolError, ValidationError, UnicodeDecodeError) as error:
             raise NotMeasured(f"the {self._server.name} sent what is no stream of text: {error}") from error
 
@@ -174,65 +132,15 @@ class _Exchange:
         return bodies
 
 
-def _body(server: Server, ask: Ask) -> bytes:
-    fields = {
-        "model": MODEL,
-        "prompt": ask.prompt,
-        "max_tokens": ask.max_tokens,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **server.options,
-    }
-    return json.dumps(fields).encode()
-
-
-def _request(http: h11.Connection, host: str, body: bytes) -> bytes:
+def _request(http: h11.Connection, host: str, server: Server, ask: Ask) -> bytes:
+    body = json.dumps(server.api.body(ask, server.options)).encode()
     headers = {
         "host": host,
         "content-type": "application/json",
         "content-length": str(len(body)),
         "connection": "close",
+        **({"authorization": f"Bearer {server.key}"} if server.key else {}),
     }
-    head = h11.Request(method="POST", target="/v1/completions", headers=list(headers.items()))
+    head = h11.Request(method="POST", target=server.api.path, headers=list(headers.items()))
     parts = [http.send(head), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())]
     return b"".join(part for part in parts if part)
-
-
-class _Choice(BaseModel):
-    text: str = ""
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class _Chunk(BaseModel):
-    """What is wanted of a chunk. Every server has fields of its own besides."""
-
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    error: Any = None
-
-
-def _written(sent_s: float, bodies: Sequence[Read]) -> Written:
-    times: list[float] = []
-    finish: str | None = None
-    usage: _Usage | None = None
-    end_s = sent_s
-    for event in events(bodies):
-        end_s = event.at_s
-        if event.data == "[DONE]":
-            continue
-        chunk = _Chunk.model_validate_json(event.data)
-        if chunk.error is not None:
-            raise NotMeasured(f"a stream broke off: {str(chunk.error)[:500]}")
-        usage = chunk.usage or usage
-        for choice in chunk.choices:
-            finish = choice.finish_reason or finish
-            if choice.text:
-                times.append(event.at_s)
-    prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
-    return Written(sent_s, times, end_s, finish, prompt, completion)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from evaluation.crowd import Server
+from evaluation.apis import Server
 from evaluation.figures import NotMeasured
 from evaluation.services import Service
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from evaluation.crowd import MODEL, Server
+from evaluation.apis import MODEL, Server
 from evaluation.figures import Figure, NotMeasured, median, ratio
 from evaluation.main_job import Result, Say
 from evaluation.student_figures import Effort

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from evaluation import machine, student_figures
-from evaluation.crowd import Server
+from evaluation.apis import Server
 from evaluation.figures import NotMeasured
 from evaluation.main_job import EDGE_SPIN_COUNT, Result, Say
 from evaluation.report import complain, report

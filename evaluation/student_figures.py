@@ -10,7 +10,8 @@ from itertools import pairwise
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from evaluation.crowd import Ask, Server, Together, Written, span_s, together
+from evaluation.apis import Ask, Server, Written
+from evaluation.crowd import Together, span_s, together
 from evaluation.figures import Figure, NotMeasured, median, p95, ratio
 from evaluation.main_job import REST_S, Result, Say
 from evaluation.texts import lessons, plain_words

@@ -11,7 +11,8 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from evaluation.crowd import LATE_AFTER_READS, Ask, Server, together
+from evaluation.apis import Ask, Server
+from evaluation.crowd import LATE_AFTER_READS, together
 from evaluation.figures import NotMeasured
 from tests.running import serving
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation import bench, student_bench, student_figures
-from evaluation.crowd import Ask, Server, Written
+from evaluation.apis import Ask, Server, Written
 from evaluation.figures import NotMeasured
 from evaluation.main_job import Result
 from evaluation.rivals import Size, llama_cpp_server
