@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from evaluation import machine, main_job, student_bench
+from evaluation import cloud_bench, machine, main_job, student_bench
 from evaluation.client import Client
 from evaluation.figures import NotMeasured
 from evaluation.main_job import Effort, Result, Say
@@ -164,6 +164,7 @@ def _pair(
 
 
 app.command("student")(student_bench.student)
+app.command("cloud")(cloud_bench.cloud)
 
 
 if __name__ == "__main__":

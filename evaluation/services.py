@@ -78,11 +78,19 @@ class Service:
 
 
 @contextmanager
-def cloud(model: str, key: str, *, folder: Path, start_s: float) -> Iterator[tuple[Service, str]]:
-    """A cloud that listens, and its URL; it is not ready yet."""
-    settings = {"MODEL": model, "KEYS": key}
+def cloud(
+    model: str,
+    key: str,
+    *,
+    folder: Path,
+    start_s: float,
+    settings: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] = NEIGHBOURLY_CLOUD,
+) -> Iterator[tuple[Service, str]]:
+    """A cloud that listens, and its URL; it is not ready yet. Settings are by their names in capitals."""
+    settings = {"MODEL": model, "KEYS": key, **(settings or {})}
     with _service(
-        "cloud", "cloud_teacher", settings, folder=folder, start_s=start_s, environment=NEIGHBOURLY_CLOUD
+        "cloud", "cloud_teacher", settings, folder=folder, start_s=start_s, environment=environment
     ) as started:
         yield started
 

