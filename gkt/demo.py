@@ -78,7 +78,7 @@ def _with_own(teacher: str | None, student: str | None, tour: Callable[[str, str
     pair = Pair.plan(teacher=teacher, student=student, cloud_port=0, edge_port=0, wan_port=0)
     fetch(pair.cloud.model, pair.edge.model)
     screen = Screen()
-    screen.say("logs: " + " and ".join(str(service.log) for service in pair.services))
+    screen.say("logs: " + ", ".join(str(service.log) for service in pair.services))
     with screen:
         try:
             asyncio.run(_run(pair, screen, tour))

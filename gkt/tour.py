@@ -23,8 +23,8 @@ from wan.table import bandwidth
 QUESTIONS = {
     "fibre": "Why is the sky blue? Answer in one sentence.",
     "4g": "What does a compiler do? Answer in one sentence.",
-    "train": "Name three rivers of Europe and where each of them ends.",
-    "satellite": "How long does light take from the Sun to the Earth?",
+    "train": "Name the four seasons and one thing that people do in each.",
+    "satellite": "Why do leaves turn red in autumn? Answer in two sentences.",
     "offline": "What is 17 + 25?",
 }
 CUT_QUESTION = "Explain in three sentences how rain comes about."
@@ -131,7 +131,7 @@ class Tour:
         )
 
     def _head(self, text: str) -> None:
-        self._console.rule(f"[bold]{text}[/bold]", align="left", characters="─")
+        self._console.print(f"\n[bold]{text}[/bold]", soft_wrap=True)
 
     def _show(self, question: str, **options: Any) -> Asked:
         self._console.print(f"[dim]{question}[/dim]")

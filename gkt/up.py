@@ -86,7 +86,7 @@ def up(
     if pair.wan:
         # Said before they are ready too: a link that is slow from the start is a case of its own.
         screen.say(f"the link is controlled at {pair.wan.control_url}: {_example(pair.wan.control)}")
-    screen.say("logs: " + " and ".join(str(service.log) for service in pair.services))
+    screen.say("logs: " + ", ".join(str(service.log) for service in pair.services))
     with screen:
         try:
             asyncio.run(Sides(pair).run(on_status=screen.status, on_ready=partial(_say_ready, screen, pair)))
