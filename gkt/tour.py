@@ -205,9 +205,17 @@ def _table(stops: list[Stop]) -> Table:
             f"{guided.bytes_up:,}",
             f"{guided.bytes_down:,}",
             f"{guided.teacher.completion_tokens}",
-            f"{alone.total_s:.2f} s" if alone else "never",
+            _alone_time(alone),
             f"{alone.bytes_down:,}" if alone else "",
             f"{alone.teacher.completion_tokens}" if alone else "",
             reason.value if reason else "",
         )
     return table
+
+
+def _alone_time(alone: Asked | None) -> str:
+    """Where the student had to stand in, the figures are not the teacher's, and that is said."""
+    if alone is None:
+        return "never"
+    reason = alone.report.fallback
+    return f"{alone.total_s:.2f} s" + (f" ({reason.value})" if reason else "")

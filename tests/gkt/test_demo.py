@@ -14,6 +14,7 @@ from cloud_teacher.teacher import Piece, Sampling
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from gkt.tour import CUT_QUESTION, QUESTIONS
+from shared.errors import EngineFailed
 from tests.cloud_teacher.fakes import ScriptedTeacher
 from tests.edge_student.fakes import ScriptedStudent
 from tests.gkt.commands import gkt
@@ -30,12 +31,16 @@ class WaitingTeacher(ScriptedTeacher):
     """Where the cable will be cut, it writes its second word only once it is."""
 
     link: Link
+    fails_alone = False
+    """Whether its engine fails where it should write the whole answer to the first question."""
 
     async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         place = 0
         async for piece in super().stream(request_id, prompt_ids, sampling):
             if place and CUT_QUESTION in self.prompts[-1]:
                 await until(lambda: self.link.live == 0)
+            if place and self.fails_alone and QUESTIONS["fibre"] in self.prompts[-1] and sampling.max_tokens > 8:
+                raise EngineFailed("the engine has failed")
             place += 1
             yield piece
 
@@ -48,13 +53,14 @@ class Running:
 
 
 @asynccontextmanager
-async def running(*links: str) -> AsyncGenerator[Running]:
+async def running(*links: str, fails_alone: bool = False) -> AsyncGenerator[Running]:
     teacher = WaitingTeacher("Light", *WORDS, max_model_len=2000)
     cloud = create_cloud(CloudSettings(keys=(KEY,), max_model_len=2000, max_prompt_tokens=1000), teacher=teacher)
     async with serving(cloud) as cloud_url:
         wan = Wan(dict.fromkeys(links, "127.0.0.1:0"), to=urlsplit(cloud_url).netloc)
         async with serving(create_wan(wan)) as control:
             teacher.link = wan.link(links[0])
+            teacher.fails_alone = fails_alone
             settings = EdgeSettings(cloud_url=wan.link(links[0]).url, cloud_key=KEY)
             async with serving(create_edge(settings, student=ScriptedStudent(" and", " so", " on."))) as edge:
                 yield Running(edge, control, wan)
@@ -101,6 +107,14 @@ async def test_one_of_several_links_has_to_be_named() -> None:
         assert row(outcome.out, "offline")
         assert not [line for line in outcome.out.splitlines() if line.startswith("satellite")]
         assert r.wan.link("edge-b").opened == 0
+
+
+async def test_figures_that_are_not_the_teachers_alone_say_so() -> None:
+    async with running("edge-a", fails_alone=True) as r:
+        places = ["--edge", r.edge, "--control", r.control, "--profile", "fibre"]
+        outcome = await gkt("demo", *places, "--max-guidance-tokens", "8")
+        assert (outcome.status, outcome.err) == (0, "")
+    assert re.fullmatch(r"[\d.]+ s \(failed\)", row(outcome.out, "fibre")[7])
 
 
 async def test_wrong_usage() -> None:
