@@ -6,17 +6,17 @@ import asyncio
 import json
 import shlex
 import signal
-import time
-from contextlib import ExitStack
+from functools import partial
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
 
+from gkt.screen import Screen
 from gkt.starting import need_cloud_engine, need_edge_engine
+
+if TYPE_CHECKING:
+    from gkt.pair import Pair
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -69,7 +69,7 @@ def up(
 
     Example: gkt up --teacher smollm2-135m-instruct --student smollm2-135m-instruct
     """
-    signal.signal(signal.SIGTERM, _leave)  # while models are fetched; later the event loop takes signals
+    signal.signal(signal.SIGTERM, leave)  # while models are fetched; later the event loop takes signals
     need_cloud_engine()
     need_edge_engine()
     from gkt.pair import Pair, SideEnded, Sides
@@ -81,15 +81,15 @@ def up(
         edge_port=edge_port,
         wan_port=wan_port if wan else None,
     )
-    _fetch(pair.cloud.model, pair.edge.model)
-    screen = _Screen(pair.edge_url, wants_key=bool(pair.edge.api_keys))
+    fetch(pair.cloud.model, pair.edge.model)
+    screen = Screen()
     if pair.wan:
         # Said before they are ready too: a link that is slow from the start is a case of its own.
         screen.say(f"the link is controlled at {pair.wan.control_url}: {_example(pair.wan.control)}")
-    screen.say("logs: " + " and ".join(str(service.log) for service in pair.services))
+    screen.say("logs: " + ", ".join(str(service.log) for service in pair.services))
     with screen:
         try:
-            asyncio.run(Sides(pair).run(on_status=screen.status, on_ready=screen.ready))
+            asyncio.run(Sides(pair).run(on_status=screen.status, on_ready=partial(_say_ready, screen, pair)))
         except SideEnded as error:
             screen.say(error.last_words)
             raise
@@ -102,7 +102,8 @@ def _example(control_port: int) -> str:
     return f"{variable}gkt wan profile 4g"
 
 
-def _fetch(teacher: str, student: str) -> None:
+def fetch(teacher: str, student: str) -> None:
+    """Have the models here, the teacher converted."""
     from cloud_teacher.conversion import ensure_folder
     from gkt.models import Bars
     from shared.catalog import ensure_gguf
@@ -111,51 +112,15 @@ def _fetch(teacher: str, student: str) -> None:
     ensure_folder(teacher, progress=Bars())
 
 
-class _Screen:
-    """Says on standard error what goes on: in a line that changes, or where nobody sees that, a line for each change."""
-
-    def __init__(self, url: str, *, wants_key: bool) -> None:
-        self._url = url
-        self._wants_key = wants_key
-        self._console = Console(stderr=True)
-        self._shown: Status | None = None
-        self._last = ""
-        self._began = time.monotonic()
-        self._stack = ExitStack()
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._hide()
-
-    def say(self, line: str) -> None:
-        self._hide()
-        self._console.print(escape(line), soft_wrap=True, highlight=False)
-
-    def status(self, line: str) -> None:
-        if self._console.is_terminal:
-            shown = f"{escape(line)} [dim]({time.monotonic() - self._began:.0f} s)[/dim]"
-            if self._shown is None:
-                self._shown = self._stack.enter_context(self._console.status(shown))
-            self._shown.update(shown)
-        elif line != self._last:
-            self.say(line)
-        self._last = line
-
-    def ready(self, after_s: float) -> None:
-        self.say(f'ready after {after_s:.0f} s; Ctrl-C stops both. Try `gkt ask "..."` in another terminal, or:')
-        body = {"model": "gkt", "messages": [{"role": "user", "content": QUESTION}]}
-        url = f"{self._url}/v1/chat/completions"
-        # The variable and not its value: what is printed here may be kept.
-        key = ' -H "authorization: Bearer $GKT_EDGE_API_KEY"' if self._wants_key else ""
-        header = "content-type: application/json"
-        typer.echo(f"curl -s {shlex.quote(url)} -H {shlex.quote(header)}{key} -d {shlex.quote(json.dumps(body))}")
-
-    def _hide(self) -> None:
-        self._stack.close()
-        self._shown = None
+def _say_ready(screen: Screen, pair: Pair, after_s: float) -> None:
+    screen.say(f'ready after {after_s:.0f} s; Ctrl-C stops both. Try `gkt ask "..."` in another terminal, or:')
+    body = {"model": "gkt", "messages": [{"role": "user", "content": QUESTION}]}
+    url = f"{pair.edge_url}/v1/chat/completions"
+    # The variable and not its value: what is printed here may be kept.
+    key = ' -H "authorization: Bearer $GKT_EDGE_API_KEY"' if pair.edge.api_keys else ""
+    header = "content-type: application/json"
+    typer.echo(f"curl -s {shlex.quote(url)} -H {shlex.quote(header)}{key} -d {shlex.quote(json.dumps(body))}")
 
 
-def _leave(signum: int, frame: FrameType | None) -> None:
+def leave(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)

@@ -22,5 +22,5 @@ def test_every_link_of_the_docs_leads_somewhere() -> None:
 
 def test_every_named_file_of_the_architecture_is_there() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
-    for path in re.findall(r"`((?:shared|cloud_teacher|edge_student|evaluation|gkt|prompts|tests)/[\w./]+)`", text):
+    for path in re.findall(r"`((?:shared|cloud_teacher|edge_student|evaluation|gkt|prompts|tests|wan)/[\w./]+)`", text):
         assert (ROOT / path).exists(), path
