@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import signal
 import time
 from contextlib import ExitStack
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -16,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from gkt.starting import need_cloud_engine, need_edge_engine
+from gkt.starting import leave_on_sigterm, need_cloud_engine, need_edge_engine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -63,7 +61,7 @@ def up(
 
     Example: gkt up --teacher smollm2-135m-instruct --student smollm2-135m-instruct
     """
-    signal.signal(signal.SIGTERM, _leave)  # while models are fetched; later the event loop takes signals
+    leave_on_sigterm()  # while models are fetched; later the event loop takes signals
     need_cloud_engine()
     need_edge_engine()
     from gkt.pair import Pair, SideEnded, Sides
@@ -83,11 +81,11 @@ def up(
 
 def _fetch(teacher: str, student: str) -> None:
     from cloud_teacher.conversion import ensure_folder
-    from gkt.models import Bars
+    from gkt.models import shown_progress
     from shared.catalog import ensure_gguf
 
-    ensure_gguf(student, progress=Bars())
-    ensure_folder(teacher, progress=Bars())
+    ensure_gguf(student, progress=shown_progress())
+    ensure_folder(teacher, progress=shown_progress())
 
 
 class _Screen:
@@ -134,7 +132,3 @@ class _Screen:
     def _hide(self) -> None:
         self._stack.close()
         self._shown = None
-
-
-def _leave(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
