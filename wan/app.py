@@ -1,0 +1,100 @@
+"""The control API: a FastAPI app that has the links while it runs. Keep it private: it asks for no key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from shared.errors import GktError
+from shared.service import create_service
+from shared.wire import Health
+from wan.conditions import Conditions
+from wan.faults import CorruptOptions, Fault, FaultKind, FaultOptions
+from wan.messages import Links, LinkState, ProfileChoice
+from wan.metrics import registry_of
+from wan.network import Wan
+
+logger = logging.getLogger("gkt.wan")
+
+MAX_BODY_BYTES = 10_000
+
+
+def create_app(wan: Wan, *, fail: Callable[[], None] = lambda: None) -> FastAPI:
+    """The app that opens the links when it starts and closes them when it ends. `fail` is called where they cannot be opened."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        try:
+            await wan.open()
+        except GktError as error:
+            logger.error("%s", error.message)
+            fail()
+        try:
+            yield
+        finally:
+            await wan.close()
+
+    registry = registry_of(wan)
+    app = create_service(
+        "gkt wan",
+        lifespan=lifespan,
+        readiness=lambda: Health(status="ok"),
+        registries=lambda: [registry],
+        max_body_bytes=MAX_BODY_BYTES,
+    )
+    app.include_router(_routes(wan))
+    return app
+
+
+def _routes(wan: Wan) -> APIRouter:
+    router = APIRouter(prefix="/v1/links")
+
+    @router.get("")
+    async def links() -> Links:
+        return Links(links=[link.state for link in wan.links.values()])
+
+    @router.get("/{name}")
+    async def show(name: str) -> LinkState:
+        return wan.link(name).state
+
+    @router.put("/{name}")
+    async def put(name: str, conditions: Conditions) -> LinkState:
+        """These conditions in place of all before; what is left out has no limit. A standing fault stays."""
+        wan.link(name).become(conditions)
+        return wan.link(name).state
+
+    @router.post("/{name}/resume")
+    async def resume(name: str) -> LinkState:
+        """No fault any more."""
+        wan.link(name).resume()
+        return wan.link(name).state
+
+    @router.post("/{name}/profile")
+    async def profile(name: str, choice: ProfileChoice) -> LinkState:
+        """Conditions by name, and no fault but the profile's."""
+        wan.link(name).profile(choice.name, seed=choice.seed)
+        return wan.link(name).state
+
+    @router.post("/{name}/refuse")
+    async def refuse(name: str) -> LinkState:
+        wan.link(name).refuse()
+        return wan.link(name).state
+
+    @router.post("/{name}/corrupt")
+    async def corrupt(name: str, options: CorruptOptions | None = None) -> LinkState:
+        wan.link(name).strike(Fault(kind=FaultKind.CORRUPT, **(options or CorruptOptions()).model_dump()))
+        return wan.link(name).state
+
+    def add(kind: FaultKind) -> None:
+        @router.post(f"/{{name}}/{kind}", name=kind)
+        async def fault(name: str, options: FaultOptions | None = None) -> LinkState:
+            """Now, or once so many bytes have passed."""
+            wan.link(name).strike(Fault(kind=kind, **(options or FaultOptions()).model_dump()))
+            return wan.link(name).state
+
+    for kind in (FaultKind.CUT, FaultKind.STALL, FaultKind.RESET):
+        add(kind)
+    return router
