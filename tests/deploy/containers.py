@@ -43,18 +43,21 @@ def succeeds(*command: str) -> bool:
     return bool(shutil.which(command[0])) and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def asked() -> bool:
+    return os.environ.get("GKT_TEST_CONTAINERS") == "1"
+
+
 def why_not() -> str | None:
     """Why the stack is not run in containers here; None where it is."""
-    asked = os.environ.get("GKT_TEST_CONTAINERS") == "1"
     if not compose_command():
         return "there is no docker compose"
     if succeeds("docker", "info"):
-        if asked or all(succeeds("docker", "image", "inspect", image) for image in IMAGES):
+        if asked() or all(succeeds("docker", "image", "inspect", image) for image in IMAGES):
             return None
         return "the images are not built, and GKT_TEST_CONTAINERS=1 is not set"
-    if asked and shutil.which("dockerd") and os.geteuid() == 0:
+    if asked() and shutil.which("dockerd") and os.geteuid() == 0:
         return None
-    return "no Docker engine answers" + ("" if asked else ", and GKT_TEST_CONTAINERS=1 is not set to start one")
+    return "no Docker engine answers" + ("" if asked() else ", and GKT_TEST_CONTAINERS=1 is not set to start one")
 
 
 def compose_command() -> list[str] | None:
@@ -137,9 +140,10 @@ def containers() -> Iterator[Containers]:
     """The stack, built and up and healthy, with SmolLM2 on both sides. Its services end in good order, and nothing is left."""
     with engine():
         stack = _planned()
-        _have_base()
-        _have_torch()
-        stack.compose("build")
+        if asked():
+            _have_base()
+            _have_torch()
+            stack.compose("build")
         try:
             stack.compose("up", "-d")
             for service in SERVICES:
