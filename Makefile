@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
 
 .DEFAULT_GOAL := help
-.PHONY: help env up test check bench models compose compose-down clean
+.PHONY: help env up demo test check bench models compose compose-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ $(READY): pyproject.toml
 
 up: $(READY) ## Start a cloud and an edge here, with TEACHER= and STUDENT=, until Ctrl-C
 	@exec $(BIN)/gkt up --teacher '$(TEACHER)' --student '$(STUDENT)'
+
+demo: $(READY) ## A tour: links of every kind, and a cut cable; COMPOSE=1 asks the running compose stack
+	@exec $(BIN)/gkt demo $(if $(COMPOSE),--edge http://127.0.0.1:8081 --control http://127.0.0.1:9000 --link edge-a,--teacher '$(TEACHER)' --student '$(STUDENT)')
 
 test: $(READY) ## Run all tests; PYTEST_ARGS= goes to pytest
 	$(BIN)/pytest $(PYTEST_ARGS)

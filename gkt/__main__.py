@@ -28,6 +28,7 @@ COMMANDS = {
     "ask": _Command("gkt.ask", "Ask a question; who wrote what is shown in two colours."),
     "cloud": _Command("gkt.cloud", "Start a cloud: the teacher, on vLLM."),
     "edge": _Command("gkt.edge", "Start an edge: the student, on llama.cpp, which clients talk to."),
+    "demo": _Command("gkt.demo", "A tour: answers over links of every kind, and one whose cable is cut."),
     "wan": _Command("wan.commands", "A wide-area link that can be made slow, lossy or dead while requests run."),
     "models": _Command("gkt.models", "The models gkt knows by name: list them, fetch them, check them."),
     "bench": _Command(

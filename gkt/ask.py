@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
-import httpx
 import typer
-from httpx_sse import EventSource, SSEError
-from pydantic import ValidationError
 
+from gkt.edge_client import complete, reached, streamed
 from gkt.transcript import Transcript
-from shared.errors import ConfigurationError, GktError, StreamBroken, StreamGarbled
-from shared.guided import GktReport, Mode, Source
-from shared.keys import is_sendable
-from shared.openai import ChatCompletionChunk
-from shared.wire import ErrorBody
-
-API_KEY = "GKT_EDGE_API_KEY"
+from shared.guided import GktReport, Mode
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-
-
-class EdgeUnreachable(GktError):
-    code = "edge_unreachable"
-
-
-class EdgeRefused(GktError):
-    """The edge answered with an error."""
-
-    code = "edge_refused"
 
 
 @app.command()
@@ -83,13 +61,13 @@ def ask(
         "max_tokens": max_tokens,
         "gkt": {key: value for key, value in options.items() if value is not None} or None,
     }
-    with _edge(url) as client:
+    with reached(url) as client:
         if as_json:
-            sys.stdout.write(_complete(client, body) + "\n")
+            sys.stdout.write(complete(client, body) + "\n")
             return
         transcript = Transcript()
         try:
-            for item in _stream(client, body):
+            for item in streamed(client, body):
                 if isinstance(item, GktReport):
                     transcript.figures(item)
                 else:
@@ -107,75 +85,3 @@ def _text(question: str) -> str:
     if not text.strip():
         raise typer.BadParameter("the question is empty")
     return text
-
-
-@contextmanager
-def _edge(url: str) -> Iterator[httpx.Client]:
-    """A client of the edge, for an answer that may take its time. Says what to do where nobody is there.
-
-    Raises ConfigurationError for a key that cannot be one.
-    """
-    key = os.environ.get(API_KEY)
-    if key and not is_sendable(key):
-        raise ConfigurationError(f"{API_KEY}: a key is printable ASCII without spaces")
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    timeout = httpx.Timeout(None, connect=5)
-    try:
-        # The edge is near: no proxy of the environment stands between.
-        with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False) as client:
-            yield client
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-        raise EdgeUnreachable(
-            f"no edge can be reached at {url} ({error}). Start one with: gkt up (or say where it is with --url)"
-        ) from None
-    except httpx.TransportError as error:
-        raise StreamBroken(f"the connection to the edge broke: {error}") from None
-
-
-def _complete(client: httpx.Client, body: dict[str, Any]) -> str:
-    response = client.post("/v1/chat/completions", json=body)
-    if response.status_code != 200:
-        raise _refusal(response)
-    try:
-        return json.dumps(response.json(), indent=2)  # ASCII, so that no terminal takes it for more than text
-    except ValueError:
-        raise StreamGarbled("what answered is not an edge") from None
-
-
-def _stream(client: httpx.Client, body: dict[str, Any]) -> Iterator[tuple[Source, str] | GktReport]:
-    """Text by its source as it comes, and at the end the report. Raises StreamBroken where the end does not come."""
-    with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as response:
-        if response.status_code != 200:
-            response.read()
-            raise _refusal(response)
-        try:
-            for event in EventSource(response).iter_sse():
-                if event.data == "[DONE]":
-                    return
-                chunk = _chunk(event.data)
-                if isinstance(chunk.gkt, GktReport):
-                    yield chunk.gkt
-                elif chunk.gkt and chunk.choices:
-                    yield chunk.gkt.source, chunk.choices[0].delta.content or ""
-        except SSEError:
-            raise StreamGarbled("what answered is not an edge") from None
-    raise StreamBroken("the answer ended before its end")
-
-
-def _chunk(data: str) -> ChatCompletionChunk:
-    try:
-        return ChatCompletionChunk.model_validate_json(data)
-    except ValidationError:
-        pass
-    try:
-        raise EdgeRefused(ErrorBody.model_validate_json(data).error.message)
-    except ValidationError:
-        raise StreamGarbled("the edge sent something that is no part of an answer") from None
-
-
-def _refusal(response: httpx.Response) -> EdgeRefused:
-    try:
-        message = ErrorBody.model_validate_json(response.content).error.message
-    except ValidationError:
-        message = "what answered is not an edge"
-    return EdgeRefused(f"the edge refused ({response.status_code}): {message}")

@@ -1,4 +1,4 @@
-"""A cloud and an edge that belong together, as two processes of this machine."""
+"""A cloud and an edge that belong together, as processes of this machine, and the link between them where there is one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import ValidationError
@@ -39,30 +40,70 @@ class SideEnded(GktError):
 
 
 @dataclass(frozen=True)
+class Service:
+    """One process: how it is started, where it says what, and where it is ready."""
+
+    name: str
+    arguments: Sequence[str]
+    """Of Python."""
+    environment: Mapping[str, str] = field(repr=False)
+    log: Path
+    url: str
+    grace_s: float
+
+
+@dataclass(frozen=True)
+class Wan:
+    """The ports of a wide-area link between the edge and the cloud, on loopback."""
+
+    link: int
+    control: int
+
+    @property
+    def url(self) -> str:
+        """The cloud, for the edge."""
+        return f"http://127.0.0.1:{self.link}"
+
+    @property
+    def control_url(self) -> str:
+        return f"http://127.0.0.1:{self.control}"
+
+
+@dataclass(frozen=True)
 class Pair:
     """The settings of both sides, checked, and the key that only they know."""
 
     cloud: CloudSettings
     edge: EdgeSettings
     key: str = field(repr=False)
+    wan: Wan | None = None
 
     @classmethod
-    def plan(cls, *, teacher: str | None, student: str | None, cloud_port: int, edge_port: int) -> Pair:
-        """Raises ConfigurationError where the settings are wrong or a port is in use."""
+    def plan(
+        cls, *, teacher: str | None, student: str | None, cloud_port: int, edge_port: int, wan_port: int | None = None
+    ) -> Pair:
+        """With a wide-area link where `wan_port`, its control API's, is given.
+
+        Raises ConfigurationError where the settings are wrong or a port is in use.
+        """
         key = secrets.token_urlsafe(32)
         keys = ",".join(filter(None, [os.environ.get("GKT_CLOUD_KEYS"), key]))
         cloud = read_settings(CloudSettings, keys=keys, port=cloud_port, **({"model": teacher} if teacher else {}))
         cloud_port = free_port(cloud.host, cloud_port, option="--cloud-port")
+        wan = None
+        if wan_port is not None:
+            control = free_port("127.0.0.1", wan_port, option="--wan-port")
+            wan = Wan(link=free_port("127.0.0.1", 0, option="--wan-port"), control=control)
         edge = read_settings(
             EdgeSettings,
-            cloud_url=local_url(cloud.host, cloud_port),
+            cloud_url=wan.url if wan else local_url(cloud.host, cloud_port),
             cloud_key=key,
             port=edge_port,
             **({"model": student} if student else {}),
         )
         edge_port = free_port(edge.host, edge_port, option="--edge-port")
         ports = {"port": cloud_port}, {"port": edge_port}
-        return cls(cloud.model_copy(update=ports[0]), edge.model_copy(update=ports[1]), key)
+        return cls(cloud.model_copy(update=ports[0]), edge.model_copy(update=ports[1]), key, wan)
 
     @property
     def cloud_url(self) -> str:
@@ -73,36 +114,55 @@ class Pair:
         return local_url(self.edge.host, self.edge.port)
 
     @property
-    def logs(self) -> tuple[Path, Path]:
-        """Of the cloud and of the edge. The port is in the name, so that two pairs do not share a file."""
+    def services(self) -> list[Service]:
+        """In the order of their start. The port is in a log's name, so that two pairs do not share a file."""
         folder = home() / "logs"
-        return folder / f"cloud-{self.cloud.port}.log", folder / f"edge-{self.edge.port}.log"
-
-    def environment(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Of the cloud and of the edge: ours, and what the plan adds. The key goes this way and no other."""
         keys = ",".join(key.get_secret_value() for key in self.cloud.keys)
         cloud = {"GKT_CLOUD_MODEL": self.cloud.model, "GKT_CLOUD_PORT": str(self.cloud.port), "GKT_CLOUD_KEYS": keys}
         edge = {
             "GKT_EDGE_MODEL": self.edge.model,
             "GKT_EDGE_PORT": str(self.edge.port),
-            "GKT_EDGE_CLOUD_URL": self.cloud_url,
+            "GKT_EDGE_CLOUD_URL": self.wan.url if self.wan else self.cloud_url,
             "GKT_EDGE_CLOUD_KEY": self.key,
         }
-        return {**NEIGHBOURLY_CLOUD, **os.environ, **cloud}, {**NEIGHBOURLY_EDGE, **os.environ, **edge}
+        services = [
+            Service(
+                "cloud",
+                ["-m", "cloud_teacher"],
+                {**NEIGHBOURLY_CLOUD, **os.environ, **cloud},
+                folder / f"cloud-{self.cloud.port}.log",
+                self.cloud_url,
+                self.cloud.shutdown_grace_s,
+            ),
+            Service(
+                "edge",
+                ["-m", "edge_student"],
+                {**NEIGHBOURLY_EDGE, **os.environ, **edge},
+                folder / f"edge-{self.edge.port}.log",
+                self.edge_url,
+                self.edge.shutdown_grace_s,
+            ),
+        ]
+        if self.wan:
+            options = ["--link", f"edge={self.wan.link}", "--to", urlsplit(self.cloud_url).netloc]
+            arguments = ["-m", "gkt", "wan", "serve", *options, "--control", str(self.wan.control)]
+            log = folder / f"wan-{self.wan.control}.log"
+            services.insert(1, Service("wan", arguments, os.environ, log, self.wan.control_url, 0.0))
+        return services
 
 
 class Sides:
-    """Both sides as processes. Either ends with the other."""
+    """Both sides as processes, and the link. Each ends with the others."""
 
     def __init__(self, pair: Pair) -> None:
-        self._pair = pair
+        self._services = pair.services
         self._children: list[Child] = []
         self._stop = asyncio.Event()
 
     async def run(self, *, on_status: Callable[[str], None], on_ready: Callable[[float], None]) -> None:
-        """Run both until SIGINT, SIGTERM or SIGHUP; then nothing of them is left. A second signal cuts the grace short.
+        """Run all until SIGINT, SIGTERM, SIGHUP or `stop`; then nothing of them is left. A second signal cuts the grace short.
 
-        `on_status` is told how far they are, `on_ready` after how many seconds both are. Raises SideEnded where one ends by
+        `on_status` is told how far they are, `on_ready` after how many seconds all are. Raises SideEnded where one ends by
         itself, ConfigurationError where one cannot even be started.
         """
         loop = asyncio.get_running_loop()
@@ -137,14 +197,18 @@ class Sides:
             await asyncio.gather(ready, stop, *ends, return_exceptions=True)
 
     async def _start(self) -> None:
-        modules = ("cloud", "cloud_teacher"), ("edge", "edge_student")
-        for (name, module), env, log in zip(modules, self._pair.environment(), self._pair.logs, strict=True):
+        for service in self._services:
             # -P: a folder of the user's that happens to be called `shared` is not ours.
-            command = [sys.executable, "-P", "-m", module]
+            command = [sys.executable, "-P", *service.arguments]
             try:
-                self._children.append(await Child.start(name, command, env=env, log=log))
+                child = await Child.start(service.name, command, env=service.environment, log=service.log)
             except OSError as error:
-                raise ConfigurationError(f"the {name} cannot be started: {error}") from error
+                raise ConfigurationError(f"the {service.name} cannot be started: {error}") from error
+            self._children.append(child)
+
+    def stop(self) -> None:
+        """End the run, as a signal does."""
+        self._stop.set()
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -153,20 +217,23 @@ class Sides:
         self._stop.set()
 
     async def _end(self) -> None:
-        graces = (self._pair.cloud.shutdown_grace_s, self._pair.edge.shutdown_grace_s)
-        await asyncio.gather(
-            *(child.stop(grace + GRACE_S) for child, grace in zip(self._children, graces, strict=False))
-        )
+        ends = zip(self._children, self._services, strict=False)
+        await asyncio.gather(*(child.stop(service.grace_s + GRACE_S) for child, service in ends))
 
     async def _until_ready(self, on_status: Callable[[str], None]) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
             while True:
-                urls = self._pair.cloud_url, self._pair.edge_url
-                states = await asyncio.gather(*(_state(client, url) for url in urls))
-                on_status(_sentence(states))
+                states = await asyncio.gather(*(_state(client, service.url) for service in self._services))
+                on_status(self._sentence(states))
                 if all(state.status == "ok" for state in states):
                     return
                 await asyncio.sleep(READY_EVERY_S)
+
+    def _sentence(self, states: Sequence[Health]) -> str:
+        return ", ".join(
+            f"{service.name}: {'ready' if state.status == 'ok' else state.detail or state.status}"
+            for service, state in zip(self._services, states, strict=True)
+        )
 
 
 async def _state(client: httpx.AsyncClient, url: str) -> Health:
@@ -175,10 +242,3 @@ async def _state(client: httpx.AsyncClient, url: str) -> Health:
         return Health.model_validate_json(response.content)
     except (httpx.TransportError, ValidationError):
         return Health(status="loading", detail="starting")
-
-
-def _sentence(states: Sequence[Health]) -> str:
-    return ", ".join(
-        f"{name}: {'ready' if state.status == 'ok' else state.detail or state.status}"
-        for name, state in zip(("cloud", "edge"), states, strict=True)
-    )

@@ -21,14 +21,17 @@ class Transcript:
     """Shows an answer as it comes.
 
     In colour where standard output is a terminal that has any and NO_COLOR is not set. Elsewhere the answer alone is written
-    there, as plain text, and the figures go to standard error.
+    there, as plain text, and the figures go to standard error; with `marks` each segment there begins with its source, and the
+    figures follow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, marks: bool = False) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # an answer may hold what the terminal's encoding lacks
         self._console = Console(highlight=False)
         self._colours = self._console.is_terminal and bool(self._console.color_system) and not self._console.no_color
+        self._marks = marks and not self._colours
+        self._source: Source | None = None
         self._plain = Plain()
         self._line_open = False
 
@@ -36,6 +39,9 @@ class Transcript:
         text = self._plain.push(text)
         if not text:
             return
+        if self._marks and source is not self._source:
+            sys.stdout.write(f"[{source}] ")
+        self._source = source
         self._line_open = not text.endswith("\n")
         if self._colours:
             self._console.print(Segments([Segment(text, STYLES[source])]), end="", soft_wrap=True)
@@ -52,7 +58,9 @@ class Transcript:
 
     def figures(self, report: GktReport) -> None:
         self.close()
-        console = self._console if self._colours else Console(stderr=True, highlight=False, no_color=True)
+        console = (
+            self._console if self._colours or self._marks else Console(stderr=True, highlight=False, no_color=True)
+        )
         if self._colours:
             console.print()
         console.print(figures(report), soft_wrap=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import time
-from contextlib import ExitStack
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
 
+from gkt.screen import Screen
 from gkt.starting import leave_on_sigterm, need_cloud_engine, need_edge_engine
+
+if TYPE_CHECKING:
+    from gkt.pair import Pair
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -49,6 +49,12 @@ def up(
             envvar="GKT_EDGE_PORT", min=0, max=65535, help="Port of the edge, for clients; 0 takes a free one."
         ),
     ] = 8081,
+    wan: Annotated[
+        bool, typer.Option("--wan", help="Put a wide-area link between the two, which `gkt wan` changes while it runs.")
+    ] = False,
+    wan_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the link's control API; 0 takes a free one.")
+    ] = 9000,
 ) -> None:
     """Start a cloud and an edge on this machine, and keep them running until Ctrl-C, which stops both.
 
@@ -66,20 +72,36 @@ def up(
     need_edge_engine()
     from gkt.pair import Pair, SideEnded, Sides
 
-    pair = Pair.plan(teacher=teacher, student=student, cloud_port=cloud_port, edge_port=edge_port)
-    _fetch(pair.cloud.model, pair.edge.model)
-    screen = _Screen(pair.edge_url, wants_key=bool(pair.edge.api_keys))
-    screen.say(f"logs: {pair.logs[0]} and {pair.logs[1]}")
+    pair = Pair.plan(
+        teacher=teacher,
+        student=student,
+        cloud_port=cloud_port,
+        edge_port=edge_port,
+        wan_port=wan_port if wan else None,
+    )
+    fetch(pair.cloud.model, pair.edge.model)
+    screen = Screen()
+    if pair.wan:
+        # Said before they are ready too: a link that is slow from the start is a case of its own.
+        screen.say(f"the link is controlled at {pair.wan.control_url}: {_example(pair.wan.control)}")
+    screen.say("logs: " + " and ".join(str(service.log) for service in pair.services))
     with screen:
         try:
-            asyncio.run(Sides(pair).run(on_status=screen.status, on_ready=screen.ready))
+            asyncio.run(Sides(pair).run(on_status=screen.status, on_ready=partial(_say_ready, screen, pair)))
         except SideEnded as error:
             screen.say(error.last_words)
             raise
     screen.say("both stopped")
 
 
-def _fetch(teacher: str, student: str) -> None:
+def _example(control_port: int) -> str:
+    """A command that changes the link."""
+    variable = "" if control_port == 9000 else f"GKT_WAN_CONTROL=http://127.0.0.1:{control_port} "
+    return f"{variable}gkt wan profile 4g"
+
+
+def fetch(teacher: str, student: str) -> None:
+    """Have the models here, the teacher converted."""
     from cloud_teacher.conversion import ensure_folder
     from gkt.models import shown_progress
     from shared.catalog import ensure_gguf
@@ -88,47 +110,11 @@ def _fetch(teacher: str, student: str) -> None:
     ensure_folder(teacher, progress=shown_progress())
 
 
-class _Screen:
-    """Says on standard error what goes on: in a line that changes, or where nobody sees that, a line for each change."""
-
-    def __init__(self, url: str, *, wants_key: bool) -> None:
-        self._url = url
-        self._wants_key = wants_key
-        self._console = Console(stderr=True)
-        self._shown: Status | None = None
-        self._last = ""
-        self._began = time.monotonic()
-        self._stack = ExitStack()
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._hide()
-
-    def say(self, line: str) -> None:
-        self._hide()
-        self._console.print(escape(line), soft_wrap=True, highlight=False)
-
-    def status(self, line: str) -> None:
-        if self._console.is_terminal:
-            shown = f"{escape(line)} [dim]({time.monotonic() - self._began:.0f} s)[/dim]"
-            if self._shown is None:
-                self._shown = self._stack.enter_context(self._console.status(shown))
-            self._shown.update(shown)
-        elif line != self._last:
-            self.say(line)
-        self._last = line
-
-    def ready(self, after_s: float) -> None:
-        self.say(f'ready after {after_s:.0f} s; Ctrl-C stops both. Try `gkt ask "..."` in another terminal, or:')
-        body = {"model": "gkt", "messages": [{"role": "user", "content": QUESTION}]}
-        url = f"{self._url}/v1/chat/completions"
-        # The variable and not its value: what is printed here may be kept.
-        key = ' -H "authorization: Bearer $GKT_EDGE_API_KEY"' if self._wants_key else ""
-        header = "content-type: application/json"
-        typer.echo(f"curl -s {shlex.quote(url)} -H {shlex.quote(header)}{key} -d {shlex.quote(json.dumps(body))}")
-
-    def _hide(self) -> None:
-        self._stack.close()
-        self._shown = None
+def _say_ready(screen: Screen, pair: Pair, after_s: float) -> None:
+    screen.say(f'ready after {after_s:.0f} s; Ctrl-C stops both. Try `gkt ask "..."` in another terminal, or:')
+    body = {"model": "gkt", "messages": [{"role": "user", "content": QUESTION}]}
+    url = f"{pair.edge_url}/v1/chat/completions"
+    # The variable and not its value: what is printed here may be kept.
+    key = ' -H "authorization: Bearer $GKT_EDGE_API_KEY"' if pair.edge.api_keys else ""
+    header = "content-type: application/json"
+    typer.echo(f"curl -s {shlex.quote(url)} -H {shlex.quote(header)}{key} -d {shlex.quote(json.dumps(body))}")

@@ -72,6 +72,7 @@ class Connection:
             return
         up = Pipe(self._client, self._cloud, self._up, f"up/{self._number}")
         down = Pipe(self._cloud, self._client, self._down, f"down/{self._number}")
+        up.back, down.back = down, up
         self._pipes = [up, down]
         try:
             async with asyncio.TaskGroup() as group:

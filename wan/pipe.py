@@ -24,8 +24,14 @@ class _Parcel(NamedTuple):
     """Nothing at the end of the stream; None where the sender has reset the connection."""
 
 
+class _ResetBySender(ConnectionResetError):
+    pass
+
+
 class Pipe:
-    """`take_in` and `deliver` run side by side, each once."""
+    """`take_in` and `deliver` run side by side, each once. `back` is the pipe of the other direction."""
+
+    back: Pipe
 
     def __init__(self, source: socket.socket, sink: socket.socket, lane: Lane, name: str) -> None:
         self._source = source
@@ -39,6 +45,7 @@ class Pipe:
         self._noise: Noise | None = None
         self._noise_of: Fault | None = None
         self._noise_at = 0
+        self._delivered = asyncio.Event()
         self.stopped = False
         """Set, not a byte more leaves."""
 
@@ -60,6 +67,22 @@ class Pipe:
 
     async def deliver(self) -> None:
         """Raises OSError where either end has reset the connection."""
+        try:
+            await self._deliver()
+        except _ResetBySender:
+            raise
+        except OSError:
+            # The receiver is gone, and may have said something before: that arrives first.
+            self._delivered.set()
+            await self.back.heard_out()
+            raise
+        self._delivered.set()
+
+    async def heard_out(self) -> None:
+        """Wait until all has been delivered that ever will. Its source is gone, so that comes to an end."""
+        await self._delivered.wait()
+
+    async def _deliver(self) -> None:
         while True:
             while not self._parcels:
                 await self._movement()
@@ -73,7 +96,7 @@ class Pipe:
                 continue
             await self._lane.flowing.wait()
             if parcel.data is None:
-                raise ConnectionResetError("reset by its sender")
+                raise _ResetBySender
             if not self.stopped:
                 self._sink.shutdown(socket.SHUT_WR)
             return

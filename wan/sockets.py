@@ -10,6 +10,8 @@ from contextlib import suppress
 from wan.units import Address
 
 BACKLOG = 1024
+UNREAD_PIECES = 100
+"""So much is read and dropped before a connection is closed, and no more: whoever sends may never stop."""
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -104,8 +106,10 @@ def close(sock: socket.socket, *, reset: bool) -> None:
         if reset:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
         else:
-            while sock.recv(65536):  # the kernel resets a connection that is closed with something unread
-                pass
+            # The kernel resets a connection that is closed with something unread.
+            for _ in range(UNREAD_PIECES):
+                if not sock.recv(65536):
+                    break
     sock.close()
 
 

@@ -33,7 +33,7 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
 @pytest.mark.parametrize(
     ("command", "lines"),
     [
-        ("up", ["--teacher", "--student", "--cloud-port", "--edge-port", "until Ctrl-C", "Example: gkt up"]),
+        ("up", ["--teacher", "--student", "--cloud-port", "--edge-port", "--wan", "until Ctrl-C", "Example: gkt up"]),
         (
             "ask",
             ["--url", "--mode", "review|teacher", "--max-guidance-tokens", "--max-tokens", "--system", "--json"],
@@ -57,6 +57,7 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
         ("bench", ["--json"]),
         ("eval", ["run", "compare", "report", "guidance is worth"]),
         ("tune", ["--keep", "--tune-lines", "--report-lines", "--policy", "--write-nearest", "Example: gkt tune"]),
+        ("wan", ["serve", "set", "cut", "stall", "reset", "refuse", "corrupt", "resume", "profile", "show"]),
         ("models", ["list", "pull", "verify", "GKT_HOME"]),
     ],
 )

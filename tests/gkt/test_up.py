@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import sys
@@ -40,7 +41,19 @@ async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) 
         "GKT_EDGE_FIRST_TOKEN_DEADLINE_S": "60",  # the first request to a teacher that was just loaded, on a busy machine
         "GKT_EDGE_NEXT_TOKEN_DEADLINE_S": "60",
     }
-    options = ["--teacher", SMALL, "--student", SMALL, "--cloud-port", "0", "--edge-port", "0"]
+    options = [
+        "--teacher",
+        SMALL,
+        "--student",
+        SMALL,
+        "--cloud-port",
+        "0",
+        "--edge-port",
+        "0",
+        "--wan",
+        "--wan-port",
+        "0",
+    ]
     up = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gkt", "up", *options),
         stdout=asyncio.subprocess.PIPE,
@@ -55,7 +68,7 @@ async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) 
         line = (await up.stdout.readline()).decode()
         assert line, (await complaints).decode()
         family = marked(mark)
-        assert len(family) >= 3, "gkt up itself, the cloud and the edge at least"
+        assert len(family) >= 4, "gkt up itself, the cloud, the link and the edge at least"
 
         curl = shlex.split(line)
         assert curl[:2] == ["curl", "-s"]
@@ -71,6 +84,15 @@ async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) 
         assert asked.status == 0, asked.err
         assert "of cloud tokens saved" in asked.err
 
+        control = next(re.search(r"--control (\d+)", title) for title in family.values() if "wan serve" in title)
+        assert control
+        link = f"http://127.0.0.1:{control[1]}"
+        async with httpx.AsyncClient(base_url=link) as client:
+            state = (await client.post("/v1/links/edge/cut")).json()
+        assert state["bytes_down"] > 0, "guidance came over the link"
+        asked = await gkt("ask", "What is the capital of France?", "--url", edge, "--max-tokens", "20")
+        assert "fallback: unreachable" in asked.err
+
         up.send_signal(signal.SIGINT)
         assert await up.wait() == 0
     finally:
@@ -80,7 +102,8 @@ async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) 
     assert await up.stdout.read() == b"", "the curl line is the only one on standard output"
     assert marked(mark) == {}
     assert f"logs: {own_home / 'logs'}" in told
-    assert "cloud: ready, edge: ready" in told
+    assert "cloud: ready, wan: ready, edge: ready" in told
+    assert f"the link is controlled at {link}: GKT_WAN_CONTROL={link} gkt wan profile 4g" in told
     assert "both stopped" in told
     for arguments in family.values():
         assert "GKT_CLOUD_KEYS" not in arguments

@@ -6,14 +6,16 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 import llama_cpp
 import openai
 import pytest
+from fastapi import FastAPI, Request, Response
 
 from edge_student.app import create_app
 from edge_student.llama.llama_student import LlamaStudent
@@ -21,7 +23,7 @@ from edge_student.settings import EdgeSettings
 from shared.catalog import ensure_gguf
 from tests.conftest import CloudProcess
 from tests.running import serving
-from tests.together.proxy import Fault, proxy
+from wan import Fault, FaultKind, Link, Wan
 
 SMOLLM = "smollm2-135m-instruct"
 QWEN = "qwen2.5-coder-0.5b-instruct"
@@ -203,41 +205,34 @@ async def test_stop_strings_across_the_seam(cloud_process: CloudProcess) -> None
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
-def cut(text: str) -> Callable[[bytes], bytes]:
-    """Ends the response, cleanly as far as HTTP goes, before the event that holds `text`."""
-
-    def rewrite(data: bytes) -> bytes:
-        at = data.find(text.encode())
-        if at < 0:
-            return data
-        # The event is a chunk: end before the line that tells its size, with the chunk of no bytes that ends a body.
-        return data[: data.rfind(b"\r\n", 0, at - 2) + 2 if b"\r\n" in data[: at - 2] else 0] + b"0\r\n\r\n"
-
-    return rewrite
-
-
-FAULTS = {
-    "reset": (Fault(after=900, then="reset"), "broken", True),
-    "closed": (Fault(after=900, then="close"), "broken", True),
-    "stalled": (Fault(after=900, then="stall"), "stalled", True),
-    "garbage": (Fault(after=900, then="garbage"), None, True),
-    "closed at once": (Fault(after=1, then="close"), "broken", False),
-    "silent": (Fault(after=1, then="stall"), "first_token_deadline", False),
+FAULTS: dict[str, tuple[Fault, str | None, bool]] = {
+    "reset": (Fault(kind=FaultKind.RESET, direction="down", after_bytes=900), "broken", True),
+    "closed": (Fault(kind=FaultKind.CUT, direction="down", after_bytes=900), "broken", True),
+    "stalled": (Fault(kind=FaultKind.STALL, direction="down", after_bytes=900), "stalled", True),
+    "garbage": (Fault(kind=FaultKind.CORRUPT, rate=0.5, direction="down", after_bytes=900), None, True),
+    "closed at once": (Fault(kind=FaultKind.CUT, direction="down", after_bytes=1), "broken", False),
+    "silent": (Fault(kind=FaultKind.STALL, direction="down", after_bytes=1), "first_token_deadline", False),
 }
+
+
+@asynccontextmanager
+async def link_to(cloud: CloudProcess) -> AsyncGenerator[Link]:
+    async with Wan({"edge": "127.0.0.1:0"}, to=urlsplit(cloud.url).netloc) as wan:
+        yield wan.link("edge")
 
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_whatever_the_link_does_the_answer_is_complete(cloud_process: CloudProcess, name: str) -> None:
     fault, reason, some_guidance = FAULTS[name]
     silent = name == "silent"
-    async with proxy(cloud_process.url) as link:
+    async with link_to(cloud_process) as link:
         deadlines: dict[str, Any] = {"next_token_deadline_s": 3.0, "first_token_deadline_s": 2.0 if silent else 120.0}
         async with edge(cloud_process, cloud_url=link.url, **deadlines) as client:
             clean = await chat(client)
-            link.fault = fault
+            link.strike(fault)
             answer = await chat(client)
             metrics = (await client.get("/metrics")).text
-    assert link.connections == 1, "the second question goes over the same connection"
+    assert link.opened == 1, "the second question goes over the same connection"
     text = answer["choices"][0]["message"]["content"]
     gkt = answer["gkt"]
     assert gkt["fallback"] == reason if reason else gkt["fallback"] in {"garbled", "broken"}
@@ -287,10 +282,17 @@ async def test_refusals_of_any_server(cloud_process: CloudProcess, status: int, 
 
 
 async def test_a_stream_that_ends_cleanly_but_too_early(cloud_process: CloudProcess) -> None:
-    async with proxy(cloud_process.url) as link:
-        link.fault = Fault(rewrite=cut("event: done"))
-        async with edge(cloud_process, cloud_url=link.url) as client:
-            answer = await chat(client)
+    app = FastAPI()
+
+    @app.post("/v1/guidance")
+    async def guidance(request: Request) -> Response:
+        headers = {**cloud_process.headers, "content-type": "application/json"}
+        async with httpx.AsyncClient(base_url=cloud_process.url, timeout=120) as http:
+            stream = (await http.post("/v1/guidance", content=await request.body(), headers=headers)).text
+        return Response(stream[: stream.index("event: done")], media_type="text/event-stream")
+
+    async with serving(app, ready=False) as url, edge(cloud_process, cloud_url=url) as client:
+        answer = await chat(client)
     assert answer["gkt"]["fallback"] in {"broken", "garbled"}
     assert answer["gkt"]["segments"][0][0]["tokens"] > 0
 

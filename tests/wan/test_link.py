@@ -174,6 +174,38 @@ async def test_a_client_that_resets_is_passed_on_behind_its_bytes() -> None:
     assert b"".join(heard) == b"last wordsRESET"
 
 
+async def test_what_a_target_said_before_it_reset_arrives_first() -> None:
+    """As a service does that refuses a body which it has not read."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(1))
+        await reader.readexactly(1)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(answer)
+        deaf.set()
+        await more_came.wait()
+
+    answer = noise(50_000)
+    deaf, more_came = asyncio.Event(), asyncio.Event()
+    async with linked(refuse) as link, client(link) as c:
+        await c.ask(b"?")
+        link.down.shape(delay_s=60, jitter_s=0, rate=None)
+        c.writer.write(b"?")
+        await deaf.wait()
+        await until(lambda: link.under_way == len(answer))
+        c.writer.write(bytes(1000))
+        await until(lambda: link.up.bytes == 1002)
+        more_came.set()
+        for _ in range(50):
+            c.writer.write(b"x")
+            await asyncio.sleep(0.002)
+        assert link.live == 1
+        assert link.up.bytes < 1052, "the target is gone"
+        link.down.shape(delay_s=0, jitter_s=0, rate=None)
+        assert await c.rest() == answer
+        await until(lambda: link.live == 0)
+
+
 async def test_a_target_that_is_not_there_resets_the_client() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
