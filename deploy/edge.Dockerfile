@@ -22,12 +22,12 @@ COPY deploy/wheels /wheels
 ENV PIP_FIND_LINKS=/wheels PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/gkt/bin:$PATH
 RUN python -m venv /opt/gkt
 
-# GGML_NATIVE=ON: for the processor of the machine that builds, and those like it. OFF: for others too. Then on x86-64
-# llama.cpp's loops are compiled once for each generation, from SSE 4.2 to AVX-512 and AMX, and the best that the processor
-# can do is loaded at the start; it takes three times as long to build. With GGML_CPU_ALL_VARIANTS=OFF there is one for AVX2.
+# GGML_NATIVE=ON: for the processor of the machine that builds, and those like it. OFF: for others too, which on x86-64 have
+# AVX2. With GGML_CPU_ALL_VARIANTS=ON as well llama.cpp's loops are compiled once for each generation, from SSE 4.2 to AVX-512
+# and AMX, and the best that the processor can do is loaded at the start; it is four times as much to build.
 # The file that cmake includes leaves out llama.cpp's library for its own programs, which takes as long as the rest.
 ARG GGML_NATIVE=OFF
-ARG GGML_CPU_ALL_VARIANTS=ON
+ARG GGML_CPU_ALL_VARIANTS=OFF
 COPY --from=pins /pins/engine.txt /pins/
 RUN echo 'set(LLAMA_BUILD_COMMON OFF)' > /pins/lean.cmake \
     && if [ "$GGML_NATIVE" = OFF ] && [ "$GGML_CPU_ALL_VARIANTS" = ON ] && [ "$(uname -m)" = x86_64 ]; then \

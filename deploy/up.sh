@@ -5,6 +5,9 @@
 #   PROFILES=monitoring      optional parts to start too
 set -eu
 cd "$(dirname "$0")/.."
+# Of the classic one: a busy machine may take longer than its minute.
+export COMPOSE_HTTP_TIMEOUT="${COMPOSE_HTTP_TIMEOUT:-600}"
+
 compose() { ${COMPOSE:-docker compose} ${PROFILES:+--profile "$PROFILES"} "$@"; }
 
 docker info > /dev/null 2>&1 || { echo "no Docker engine answers: start one, or see docs/compose.md" >&2; exit 1; }

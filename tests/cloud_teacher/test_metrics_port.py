@@ -4,6 +4,7 @@ import socket
 
 import httpx
 import pytest
+from prometheus_client import Gauge
 
 from cloud_teacher.app import create_app
 from cloud_teacher.settings import CloudSettings
@@ -16,18 +17,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def names(page: str) -> list[str]:
+    return [line.split("{")[0].split()[0] for line in page.splitlines() if not line.startswith("#")]
+
+
 async def test_metrics_have_a_port_of_their_own_and_nothing_else_is_there() -> None:
     port = free_port()
     settings = CloudSettings(metrics_port=port, max_prompt_tokens=100, max_model_len=200)
-    async with serving(create_app(settings, teacher=ScriptedTeacher("Hello"))) as url, httpx.AsyncClient() as client:
-        metrics = await client.get(f"http://127.0.0.1:{port}/metrics")
-        assert "gkt_guidance_requests_total" in metrics.text
+    teacher = ScriptedTeacher("Hello")
+    Gauge("fake:requests", "with a colon, as the engine has them", registry=teacher.registry).set(1)
+    async with serving(create_app(settings, teacher=teacher)) as url, httpx.AsyncClient() as client:
+        asks = {"accept": "application/openmetrics-text; version=1.0.0, text/plain; version=0.0.4; q=0.5"}
+        metrics = await client.get(f"http://127.0.0.1:{port}/metrics", headers=asks)
         assert "fake_generation_tokens_total" in metrics.text, "the engine's too, though it came later"
-        names = [line for line in metrics.text.splitlines() if line.startswith("# TYPE")]
-        api = (await client.get(f"{url}/metrics")).text
-        assert names == [line for line in api.splitlines() if line.startswith("# TYPE")]
-
-        asked = await client.post(f"http://127.0.0.1:{port}/v1/guidance", json={})
-        assert "text/event-stream" not in asked.headers.get("content-type", "")
+        assert names(metrics.text) == names((await client.get(f"{url}/metrics")).text)
+        for path in ("/", "/health", "/v1/guidance"):
+            assert (await client.get(f"http://127.0.0.1:{port}{path}")).status_code == 404
+        assert (await client.post(f"http://127.0.0.1:{port}/v1/guidance", json={})).status_code == 501
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/metrics")

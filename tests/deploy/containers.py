@@ -102,7 +102,8 @@ class Containers(Stack):
     def compose(self, *arguments: str, check: bool = True) -> str:
         command = compose_command()
         assert command
-        return run(*command, "-p", self.project, *arguments, check=check, **self.environment)
+        patience = {"COMPOSE_HTTP_TIMEOUT": "600"}  # the classic one gives the engine a minute
+        return run(*command, "-p", self.project, *arguments, check=check, **self.environment, **patience)
 
     def container(self, service: str) -> str:
         return run("docker", "ps", "-aq", *self._filter, "-f", f"label=com.docker.compose.service={service}").strip()
