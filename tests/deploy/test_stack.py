@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from wan.control import Control
 pytestmark = pytest.mark.timeout(5400)
 
 LONG = "Explain in a few sentences why the sky is blue."
+AS_PROMETHEUS = {"accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1"}
 SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}")
 
 
@@ -113,11 +114,11 @@ def expressions_of(file: Path) -> list[str]:
     return [target["expr"] for panel in panels for target in panel["targets"]]
 
 
-def samples(urls: Iterator[str] | Any) -> dict[str, dict[str, set[str]]]:
+def samples(urls: Sequence[str]) -> dict[str, dict[str, set[str]]]:
     """Values of each label of each sample that any of these pages shows."""
     found: dict[str, dict[str, set[str]]] = {}
     for url in urls:
-        for family in text_string_to_metric_families(httpx.get(url).text):
+        for family in text_string_to_metric_families(httpx.get(url, headers=AS_PROMETHEUS).text):
             for sample in family.samples:
                 labels = found.setdefault(sample.name, {})
                 for label, value in sample.labels.items():
