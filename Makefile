@@ -12,16 +12,17 @@ CLOUD_EXTRA ?= cloud-cpu
 PIP_ARGS ?=
 TEACHER ?= qwen2.5-coder-1.5b-instruct
 STUDENT ?= qwen2.5-coder-0.5b-instruct
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
 
 .DEFAULT_GOAL := help
-.PHONY: help env up demo test check bench models clean
+.PHONY: help env up demo test check bench models compose compose-down clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(READY) ## Make the environment; every other target does where it has to
 
@@ -56,6 +57,13 @@ bench: $(READY) ## Measure; JSON=FILE writes the figures there
 models: $(READY) ## Fetch and verify the models of `make up` without starting anything
 	$(BIN)/gkt models pull '$(STUDENT)'
 	$(BIN)/gkt models pull --convert '$(TEACHER)'
+
+# These two need Docker and no environment. PROFILES=monitoring adds Prometheus and Grafana.
+compose: ## Build and start cloud, wan and two edges in containers, and wait until they are healthy (docs/compose.md)
+	@COMPOSE='$(COMPOSE)' sh deploy/up.sh
+
+compose-down: ## Stop and remove the containers; models and keys stay
+	@$(COMPOSE) --profile monitoring down
 
 clean: ## Remove the environment and the tools' caches; models and logs stay (GKT_HOME)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

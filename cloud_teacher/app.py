@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from cloud_teacher import guidance_api
 from cloud_teacher.cloud import Cloud
 from cloud_teacher.loading import Loading
+from cloud_teacher.metrics_port import metrics_port
 from cloud_teacher.replay import ReplayTeacher
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
@@ -33,13 +34,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Cloud]]:
-        running = asyncio.create_task(cloud.run(load, on_failure))
-        try:
-            yield {"cloud": cloud}
-        finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
+        with metrics_port(settings.host, settings.metrics_port, cloud.registries):
+            running = asyncio.create_task(cloud.run(load, on_failure))
+            try:
+                yield {"cloud": cloud}
+            finally:
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
 
     app = create_service(
         "gkt cloud",

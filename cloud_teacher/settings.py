@@ -21,6 +21,12 @@ class CloudSettings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port of the same address for metrics alone, without a key; unset: they are at the API's `/metrics` only",
+    )
     keys: BearerKeys = Field(
         default=(), description="bearer keys, any of which lets a caller in; in the environment with commas between"
     )

@@ -1,9 +1,11 @@
-"""`python -m edge_student`: one edge, set up from the environment."""
+"""`python -m edge_student`: one edge, set up from the environment. Ends with status 0 after SIGTERM, once answers have ended."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
 from edge_student.app import create_app
 from edge_student.policy import with_policy_file
@@ -19,6 +21,8 @@ def main() -> int:
     except ConfigurationError as error:
         sys.stderr.write(f"gkt edge: {error.message}\n")
         return 1
+    # uvicorn raises the signal again once it is done, and by default SIGTERM would then end us before the status is known.
+    signal.signal(signal.SIGTERM, _leave)
     _set_openmp(all_cores=settings.threads in {None, os.cpu_count()})
     return serve(
         lambda fail: create_app(settings, on_failure=fail),
@@ -28,6 +32,10 @@ def main() -> int:
         grace_s=settings.shutdown_grace_s,
         log_level=settings.log_level,
     )
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _set_openmp(*, all_cores: bool) -> None:

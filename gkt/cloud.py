@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gkt.starting import free_port, need_cloud_engine, override, read_settings
+from gkt.starting import free_port, leave_on_sigterm, need_cloud_engine, override, read_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -47,11 +47,14 @@ def cloud(
     settings = read_settings(CloudSettings)
     need_cloud_engine()
     free_port(settings.host, settings.port, option="--port")
+    if settings.metrics_port:
+        free_port(settings.host, settings.metrics_port, option="GKT_CLOUD_METRICS_PORT")
+    leave_on_sigterm()  # while the teacher is fetched; the service then takes signals itself
 
     from cloud_teacher.conversion import ensure_folder
-    from gkt.models import Bars
+    from gkt.models import shown_progress
 
-    ensure_folder(settings.model, progress=Bars())
+    ensure_folder(settings.model, progress=shown_progress())
     from cloud_teacher.__main__ import run
 
     run()

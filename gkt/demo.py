@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +11,9 @@ import typer
 
 from gkt.edge_client import reached
 from gkt.screen import Screen
-from gkt.starting import need_cloud_engine, need_edge_engine
+from gkt.starting import leave_on_sigterm, need_cloud_engine, need_edge_engine
 from gkt.tour import QUESTIONS, Tour
-from gkt.up import fetch, leave
+from gkt.up import fetch
 from shared.errors import ConfigurationError, GktError
 from wan.control import Control
 
@@ -70,7 +69,7 @@ def demo(
 
 def _with_own(teacher: str | None, student: str | None, tour: Callable[[str, str, str | None], None]) -> None:
     """Start all three, at free ports, and have the tour."""
-    signal.signal(signal.SIGTERM, leave)
+    leave_on_sigterm()
     need_cloud_engine()
     need_edge_engine()
     from gkt.pair import Pair, SideEnded

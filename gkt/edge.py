@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gkt.starting import free_port, need_edge_engine, override, read_settings
+from gkt.starting import free_port, leave_on_sigterm, need_edge_engine, override, read_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -61,11 +61,12 @@ def edge(
     with_policy_file(settings)  # a bad one is said before anything is fetched or loaded
     need_edge_engine()
     free_port(settings.host, settings.port, option="--port")
+    leave_on_sigterm()  # while the student is fetched; the service then takes signals itself
 
-    from gkt.models import Bars
+    from gkt.models import shown_progress
     from shared.catalog import ensure_gguf
 
-    ensure_gguf(settings.model, progress=Bars())
+    ensure_gguf(settings.model, progress=shown_progress())
     from edge_student.__main__ import main
 
     raise typer.Exit(main())

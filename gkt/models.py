@@ -1,4 +1,4 @@
-"""`gkt models`: what the catalogue has, what of it is here, fetching and verifying it. Bars for everything that takes long."""
+"""`gkt models`: what the catalogue has, what of it is here, fetching and verifying it. progress of everything that takes long."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gkt.starting import leave_on_sigterm
 from shared.catalog import Catalog, ModelEntry, ensure_gguf, gguf_path, home, verified, verify
 from shared.errors import GktError
+from shared.progress import Logged, Progress
 
 app = typer.Typer(
     name="models",
@@ -52,6 +54,14 @@ class Bars:
             self._bars = None
 
 
+def shown_progress() -> Progress:
+    """Bars on a terminal; elsewhere lines, so that the log of a container says how far it is."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return Bars(console)
+    return Logged(say=lambda line: console.print(escape(line), soft_wrap=True, highlight=False))
+
+
 @app.command("list")
 def list_models() -> None:
     """Show every model of the catalogue: what it is for, its licence and size, and whether it is here."""
@@ -83,14 +93,15 @@ def pull(
 
     Example: gkt models pull qwen2.5-coder-0.5b-instruct
     """
+    leave_on_sigterm()
     console = Console()
     with _told():
         for name in names:
-            console.print(escape(str(ensure_gguf(name, progress=Bars()))), soft_wrap=True, highlight=False)
+            console.print(escape(str(ensure_gguf(name, progress=shown_progress()))), soft_wrap=True, highlight=False)
             if convert:
                 from cloud_teacher.conversion import ensure_folder
 
-                console.print(escape(ensure_folder(name, progress=Bars())), soft_wrap=True, highlight=False)
+                console.print(escape(ensure_folder(name, progress=shown_progress())), soft_wrap=True, highlight=False)
 
 
 @app.command("verify")
@@ -105,7 +116,7 @@ def verify_models(
     wrong = 0
     for name in names or [entry.name for entry in catalog.models.values() if gguf_path(entry).is_file()]:
         try:
-            verify(name, progress=Bars())
+            verify(name, progress=shown_progress())
         except GktError as error:
             wrong += 1
             console.print(f"[red]{escape(name)}: {escape(error.message)}[/red]", soft_wrap=True, highlight=False)

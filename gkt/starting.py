@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 from collections.abc import Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import ConfigurationError
@@ -49,6 +51,18 @@ def need_edge_engine() -> None:
 def _need(module: str, what: str, command: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise ConfigurationError(f"{what}, is not installed. This installs it: {command}")
+
+
+def leave_on_sigterm() -> None:
+    """SIGTERM ends the command as an exception does, so that what it was about to do is cleaned up.
+
+    Without a handler the first process of a container would not even notice it.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
 
 
 def free_port(host: str, port: int, *, option: str) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import signal
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gkt.screen import Screen
-from gkt.starting import need_cloud_engine, need_edge_engine
+from gkt.starting import leave_on_sigterm, need_cloud_engine, need_edge_engine
 
 if TYPE_CHECKING:
     from gkt.pair import Pair
@@ -69,7 +67,7 @@ def up(
 
     Example: gkt up --teacher smollm2-135m-instruct --student smollm2-135m-instruct
     """
-    signal.signal(signal.SIGTERM, leave)  # while models are fetched; later the event loop takes signals
+    leave_on_sigterm()  # while models are fetched; later the event loop takes signals
     need_cloud_engine()
     need_edge_engine()
     from gkt.pair import Pair, SideEnded, Sides
@@ -105,11 +103,11 @@ def _example(control_port: int) -> str:
 def fetch(teacher: str, student: str) -> None:
     """Have the models here, the teacher converted."""
     from cloud_teacher.conversion import ensure_folder
-    from gkt.models import Bars
+    from gkt.models import shown_progress
     from shared.catalog import ensure_gguf
 
-    ensure_gguf(student, progress=Bars())
-    ensure_folder(teacher, progress=Bars())
+    ensure_gguf(student, progress=shown_progress())
+    ensure_folder(teacher, progress=shown_progress())
 
 
 def _say_ready(screen: Screen, pair: Pair, after_s: float) -> None:
@@ -120,7 +118,3 @@ def _say_ready(screen: Screen, pair: Pair, after_s: float) -> None:
     key = ' -H "authorization: Bearer $GKT_EDGE_API_KEY"' if pair.edge.api_keys else ""
     header = "content-type: application/json"
     typer.echo(f"curl -s {shlex.quote(url)} -H {shlex.quote(header)}{key} -d {shlex.quote(json.dumps(body))}")
-
-
-def leave(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)

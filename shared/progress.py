@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 logger = logging.getLogger("gkt.progress")
@@ -36,10 +37,11 @@ class Silent:
 
 
 class Logged:
-    """A line at the start, one every `every_s` seconds, one at the end: for services without a terminal."""
+    """A line at the start, one every `every_s` seconds, one at the end: where there is no terminal. `say` is given the lines."""
 
-    def __init__(self, every_s: float = 10) -> None:
+    def __init__(self, every_s: float = 10, *, say: Callable[[str], None] = logger.info) -> None:
         self._every_s = every_s
+        self._say = say
         self._label = ""
         self._total: int | None = None
         self._done = 0
@@ -48,7 +50,7 @@ class Logged:
     def start(self, label: str, total_bytes: int | None) -> None:
         self._label, self._total, self._done = label, total_bytes, 0
         self._began = self._said = time.monotonic()
-        logger.info("%s", label)
+        self._say(label)
 
     def advance(self, amount_bytes: int) -> None:
         self._done += amount_bytes
@@ -56,7 +58,7 @@ class Logged:
         if now - self._said >= self._every_s:
             self._said = now
             of = f" of {self._total / 1e6:.0f}" if self._total else ""
-            logger.info("%s: %.0f%s MB", self._label, self._done / 1e6, of)
+            self._say(f"{self._label}: {self._done / 1e6:.0f}{of} MB")
 
     def finish(self) -> None:
-        logger.info("%s: over after %.1f s", self._label, time.monotonic() - self._began)
+        self._say(f"{self._label}: over after {time.monotonic() - self._began:.1f} s")

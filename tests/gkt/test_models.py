@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gkt.models import Bars, app
+from gkt.models import Bars, app, shown_progress
 
 
 @pytest.fixture
@@ -65,3 +65,12 @@ def test_bars_show_the_work_and_its_size() -> None:
     assert "fetching [odd] name" in out.getvalue()
     assert "2.0/2.0 MB" in out.getvalue()
     assert "converting" in out.getvalue()
+
+
+def test_where_nobody_watches_the_work_is_told_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = shown_progress()
+    progress.start("fetching [odd] name", 2_000_000)
+    progress.finish()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "fetching [odd] name"
+    assert said[1].startswith("fetching [odd] name: over after ")

@@ -1,0 +1,19 @@
+"""How the edge's process ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.processes import Process
+
+MODEL = "smollm2-135m-instruct"
+
+
+def test_sigterm_is_an_end_in_good_order(tmp_path: Path) -> None:
+    process = Process("edge_student", {"GKT_EDGE_MODEL": MODEL}, tmp_path)
+    try:
+        process.wait_until_ready()
+        assert process.stop() == 0
+        assert process.orphans() == {}
+    finally:
+        process.kill()
