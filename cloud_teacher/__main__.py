@@ -39,6 +39,9 @@ def main() -> int:
             grace_s=settings.shutdown_grace_s,
             log_level=settings.log_level,
         )
+    except ConfigurationError as error:
+        sys.stderr.write(f"the settings are wrong: {error}\n")
+        return 2
     finally:
         # The app ends its engine by itself, except where a second Ctrl-C made uvicorn skip that, or the engine died first.
         end_descendants()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
@@ -23,6 +23,12 @@ class CloudSettings(BaseSettings):
     port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
     keys: BearerKeys = Field(
         default=(), description="bearer keys, any of which lets a caller in; in the environment with commas between"
+    )
+
+    store_url: SecretStr | None = Field(
+        default=None,
+        description="database of keys, budgets and the ledger: `sqlite:////path/to/file` or `postgresql://user@host/name`; "
+        "unset: only the keys above, and nothing is written down",
     )
 
     model: str = Field(
@@ -70,9 +76,9 @@ class CloudSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.keys and not _is_loopback(self.host):
+        if not self.keys and not self.store_url and not _is_loopback(self.host):
             raise ConfigurationError(
-                f"{self.host} can be reached from elsewhere: set GKT_CLOUD_KEYS, or listen on 127.0.0.1"
+                f"{self.host} can be reached from elsewhere: set GKT_CLOUD_KEYS or GKT_CLOUD_STORE_URL, or listen on 127.0.0.1"
             )
         if self.max_prompt_tokens >= self.max_model_len:
             raise ConfigurationError(

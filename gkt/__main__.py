@@ -28,6 +28,8 @@ COMMANDS = {
     "ask": _Command("gkt.ask", "Ask a question; who wrote what is shown in two colours."),
     "cloud": _Command("gkt.cloud", "Start a cloud: the teacher, on vLLM."),
     "edge": _Command("gkt.edge", "Start an edge: the student, on llama.cpp, which clients talk to."),
+    "keys": _Command("gkt.keys", "Who may call the cloud, and how much: make keys, list, revoke and rotate them."),
+    "usage": _Command("gkt.usage", "What was used of the cloud, by key and day."),
     "models": _Command("gkt.models", "The models gkt knows by name: list them, fetch them, check them."),
     "bench": _Command(
         "evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."

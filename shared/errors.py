@@ -16,6 +16,7 @@ GktError
 │   ├── InternalError         500    internal_error
 │   ├── EngineFailed          500    engine_failed
 │   ├── NotReady              503    not_ready
+│   ├── StoreFailed           503    store_failed
 │   └── Overloaded            503    overloaded
 ├── StreamError                      a stream of events that cannot be trusted
 │   ├── StreamBroken                 ended without its terminal event
@@ -124,6 +125,13 @@ class EngineFailed(ServerError):
 class NotReady(ServerError):
     status = 503
     code = "not_ready"
+
+
+class StoreFailed(ServerError):
+    """What is used cannot be written down, so nothing is given."""
+
+    status = 503
+    code = "store_failed"
 
 
 class Overloaded(ServerError):
