@@ -43,6 +43,9 @@ class Account:
     cached_tokens: int = 0
     completion_tokens: int = 0
     queue_s: float | None = None
+    """In the engine, where that knows."""
+    waited_s: float = 0.0
+    """For a place there."""
     first_s: float | None = None
     last_s: float | None = None
     outcome: str = field(default=GONE)
@@ -64,8 +67,9 @@ class Account:
 
     def timing(self) -> Timing:
         """In milliseconds, as of now."""
+        queue_s = self.waited_s + (self.queue_s or 0.0) if self.waited_s or self.queue_s is not None else None
         return Timing(
-            queue_ms=None if self.queue_s is None else round(self.queue_s * 1000, 3),
+            queue_ms=None if queue_s is None else round(queue_s * 1000, 3),
             first_token_ms=None if self.first_s is None else round((self.first_s - self.arrived_s) * 1000, 3),
             total_ms=round((time.monotonic() - self.arrived_s) * 1000, 3),
         )

@@ -38,8 +38,17 @@ class Cloud:
         self.keys = self.store.keyring(settings.keys) if self.store else Keyring(settings.keys)
         self._settings = settings
         self._templates = Templates.load()
-        self._admission = Admission(settings.max_running, settings.max_running_per_key)
-        self._metrics = CloudMetrics(lambda: self._admission.running)
+        ledger = self.store.ledger if self.store else None
+        self._admission = Admission(
+            settings.max_running,
+            settings.max_running_per_key,
+            max_waiting=settings.max_queue,
+            deadline_s=settings.queue_deadline_s,
+            prices=settings.prices,
+            ledger=ledger,
+        )
+        self._metrics = CloudMetrics(lambda: self._admission.running, lambda: self._admission.waiting)
+        self._books = Books(self._metrics, settings.prices, ledger)
         self._teacher: Teacher | None = None
         self._guidance: GuidanceService | None = None
         """None where there is none to be had; `_service` is the one to close."""
@@ -78,7 +87,7 @@ class Cloud:
                 max_guidance_tokens=self._settings.max_guidance_tokens,
             ),
             admission=self._admission,
-            books=Books(self._metrics, self._settings.prices, self.store.ledger if self.store else None),
+            books=self._books,
         )
         logger.info("the teacher %s is ready", teacher.model)
 

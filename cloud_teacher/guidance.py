@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cloud_teacher.account import GONE, Account, Books, Subject
@@ -55,6 +56,7 @@ class GuidanceService:
         self._teacher = teacher
         self._templates = templates
         self._limits = limits
+        self._admission = admission
         self._books = books
         self._writer = Writer(teacher, max_prompt_tokens=limits.max_prompt_tokens, admission=admission, books=books)
         self._writing: set[asyncio.Task[None]] = set()
@@ -73,8 +75,7 @@ class GuidanceService:
             template = self._templates.get(request.template)
             self._check_budget(request.max_guidance_tokens)
             self._teacher.check_health()
-            generation = reading.generation = self._begin(Asked(request, template, caller), reading)
-            with generation.reader():
+            with self._admission.request(caller), self._begin(Asked(request, template, caller), reading) as generation:
                 await generation.until_admitted()
                 yield Start(
                     request_id=request_id,
@@ -112,7 +113,9 @@ class GuidanceService:
                 f"{budget} guidance tokens were asked for; {most} is the most", param="max_guidance_tokens"
             )
 
-    def _begin(self, asked: Asked, reading: Reading) -> Generation:
+    @contextmanager
+    def _begin(self, asked: Asked, reading: Reading) -> Generator[Generation]:
+        """What the engine does for a request, and the request one of its readers."""
         kind = "review" if isinstance(asked.request, ReviewRequest) else "guidance"
         subject = Subject(
             request_id=reading.request_id,
@@ -121,11 +124,12 @@ class GuidanceService:
             model=self._teacher.model,
             template=asked.template.identity,
         )
-        generation = Generation(Account(subject, arrived_s=reading.arrived_s))
+        generation = reading.generation = Generation(Account(subject, arrived_s=reading.arrived_s))
         task = generation.start(lambda new: self._writer.write(new, asked))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
-        return generation
+        with generation.reader():
+            yield generation
 
     def _done(self, generation: Generation, reading: Reading) -> Done:
         account, reason = generation.account, generation.reason

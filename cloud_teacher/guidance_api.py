@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse
 
 from cloud_teacher.caller import Caller
 from cloud_teacher.cloud import Cloud
-from shared.service import request_id
+from shared.service import request_id, unless_gone
 from shared.streams import encode, with_first
 from shared.wire import Event, GuidanceRequest, ReviewRequest
 
@@ -48,7 +48,13 @@ async def review(body: ReviewRequest, request: Request, cloud: TheCloud, caller:
 
 async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller: Caller) -> EventSourceResponse:
     chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller))
-    first = await anext(chunks)  # what is wrong with the request is raised here, and gets its own status
+    try:
+        first = await unless_gone(
+            anext(chunks), request
+        )  # what is wrong with it is raised here, and gets its own status
+    except BaseException:
+        await chunks.aclose()  # and who leaves while waiting leaves the queue
+        raise
     return EventSourceResponse(with_first(first, chunks), headers={"cache-control": "no-cache"})
 
 

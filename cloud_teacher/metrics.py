@@ -12,9 +12,9 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class CloudMetrics:
-    """`running` tells how many requests run."""
+    """`running` tells how many requests the engine has, `waiting` how many wait for it."""
 
-    def __init__(self, running: Callable[[], int]) -> None:
+    def __init__(self, running: Callable[[], int] = int, waiting: Callable[[], int] = int) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "gkt_guidance_requests",
@@ -44,6 +44,7 @@ class CloudMetrics:
             registry=self.registry,
         )
         Gauge("gkt_requests_running", "Requests that run", registry=self.registry).set_function(running)
+        Gauge("gkt_requests_waiting", "Requests in the queue", registry=self.registry).set_function(waiting)
 
     def count(self, usage: Usage, cost_usd: float | None) -> None:
         """The tokens of a request that has ended, however it did."""

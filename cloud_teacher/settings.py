@@ -50,9 +50,15 @@ class CloudSettings(BaseSettings):
 
     max_prompt_tokens: int = Field(default=3072, ge=1, description="tokens of a rendered prompt, at most")
     max_guidance_tokens: int = Field(default=1024, ge=1, description="budget a request may ask for, at most")
-    max_running: int = Field(default=8, ge=1, le=4096, description="requests at once; more get 503")
+    max_running: int = Field(default=8, ge=1, le=4096, description="requests in the engine at once; more wait")
+    max_queue: int = Field(
+        default=16, ge=0, le=100_000, description="requests that may wait, fairly between keys; more get 503"
+    )
+    queue_deadline_s: float = Field(default=10.0, gt=0, description="they wait so long at most, then get 503")
     max_running_per_key: int | None = Field(
-        default=None, ge=1, description="requests at once with the same key; more get 429; unset: no limit"
+        default=None,
+        ge=1,
+        description="requests at once with the same key, where that has no limit of its own; more get 429; unset: no limit",
     )
     max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
 

@@ -6,22 +6,28 @@ import asyncio
 import itertools
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cloud_teacher.account import GONE, Books
 from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
 from cloud_teacher.review import review
-from cloud_teacher.teacher import Sampling, Teacher
+from cloud_teacher.teacher import Sampling, Standing, Teacher
 from cloud_teacher.templates import Template
 from shared.errors import EngineFailed, GktError, InternalError, PromptTooLong
-from shared.wire import FinishReason, GuidanceRequest, Message, ReviewRequest
+from shared.keys import ANYONE
+from shared.wire import FinishReason, GuidanceRequest, Message, ReviewRequest, Usage
 from shared.words import wraps_up
 
 LONG_TEXT_CHARS = 20_000
 """Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
 
 STEP_END = "\n"
+
+
+RETOKENISED = 16
+"""An answer that is cut and tokenised again may have a few tokens more than it had as part of the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,18 @@ class Asked:
     request: GuidanceRequest
     template: Template
     caller: Caller
+
+    @property
+    def standing(self) -> Standing:
+        priority = self.caller.allowance.priority + self.request.priority
+        return Standing(priority, None if self.caller.name == ANYONE else self.caller.name)
+
+
+class Prompt(NamedTuple):
+    """A conversation as ids, and the most that the request can come to."""
+
+    ids: list[int]
+    most: Usage
 
 
 class Writer:
@@ -48,11 +66,11 @@ class Writer:
         account = generation.account
         admitted = False
         try:
-            prompt_ids = await self._prompt(asked)
-            with self._admission.admit(asked.caller.name):
+            prompt = await self._prompt(asked)
+            async with self._admission.place(asked.caller, account, prompt.most, asked.standing.priority):
                 admitted = True
                 generation.admit()
-                reason = await self._work(generation, asked.request, prompt_ids)
+                reason = await self._work(generation, asked, prompt.ids)
             account.outcome = reason
         except asyncio.CancelledError:
             account.outcome = GONE
@@ -77,8 +95,8 @@ class Writer:
             return False
         return True
 
-    async def _prompt(self, asked: Asked) -> list[int]:
-        """The conversation's ids.
+    async def _prompt(self, asked: Asked) -> Prompt:
+        """The conversation as the engine gets it.
 
         Raises InvalidRequest, and PromptTooLong where no token would fit behind them and what is written of the answer, or
         they are beyond the limit.
@@ -88,25 +106,38 @@ class Writer:
             await asyncio.to_thread(self._teacher.check_schema, request.json_schema)
         messages = asked.template.apply(request.messages)
 
-        def encode() -> tuple[list[int], int]:
-            return self._teacher.encode(messages), len(self._teacher.encode_answer(request.answer))
+        step = request.answer + request.step if isinstance(request, ReviewRequest) else None
 
-        ids, answer_tokens = await asyncio.to_thread(encode) if _is_long(messages, request.answer) else encode()
+        def encode() -> tuple[list[int], int, int]:
+            answer_tokens = len(self._teacher.encode_answer(request.answer))
+            scored_tokens = 0 if step is None else len(self._teacher.encode_answer(step)) + 1  # and the answer's end
+            return self._teacher.encode(messages), answer_tokens, scored_tokens
+
+        is_long = _is_long(messages, step or request.answer)
+        ids, answer_tokens, scored_tokens = await asyncio.to_thread(encode) if is_long else encode()
         most = min(self._max_prompt_tokens, self._teacher.max_model_len - 1)
         if len(ids) + answer_tokens > most:
             raise PromptTooLong(
                 f"the prompt has {len(ids) + answer_tokens} tokens; {most} is the most", param="messages"
             )
-        return ids
+        return Prompt(ids, self._most(request, len(ids), answer_tokens, scored_tokens))
 
-    async def _work(self, generation: Generation, request: GuidanceRequest, prompt_ids: list[int]) -> FinishReason:
+    def _most(self, request: GuidanceRequest, prompt: int, answer: int, scored: int) -> Usage:
+        """What is asked for and not more: a review asks the engine twice, and the second time with no more than the first."""
+        guided = prompt + (max(answer, scored + RETOKENISED) if scored else answer)
+        guided = min(guided, self._teacher.max_model_len)
+        written = max(0, min(request.max_guidance_tokens, self._teacher.max_model_len - prompt - answer))
+        return Usage(prompt_tokens=guided + (prompt + scored if scored else 0), completion_tokens=written)
+
+    async def _work(self, generation: Generation, asked: Asked, prompt_ids: list[int]) -> FinishReason:
         """Of a review the verdict, and guidance where that leaves room for it."""
+        request = asked.request
         account = generation.account
         # Two requests may come with the same id; the engine wants them apart.
         engine_id = f"{account.subject.request_id}.{next(self._numbers)}"
         answer = request.answer
         if isinstance(request, ReviewRequest):
-            reviewed = await review(self._teacher, request, engine_id, prompt_ids)
+            reviewed = await review(self._teacher, request, engine_id, prompt_ids, asked.standing)
             account.prompt_tokens += reviewed.verdict.usage.prompt_tokens
             account.cached_tokens += reviewed.verdict.usage.cached_tokens
             account.queue_s = reviewed.queue_s
@@ -115,12 +146,10 @@ class Writer:
                 return FinishReason.STOP if request.ends else FinishReason.STEP
             answer += request.step[: reviewed.verdict.accepted_chars]
         ids = prompt_ids + self._teacher.encode_answer(answer)
-        return await self._guide(generation, request, engine_id, ids)
+        return await self._guide(generation, asked, engine_id, ids)
 
-    async def _guide(
-        self, generation: Generation, request: GuidanceRequest, engine_id: str, ids: list[int]
-    ) -> FinishReason:
-        account = generation.account
+    async def _guide(self, generation: Generation, asked: Asked, engine_id: str, ids: list[int]) -> FinishReason:
+        account, request = generation.account, asked.request
         room = self._teacher.max_model_len - len(ids)
         budget = request.max_guidance_tokens
         sampling = _sampling(request, max_tokens=min(budget, room))
@@ -128,7 +157,7 @@ class Writer:
         cached = account.cached_tokens
         end = None
         before = ""
-        async with aclosing(self._teacher.stream(engine_id, ids, sampling)) as pieces:
+        async with aclosing(self._teacher.stream(engine_id, ids, sampling, asked.standing)) as pieces:
             async for piece in pieces:
                 self._books.take(account, piece)
                 account.queue_s = account.queue_s if piece.queue_s is None else piece.queue_s

@@ -11,6 +11,7 @@ GktError
 │   │   └── UnknownTemplate   404    template_not_found
 │   ├── BodyTooLarge          413    body_too_large
 │   ├── TooManyRequests       429    too_many_requests
+│   │   └── BudgetSpent       429    budget_spent
 │   └── ClientGone            499    client_gone
 ├── ServerError                      the service has to mend it
 │   ├── InternalError         500    internal_error
@@ -101,6 +102,12 @@ class TooManyRequests(ClientError):
     kind = "rate_limit_error"
     status = 429
     code = "too_many_requests"
+
+
+class BudgetSpent(TooManyRequests):
+    """Of a key's day."""
+
+    code = "budget_spent"
 
 
 class ClientGone(ClientError):

@@ -33,7 +33,7 @@ async def test_whole_words_end_where_a_word_begins_that_would_hardly_fit(
         templates=Templates.load(),
         limits=Limits(max_prompt_tokens=100, max_guidance_tokens=100),
         admission=admission,
-        books=Books(CloudMetrics(lambda: 0)),
+        books=Books(CloudMetrics()),
     )
     request = GuidanceRequest(
         messages=[Message(role="user", content="?")], max_guidance_tokens=budget, whole_words=True

@@ -24,7 +24,7 @@ async def events_of(teacher: ScriptedTeacher, request: GuidanceRequest) -> list[
         templates=Templates.load(),
         limits=Limits(max_prompt_tokens=200, max_guidance_tokens=100),
         admission=Admission(max_running=1),
-        books=Books(CloudMetrics(lambda: 0)),
+        books=Books(CloudMetrics()),
     )
     return [event async for event in service.answer(request, request_id="r", caller=Caller("c"))]
 
