@@ -6,12 +6,13 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 from uuid import uuid4
 
 from cloud_teacher.ledger import Ledger, Row
 from cloud_teacher.metrics import CloudMetrics
 from cloud_teacher.teacher import Piece
-from shared.prices import Prices
+from shared.prices import NANO, Prices
 from shared.wire import Timing, Usage
 
 GONE = "gone"
@@ -42,6 +43,10 @@ class Account:
     """Of all that the engine was asked: a review that ends in guidance asks twice."""
     cached_tokens: int = 0
     completion_tokens: int = 0
+    shared: Literal["joined", "cached"] | None = None
+    """How it was told what another request has computed: then no tokens are its own."""
+    shared_tokens: int = 0
+    """That it was told so."""
     queue_s: float | None = None
     """In the engine, where that knows."""
     waited_s: float = 0.0
@@ -51,6 +56,12 @@ class Account:
     outcome: str = field(default=GONE)
     reservation: str | None = None
     """What is set aside for it of its key's daily budget."""
+
+    def told(self, tokens: int) -> None:
+        """Its reader was told so many. Those of its own are counted as they are computed."""
+        if self.shared:
+            self.shared_tokens += tokens
+            self.first_s = self.first_s or time.monotonic()
 
     @property
     def usage(self) -> Usage:
@@ -78,7 +89,15 @@ class Account:
 class Books:
     """Closes accounts. Without a ledger only the metrics know of them."""
 
-    def __init__(self, metrics: CloudMetrics, prices: Prices | None = None, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        metrics: CloudMetrics,
+        prices: Prices | None = None,
+        ledger: Ledger | None = None,
+        *,
+        shared_price: Literal["free", "cached"] = "free",
+    ) -> None:
+        self._shared_price = shared_price
         self.metrics = metrics
         self._prices = prices
         self._ledger = ledger
@@ -97,6 +116,24 @@ class Books:
     def cost_usd(self, usage: Usage) -> float | None:
         """By the operator's prices; None where there are none."""
         return self._prices.cost_usd(usage) if self._prices else None
+
+    def shared_nano_usd(self, usage: Usage) -> int:
+        """What guidance costs that is told again: nothing, or all of it at the price of cached tokens, as the operator has it."""
+        if self._prices is None or self._shared_price == "free":
+            return 0
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        return self._prices.nano_usd(Usage(prompt_tokens=tokens, cached_tokens=tokens, completion_tokens=0))
+
+    def shared_cost_usd(self, usage: Usage) -> float | None:
+        """The same in dollars; None where there are no prices."""
+        return self.shared_nano_usd(usage) / NANO if self._prices else None
+
+    def close_shared(self, account: Account, prompt_tokens: int) -> asyncio.Future[None]:
+        """Write down what was told again, of a generation with such a prompt. As `close`."""
+        told = Usage(prompt_tokens=prompt_tokens, completion_tokens=account.shared_tokens)
+        nano_usd = self.shared_nano_usd(told)
+        self.metrics.count_shared(account.shared or "", account.shared_tokens, nano_usd / NANO)
+        return self._record(account, nano_usd=nano_usd)
 
     def close(self, account: Account) -> asyncio.Future[None]:
         """Write down what was computed. It is on the disk once this is awaited, which raises StoreFailed; it need not be."""
@@ -124,9 +161,9 @@ class Books:
             prompt_tokens=account.prompt_tokens,
             cached_tokens=account.cached_tokens,
             completion_tokens=account.completion_tokens,
-            shared_tokens=0,
+            shared_tokens=account.shared_tokens,
             finish_reason=account.outcome,
-            shared=None,
+            shared=account.shared,
             cost_nano_usd=nano_usd,
         )
         return self._ledger.record(row, account.reservation)

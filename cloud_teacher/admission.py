@@ -85,7 +85,8 @@ class Admission:
         """
         tokens = most.prompt_tokens + most.completion_tokens
         with self._rates.tokens(caller, tokens, account):
-            account.reservation = await self._reserve(caller, account, tokens, self._most_nano_usd(most))
+            nano_usd = self._prices.most_nano_usd(most) if self._prices else 0
+            account.reservation = await self.reserve(caller, account, tokens, nano_usd)
             ticket = Ticket(caller.name, tokens, caller.allowance.weight, priority)
             arrived = time.monotonic()
             try:
@@ -104,11 +105,11 @@ class Admission:
                 self._queue.leave(ticket, account.tokens)
                 self._mean_s += WEIGHT * (time.monotonic() - began - self._mean_s)
 
-    def _most_nano_usd(self, most: Usage) -> int:
-        return self._prices.most_nano_usd(most) if self._prices else 0
+    async def reserve(self, caller: Caller, account: Account, tokens: int, nano_usd: int) -> str | None:
+        """Set aside, of the key's daily budget if it has one, what a request can come to.
 
-    async def _reserve(self, caller: Caller, account: Account, tokens: int, nano_usd: int) -> str | None:
-        """Set aside, of the key's daily budget if it has one, what a request can come to."""
+        Its row in the ledger settles it. Raises BudgetSpent, BudgetTooLarge, StoreFailed.
+        """
         allowance = caller.allowance
         if self._ledger is None or not allowance.has_daily_budget:
             return None

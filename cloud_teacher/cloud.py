@@ -15,6 +15,7 @@ from cloud_teacher.keyring import Keyring
 from cloud_teacher.loading import Loading
 from cloud_teacher.metrics import CloudMetrics
 from cloud_teacher.settings import CloudSettings
+from cloud_teacher.sharing import Sharing
 from cloud_teacher.storage import Storage
 from cloud_teacher.teacher import Teacher
 from cloud_teacher.templates import Templates
@@ -48,7 +49,13 @@ class Cloud:
             ledger=ledger,
         )
         self._metrics = CloudMetrics(lambda: self._admission.running, lambda: self._admission.waiting)
-        self._books = Books(self._metrics, settings.prices, ledger)
+        self._books = Books(self._metrics, settings.prices, ledger, shared_price=settings.share_price)
+        self._sharing = Sharing(
+            settings.share,
+            across_keys=settings.share_across_keys,
+            cache_tokens=settings.share_cache_tokens,
+            lasts_s=settings.share_cache_s,
+        )
         self._teacher: Teacher | None = None
         self._guidance: GuidanceService | None = None
         """None where there is none to be had; `_service` is the one to close."""
@@ -88,6 +95,7 @@ class Cloud:
             ),
             admission=self._admission,
             books=self._books,
+            sharing=self._sharing,
         )
         logger.info("the teacher %s is ready", teacher.model)
 

@@ -28,7 +28,8 @@ class Generation:
         """Why it ended, once it has."""
         self.error: Exception | None = None
         """What ended it instead; before it was admitted, why it was not."""
-        self._admitted = False
+        self.most: Usage | None = None
+        """What it can come to, once it is admitted."""
         self._readers = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -40,9 +41,9 @@ class Generation:
 
     # What the writer says.
 
-    def admit(self) -> None:
-        """The engine is asked from now on."""
-        self._admitted = True
+    def admit(self, most: Usage) -> None:
+        """The engine is asked from now on, for what can come to so much."""
+        self.most = most
         self._wake()
 
     def add(self, item: Item) -> None:
@@ -62,6 +63,15 @@ class Generation:
 
     # What readers do.
 
+    @property
+    def admitted(self) -> bool:
+        return self.most is not None
+
+    @property
+    def open(self) -> bool:
+        """Whether another may still read it while it is written: not once its last reader has left."""
+        return self._readers > 0 and self.error is None
+
     @contextmanager
     def reader(self) -> Generator[None]:
         """Be one of its readers. With the last one the work ends too."""
@@ -75,7 +85,7 @@ class Generation:
 
     async def until_admitted(self) -> None:
         """Raises what keeps it from being admitted."""
-        while not self._admitted:
+        while not self.admitted:
             if self.error:
                 raise self.error
             await self._change()

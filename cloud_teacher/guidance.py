@@ -13,6 +13,7 @@ from cloud_teacher.account import GONE, Account, Books, Subject
 from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
+from cloud_teacher.sharing import Sharing
 from cloud_teacher.teacher import Piece, Teacher
 from cloud_teacher.templates import Templates
 from cloud_teacher.writing import Asked, Writer
@@ -39,6 +40,8 @@ class Reading:
     arrived_s: float = field(default_factory=time.monotonic)
     outcome: str = GONE
     generation: Generation | None = None
+    to_close: Account | None = None
+    """Of what it was told that another request had written, until that is written down."""
 
 
 class GuidanceService:
@@ -52,12 +55,14 @@ class GuidanceService:
         limits: Limits,
         admission: Admission,
         books: Books,
+        sharing: Sharing | None = None,
     ) -> None:
         self._teacher = teacher
         self._templates = templates
         self._limits = limits
         self._admission = admission
         self._books = books
+        self._sharing = sharing or Sharing()
         self._writer = Writer(teacher, max_prompt_tokens=limits.max_prompt_tokens, admission=admission, books=books)
         self._writing: set[asyncio.Task[None]] = set()
 
@@ -75,8 +80,10 @@ class GuidanceService:
             template = self._templates.get(request.template)
             self._check_budget(request.max_guidance_tokens)
             self._teacher.check_health()
-            with self._admission.request(caller), self._begin(Asked(request, template, caller), reading) as generation:
+            asked = Asked(request, template, caller, self._sharing.cache_salt(caller))
+            with self._admission.request(caller), self._begin(asked, reading) as (generation, account):
                 await generation.until_admitted()
+                await self._pay(generation, account, reading)
                 yield Start(
                     request_id=request_id,
                     model=self._teacher.model,
@@ -89,9 +96,10 @@ class GuidanceService:
                         if isinstance(item, Verdict):
                             yield item
                         else:
+                            account.told(len(item.token_ids))
                             yield _guidance(item, None if begun else generation.first_usage)
                             begun = True
-                    yield self._done(generation, reading)
+                    yield await self._done(generation, account, reading)
                 except Exception as error:  # noqa: BLE001 - 200 is sent: whatever it is has to become an event
                     yield self._failure(error, reading)
         except GktError as error:
@@ -114,8 +122,11 @@ class GuidanceService:
             )
 
     @contextmanager
-    def _begin(self, asked: Asked, reading: Reading) -> Generator[Generation]:
-        """What the engine does for a request, and the request one of its readers."""
+    def _begin(self, asked: Asked, reading: Reading) -> Generator[tuple[Generation, Account]]:
+        """What the engine does for a request, which is one of its readers; and the request's own account.
+
+        That is the generation's, unless another request has it written.
+        """
         kind = "review" if isinstance(asked.request, ReviewRequest) else "guidance"
         subject = Subject(
             request_id=reading.request_id,
@@ -124,22 +135,50 @@ class GuidanceService:
             model=self._teacher.model,
             template=asked.template.identity,
         )
-        generation = reading.generation = Generation(Account(subject, arrived_s=reading.arrived_s))
+        account = Account(subject, arrived_s=reading.arrived_s)
+        key = self._sharing.key(asked)
+        found = self._sharing.find(key, asked) if key else None
+        if found:
+            generation, account.shared = found
+        else:
+            generation = Generation(account)
+            self._start(generation, asked, key)
+        reading.generation = generation
+        with generation.reader():
+            yield generation, account
+
+    def _start(self, generation: Generation, asked: Asked, key: bytes | None) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            self._writing.discard(task)
+            if key:
+                self._sharing.ended(key, generation)
+
+        if key:
+            self._sharing.begun(key, generation)
         task = generation.start(lambda new: self._writer.write(new, asked))
         self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-        with generation.reader():
-            yield generation
+        task.add_done_callback(ended)
 
-    def _done(self, generation: Generation, reading: Reading) -> Done:
-        account, reason = generation.account, generation.reason
+    async def _pay(self, generation: Generation, account: Account, reading: Reading) -> None:
+        """Open the account of a request that another one has written. What it can cost is set aside, if that is anything."""
+        if account.shared is None:
+            return
+        most_nano_usd = self._books.shared_nano_usd(generation.most) if generation.most else 0
+        if most_nano_usd:
+            account.reservation = await self._admission.reserve(reading.caller, account, 0, most_nano_usd)
+        reading.to_close = account
+
+    async def _done(self, generation: Generation, account: Account, reading: Reading) -> Done:
+        reason, usage = generation.reason, generation.account.usage
         assert reason is not None  # noqa: S101 - it was read to its end
+        cost_usd = self._books.cost_usd(usage)
+        if account.shared:
+            account.outcome, reading.to_close = reason, None
+            cost_usd = self._books.shared_cost_usd(usage)
+            await self._books.close_shared(account, usage.prompt_tokens)
         reading.outcome = reason
         return Done(
-            finish_reason=reason,
-            usage=account.usage,
-            timing=account.timing(),
-            cost_usd=self._books.cost_usd(account.usage),
+            finish_reason=reason, usage=usage, timing=account.timing(), cost_usd=cost_usd, shared=account.shared
         )
 
     def _failure(self, error: Exception, reading: Reading) -> Failure:
@@ -156,6 +195,9 @@ class GuidanceService:
 
     def _close(self, reading: Reading) -> None:
         took_s = time.monotonic() - reading.arrived_s
+        if reading.to_close and reading.generation:
+            reading.to_close.outcome = reading.outcome
+            self._books.close_shared(reading.to_close, reading.generation.account.prompt_tokens)
         self._books.metrics.requests.labels(reading.outcome).inc()
         self._books.metrics.duration.observe(took_s)
         account = reading.generation.account if reading.generation else None

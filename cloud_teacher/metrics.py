@@ -28,6 +28,13 @@ class CloudMetrics:
         )
         self.generation_tokens = Counter("gkt_generation_tokens", "The teacher's tokens", registry=self.registry)
         self.cost = Counter("gkt_cost_usd", "Cost by the operator's prices", registry=self.registry)
+        self.shared_requests = Counter(
+            "gkt_shared_requests",
+            "Requests that were told what another had computed: one that ran (`joined`), or one before (`cached`)",
+            ["how"],
+            registry=self.registry,
+        )
+        self.shared_tokens = Counter("gkt_shared_tokens", "The teacher's tokens in those", registry=self.registry)
         self.first_token = Histogram(
             "gkt_time_to_first_token_seconds",
             "From the request's arrival to the first guidance",
@@ -45,6 +52,12 @@ class CloudMetrics:
         )
         Gauge("gkt_requests_running", "Requests that run", registry=self.registry).set_function(running)
         Gauge("gkt_requests_waiting", "Requests in the queue", registry=self.registry).set_function(waiting)
+
+    def count_shared(self, how: str, tokens: int, cost_usd: float) -> None:
+        """A request that has ended, and needed no engine."""
+        self.shared_requests.labels(how).inc()
+        self.shared_tokens.inc(tokens)
+        self.cost.inc(cost_usd)
 
     def count(self, usage: Usage, cost_usd: float | None) -> None:
         """The tokens of a request that has ended, however it did."""

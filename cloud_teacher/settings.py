@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -60,6 +60,23 @@ class CloudSettings(BaseSettings):
         ge=1,
         description="requests at once with the same key, where that has no limit of its own; more get 429; unset: no limit",
     )
+    share: Literal["off", "running", "cache"] = Field(
+        default="running",
+        description="greedy requests of a key that are alike: `running`: those at the same time are answered by one generation; "
+        "`cache`: and later ones from what is kept; `off`: each has its own",
+    )
+    share_across_keys: bool = Field(
+        default=False, description="of different keys too, which so may learn by timing what others have asked"
+    )
+    share_cache_tokens: int = Field(
+        default=100_000, ge=0, description="tokens of guidance kept, least recently used go first"
+    )
+    share_cache_s: float = Field(default=300.0, gt=0, description="guidance is kept so long")
+    share_price: Literal["free", "cached"] = Field(
+        default="free",
+        description="what guidance costs that is told again: nothing, or all its tokens as cached prompt tokens",
+    )
+
     max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
 
     replay_file: str | None = Field(

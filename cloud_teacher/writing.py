@@ -16,7 +16,6 @@ from cloud_teacher.review import review
 from cloud_teacher.teacher import Sampling, Standing, Teacher
 from cloud_teacher.templates import Template
 from shared.errors import EngineFailed, GktError, InternalError, PromptTooLong
-from shared.keys import ANYONE
 from shared.wire import FinishReason, GuidanceRequest, Message, ReviewRequest, Usage
 from shared.words import wraps_up
 
@@ -38,10 +37,11 @@ class Asked:
     template: Template
     caller: Caller
 
+    cache_salt: str | None = None
+
     @property
     def standing(self) -> Standing:
-        priority = self.caller.allowance.priority + self.request.priority
-        return Standing(priority, None if self.caller.name == ANYONE else self.caller.name)
+        return Standing(self.caller.allowance.priority + self.request.priority, self.cache_salt)
 
 
 class Prompt(NamedTuple):
@@ -69,7 +69,7 @@ class Writer:
             prompt = await self._prompt(asked)
             async with self._admission.place(asked.caller, account, prompt.most, asked.standing.priority):
                 admitted = True
-                generation.admit()
+                generation.admit(prompt.most)
                 reason = await self._work(generation, asked, prompt.ids)
             account.outcome = reason
         except asyncio.CancelledError:

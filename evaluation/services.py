@@ -80,7 +80,7 @@ class Service:
 @contextmanager
 def cloud(model: str, key: str, *, folder: Path, start_s: float) -> Iterator[tuple[Service, str]]:
     """A cloud that listens, and its URL; it is not ready yet."""
-    settings = {"MODEL": model, "KEYS": key}
+    settings = {"MODEL": model, "KEYS": key, "SHARE": "off"}  # what is asked twice is measured twice
     with _service(
         "cloud", "cloud_teacher", settings, folder=folder, start_s=start_s, environment=NEIGHBOURLY_CLOUD
     ) as started:

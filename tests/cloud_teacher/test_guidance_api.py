@@ -27,7 +27,14 @@ def body(**changes: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def cloud(teacher: ScriptedTeacher, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
-    limits = {"keys": [KEY], "max_prompt_tokens": 100, "max_guidance_tokens": 150, "max_model_len": 200, **settings}
+    limits = {
+        "keys": [KEY],
+        "share": "off",
+        "max_prompt_tokens": 100,
+        "max_guidance_tokens": 150,
+        "max_model_len": 200,
+        **settings,
+    }
     app = create_app(CloudSettings(**limits), teacher=teacher)
     async with (
         serving(app) as url,
