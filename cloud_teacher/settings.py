@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
 from shared.keys import BearerKeys
 from shared.prices import Prices
+from shared.tls import ServerTls
 
 
 class CloudSettings(BaseSettings):
@@ -21,6 +22,14 @@ class CloudSettings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on; beyond loopback only with a key")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
+    tls_cert_file: FilePath | None = Field(
+        default=None, description="certificate (PEM) to serve HTTPS with; unset: HTTP"
+    )
+    tls_key_file: FilePath | None = Field(default=None, description="its private key (PEM)")
+    tls_client_ca_file: FilePath | None = Field(
+        default=None,
+        description="authority (PEM) that has signed the certificate of whoever may connect; unset: anyone may",
+    )
     keys: BearerKeys = Field(
         default=(), description="bearer keys, any of which lets a caller in; in the environment with commas between"
     )
@@ -110,7 +119,22 @@ class CloudSettings(BaseSettings):
             )
         if (self.input_usd_per_million is None) != (self.output_usd_per_million is None):
             raise ConfigurationError("input_usd_per_million and output_usd_per_million are set together or not at all")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None) or (
+            self.tls_client_ca_file and not self.tls_cert_file
+        ):
+            raise ConfigurationError(
+                "tls_cert_file and tls_key_file are set together, and tls_client_ca_file with them"
+            )
+        if self.tls:
+            self.tls.check()
         return self
+
+    @property
+    def tls(self) -> ServerTls | None:
+        """None: plain HTTP."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return ServerTls(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
 
     @property
     def prices(self) -> Prices | None:

@@ -20,6 +20,7 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         port_file=settings.port_file,
+        tls=settings.tls,
         grace_s=settings.shutdown_grace_s,
         log_level="warning",
     )
