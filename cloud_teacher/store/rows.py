@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, Insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud_teacher.ledger import Row
@@ -42,6 +43,18 @@ class DayUsage:
         return wire.DayUsage(**told, cost_usd=cost_usd)
 
 
+ADD_ROW = ledger.insert()
+
+
+@cache
+def _add_day(dialect: str) -> Insert:
+    """Built once: to build it takes longer than to run it."""
+    insert = INSERTS[dialect](days)
+    added = {name: days.c[name] + insert.excluded[name] for name in SUMS}
+    statement: Insert = insert.on_conflict_do_update(index_elements=["key", "day"], set_=added)
+    return statement
+
+
 def write(connection: Connection, entries: Sequence[tuple[Row, str | None]], *, again: bool) -> None:
     """Write rows, add them to their days, and end their reservations. `again`: some of them may be there already."""
     rows = [row for row, _ in entries]
@@ -49,12 +62,9 @@ def write(connection: Connection, entries: Sequence[tuple[Row, str | None]], *, 
         known = set(connection.scalars(select(ledger.c.id).where(ledger.c.id.in_([row.id for row in rows]))))
         rows = [row for row in rows if row.id not in known]
     if rows:
-        connection.execute(ledger.insert(), [asdict(row) for row in rows])
-        insert = INSERTS[connection.dialect.name](days)
-        added = {name: days.c[name] + insert.excluded[name] for name in SUMS}
+        connection.execute(ADD_ROW, [asdict(row) for row in rows])
         # Always in the same order: two replicas that write the same days must not wait for each other.
-        for day in _sums(rows):
-            connection.execute(insert.on_conflict_do_update(index_elements=["key", "day"], set_=added), day)
+        connection.execute(_add_day(connection.dialect.name), _sums(rows))
     ended = [reservation for _, reservation in entries if reservation]
     if ended:
         connection.execute(reservations.delete().where(reservations.c.id.in_(ended)))
