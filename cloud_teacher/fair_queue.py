@@ -65,7 +65,7 @@ class FairQueue:
 
     def leave(self, ticket: Ticket, took: float) -> None:
         """Give the place back; `took` is what it cost in truth."""
-        self._times[ticket.key] += (took - ticket.cost) / ticket.weight
+        self._times[ticket.key] = self._times.get(ticket.key, self._now) + (took - ticket.cost) / ticket.weight
         self.running -= 1
         while self.waiting and self.running < self._places:
             self._take(self._next())

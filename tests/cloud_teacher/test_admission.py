@@ -156,6 +156,17 @@ async def test_a_place_given_to_who_leaves_in_that_moment_goes_to_the_next() -> 
     assert (queue.running, queue.waiting) == (1, 0)
 
 
+async def test_keys_without_number_are_forgotten_once_they_have_had_their_turn() -> None:
+    queue = FairQueue(2000, 10, 60)
+    tickets = [Ticket(f"edge-{at}", 1) for at in range(1500)]
+    for ticket in tickets:
+        await queue.enter(ticket)
+    for ticket in tickets:
+        queue.leave(ticket, 0)
+    assert queue.running == 0
+    assert len(queue._times) <= 1001
+
+
 def account(caller: Caller) -> Account:
     return Account(Subject("r", caller.name, "guidance", "m", "t"))
 
