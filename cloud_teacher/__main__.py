@@ -36,9 +36,13 @@ def main() -> int:
             host=settings.host,
             port=settings.port,
             port_file=settings.port_file,
+            tls=settings.tls,
             grace_s=settings.shutdown_grace_s,
             log_level=settings.log_level,
         )
+    except ConfigurationError as error:
+        sys.stderr.write(f"the settings are wrong: {error}\n")
+        return 2
     finally:
         # The app ends its engine by itself, except where a second Ctrl-C made uvicorn skip that, or the engine died first.
         end_descendants()

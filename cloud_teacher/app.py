@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from cloud_teacher import guidance_api
+from cloud_teacher import guidance_api, usage_api
 from cloud_teacher.cloud import Cloud
 from cloud_teacher.loading import Loading
 from cloud_teacher.metrics_port import metrics_port
@@ -51,6 +51,7 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
     )
     app.include_router(guidance_api.router)
+    app.include_router(usage_api.router)
     return app
 
 

@@ -8,14 +8,17 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
+from cloud_teacher.account import Books
 from cloud_teacher.admission import Admission
 from cloud_teacher.guidance import GuidanceService, Limits
+from cloud_teacher.keyring import Keyring
 from cloud_teacher.loading import Loading
 from cloud_teacher.metrics import CloudMetrics
 from cloud_teacher.settings import CloudSettings
+from cloud_teacher.sharing import Sharing
+from cloud_teacher.storage import Storage
 from cloud_teacher.teacher import Teacher
 from shared.errors import EngineFailed, GktError, NotReady
-from shared.keys import Keys
 from shared.templates import Templates
 from shared.wire import Health
 
@@ -32,18 +35,38 @@ class Cloud:
     """
 
     def __init__(self, settings: CloudSettings) -> None:
-        self.keys = Keys(settings.keys)
+        self.store = Storage(settings.store_url.get_secret_value()) if settings.store_url else None
+        self.keys = self.store.keyring(settings.keys) if self.store else Keyring(settings.keys)
         self._settings = settings
         self._templates = Templates.load()
-        self._admission = Admission(settings.max_running, settings.max_running_per_key)
-        self._metrics = CloudMetrics(lambda: self._admission.running)
+        ledger = self.store.ledger if self.store else None
+        self._admission = Admission(
+            settings.max_running,
+            settings.max_running_per_key,
+            max_waiting=settings.max_queue,
+            deadline_s=settings.queue_deadline_s,
+            prices=settings.prices,
+            ledger=ledger,
+        )
+        self._metrics = CloudMetrics(lambda: self._admission.running, lambda: self._admission.waiting)
+        self._books = Books(self._metrics, settings.prices, ledger, shared_price=settings.share_price)
+        self._sharing = Sharing(
+            settings.share,
+            across_keys=settings.share_across_keys,
+            cache_tokens=settings.share_cache_tokens,
+            lasts_s=settings.share_cache_s,
+        )
         self._teacher: Teacher | None = None
         self._guidance: GuidanceService | None = None
+        """None where there is none to be had; `_service` is the one to close."""
+        self._service: GuidanceService | None = None
         self._failure: str | None = None
 
     async def run(self, load: Callable[[Loading], Teacher], on_failure: Callable[[], None]) -> None:
         """Load the teacher, watch over it until cancelled, and close it. Calls `on_failure` where it fails."""
+        refreshing = asyncio.create_task(self.keys.refresh())
         try:
+            await self.keys.read()
             self._serve(await Loading().run(load))
             await self._watch()
         except Exception as error:
@@ -53,12 +76,17 @@ class Cloud:
             logger.error("the teacher %s failed: %s", self._settings.model, self._failure, exc_info=unexpected)
             on_failure()
         finally:
+            refreshing.cancel()
+            if self._service:
+                await self._service.close()
             if self._teacher:
                 await self._teacher.close()
+            if self.store:
+                await asyncio.to_thread(self.store.close)
 
     def _serve(self, teacher: Teacher) -> None:
         self._teacher = teacher
-        self._guidance = GuidanceService(
+        self._guidance = self._service = GuidanceService(
             teacher,
             templates=self._templates,
             limits=Limits(
@@ -66,8 +94,8 @@ class Cloud:
                 max_guidance_tokens=self._settings.max_guidance_tokens,
             ),
             admission=self._admission,
-            metrics=self._metrics,
-            prices=self._settings.prices,
+            books=self._books,
+            sharing=self._sharing,
         )
         logger.info("the teacher %s is ready", teacher.model)
 

@@ -9,8 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse
 
+from cloud_teacher.caller import Caller
 from cloud_teacher.cloud import Cloud
-from shared.service import request_id
+from shared.service import request_id, unless_gone
 from shared.streams import encode, with_first
 from shared.wire import Event, GuidanceRequest, ReviewRequest
 
@@ -26,28 +27,34 @@ def _cloud(request: Request) -> Cloud:
 TheCloud = Annotated[Cloud, Depends(_cloud)]
 
 
-def _caller(request: Request, cloud: TheCloud) -> str:
+def _caller(request: Request, cloud: TheCloud) -> Caller:
     return cloud.keys.identify(request.headers.get("authorization"))
 
 
-Caller = Annotated[str, Depends(_caller)]
+TheCaller = Annotated[Caller, Depends(_caller)]
 
 
 @router.post("/v1/guidance", response_model=None)
-async def guidance(body: GuidanceRequest, request: Request, cloud: TheCloud, caller: Caller) -> EventSourceResponse:
+async def guidance(body: GuidanceRequest, request: Request, cloud: TheCloud, caller: TheCaller) -> EventSourceResponse:
     """The beginning of an answer, as events: `start`, `guidance`, then one of `done` and `error`."""
     return await _stream(body, request, cloud, caller)
 
 
 @router.post("/v1/review", response_model=None)
-async def review(body: ReviewRequest, request: Request, cloud: TheCloud, caller: Caller) -> EventSourceResponse:
+async def review(body: ReviewRequest, request: Request, cloud: TheCloud, caller: TheCaller) -> EventSourceResponse:
     """What the teacher thinks of a step: `start`, `verdict`, `guidance` from its first doubt on, then `done` or `error`."""
     return await _stream(body, request, cloud, caller)
 
 
-async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller: str) -> EventSourceResponse:
+async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller: Caller) -> EventSourceResponse:
     chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller))
-    first = await anext(chunks)  # what is wrong with the request is raised here, and gets its own status
+    try:
+        first = await unless_gone(
+            anext(chunks), request
+        )  # what is wrong with it is raised here, and gets its own status
+    except BaseException:
+        await chunks.aclose()  # and who leaves while waiting leaves the queue
+        raise
     return EventSourceResponse(with_first(first, chunks), headers={"cache-control": "no-cache"})
 
 

@@ -12,9 +12,9 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class CloudMetrics:
-    """`running` tells how many requests run."""
+    """`running` tells how many requests the engine has, `waiting` how many wait for it."""
 
-    def __init__(self, running: Callable[[], int]) -> None:
+    def __init__(self, running: Callable[[], int] = int, waiting: Callable[[], int] = int) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "gkt_guidance_requests",
@@ -28,6 +28,13 @@ class CloudMetrics:
         )
         self.generation_tokens = Counter("gkt_generation_tokens", "The teacher's tokens", registry=self.registry)
         self.cost = Counter("gkt_cost_usd", "Cost by the operator's prices", registry=self.registry)
+        self.shared_requests = Counter(
+            "gkt_shared_requests",
+            "Requests that were told what another had computed: one that ran (`joined`), or one before (`cached`)",
+            ["how"],
+            registry=self.registry,
+        )
+        self.shared_tokens = Counter("gkt_shared_tokens", "The teacher's tokens in those", registry=self.registry)
         self.first_token = Histogram(
             "gkt_time_to_first_token_seconds",
             "From the request's arrival to the first guidance",
@@ -44,6 +51,13 @@ class CloudMetrics:
             registry=self.registry,
         )
         Gauge("gkt_requests_running", "Requests that run", registry=self.registry).set_function(running)
+        Gauge("gkt_requests_waiting", "Requests in the queue", registry=self.registry).set_function(waiting)
+
+    def count_shared(self, how: str, tokens: int, cost_usd: float) -> None:
+        """A request that has ended, and needed no engine."""
+        self.shared_requests.labels(how).inc()
+        self.shared_tokens.inc(tokens)
+        self.cost.inc(cost_usd)
 
     def count(self, usage: Usage, cost_usd: float | None) -> None:
         """The tokens of a request that has ended, however it did."""

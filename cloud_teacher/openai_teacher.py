@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from cloud_teacher.hf_chat import chat_format
 from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import Piece, Sampling, Scores
+from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
 from cloud_teacher.tokenizer import FolderTokenizer
 from shared.errors import ConfigurationError, EngineFailed, InvalidRequest, NotReady, Overloaded, TooManyRequests
 from shared.wire import Message
@@ -69,8 +69,11 @@ class OpenAITeacher:
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         """The server refuses what it cannot hold to."""
 
-    async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
         extensions: dict[str, Any] = {
+            **_standing(standing),
             "return_token_ids": True,
             "include_stop_str_in_output": True,
             "top_k": max(sampling.top_k, 0),
@@ -110,7 +113,7 @@ class OpenAITeacher:
             finally:
                 await chunks.close()
 
-    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
+    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
         with _as_ours():
             answer = await self._client.completions.create(
                 model=self.model,
@@ -120,7 +123,7 @@ class OpenAITeacher:
                 echo=True,
                 logprobs=1,
                 extra_headers={"x-request-id": request_id},
-                extra_body={"logprob_start_len": start},
+                extra_body={"logprob_start_len": start, **_standing(standing)},
             )
         told = answer.choices[0].logprobs
         wanted = len(ids) - start
@@ -162,6 +165,12 @@ class OpenAITeacher:
             end=end,
             cached_tokens=_cached(chunk.usage),
         )
+
+
+def _standing(standing: Standing) -> dict[str, Any]:
+    """As vLLM's server takes it: a priority only where there is one, as a server without priorities refuses it."""
+    salt = {} if standing.cache_salt is None else {"cache_salt": standing.cache_salt}
+    return salt | ({"priority": standing.priority} if standing.priority else {})
 
 
 def _rank(logprob: float, top: dict[str, float] | None) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from cloud_teacher.teacher import Piece, Sampling, Scores, Teacher
+from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing, Teacher
 from shared.errors import ConfigurationError
 from shared.wire import Message
 
@@ -58,7 +58,9 @@ class ReplayTeacher:
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         self._teacher.check_schema(json_schema)
 
-    async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
         drawn = sampling.temperature > 0 and sampling.seed is None
         key = self._key("stream", prompt_ids, asdict(replace(sampling, max_tokens=1)))
         pieces = [] if drawn else [Piece(**piece) for piece in self._said(key) or []]
@@ -74,7 +76,7 @@ class ReplayTeacher:
         try:
             # Where the memory ends the teacher goes on.
             left = replace(sampling, max_tokens=sampling.max_tokens - len(written))
-            async with aclosing(self._teacher.stream(request_id, prompt_ids + written, left)) as more:
+            async with aclosing(self._teacher.stream(request_id, prompt_ids + written, left, standing)) as more:
                 async for piece in more:
                     if pieces:  # its own words were in the prompt this time
                         piece = replace(piece, cached_tokens=pieces[0].cached_tokens)
@@ -84,12 +86,12 @@ class ReplayTeacher:
             if not drawn:
                 self._say(key, [asdict(piece) for piece in known])
 
-    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
+    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
         key = self._key("score", ids, start)
         said = self._said(key)
         if said is not None:
             return Scores(**said)
-        scores = await self._teacher.score(request_id, ids, start)
+        scores = await self._teacher.score(request_id, ids, start, standing)
         self._say(key, asdict(scores))
         return scores
 

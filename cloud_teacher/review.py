@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloud_teacher.teacher import Scores, Teacher
+from cloud_teacher.teacher import Scores, Standing, Teacher
 from shared.wire import ReviewRequest, Usage, Verdict
 
 
@@ -18,7 +18,9 @@ class Reviewed:
     queue_s: float | None = None
 
 
-async def review(teacher: Teacher, request: ReviewRequest, engine_id: str, prompt_ids: list[int]) -> Reviewed:
+async def review(
+    teacher: Teacher, request: ReviewRequest, engine_id: str, prompt_ids: list[int], standing: Standing
+) -> Reviewed:
     """Score a step behind the answer so far, token by token. Raises EngineFailed."""
     nothing = Usage(prompt_tokens=0, completion_tokens=0)
     text = request.answer + request.step
@@ -31,7 +33,7 @@ async def review(teacher: Teacher, request: ReviewRequest, engine_id: str, promp
     # Where the context ends nobody can go on: what cannot be read is let through.
     if not scored or len(prompt_ids) + len(answer) >= teacher.max_model_len:
         return Reviewed(Verdict(accepted_chars=len(request.step), accepted=True, scored_tokens=0, usage=nothing))
-    scores = await teacher.score(f"{engine_id}.review", prompt_ids + answer, len(prompt_ids) + first)
+    scores = await teacher.score(f"{engine_id}.review", prompt_ids + answer, len(prompt_ids) + first, standing)
     at = first_doubt(scores, request.doubt)
     kept = len(request.step)
     if at is not None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
 from shared.keys import BearerKeys
 from shared.prices import Prices
+from shared.tls import ServerTls
 
 
 class CloudSettings(BaseSettings):
@@ -27,8 +28,22 @@ class CloudSettings(BaseSettings):
         le=65535,
         description="port of the same address for metrics alone, without a key; unset: they are at the API's `/metrics` only",
     )
+    tls_cert_file: FilePath | None = Field(
+        default=None, description="certificate (PEM) to serve HTTPS with; unset: HTTP"
+    )
+    tls_key_file: FilePath | None = Field(default=None, description="its private key (PEM)")
+    tls_client_ca_file: FilePath | None = Field(
+        default=None,
+        description="authority (PEM) that has signed the certificate of whoever may connect; unset: anyone may",
+    )
     keys: BearerKeys = Field(
         default=(), description="bearer keys, any of which lets a caller in; in the environment with commas between"
+    )
+
+    store_url: SecretStr | None = Field(
+        default=None,
+        description="database of keys, budgets and the ledger: `sqlite:////path/to/file` or `postgresql://user@host/name`; "
+        "unset: only the keys above, and nothing is written down",
     )
 
     model: str = Field(
@@ -58,10 +73,33 @@ class CloudSettings(BaseSettings):
 
     max_prompt_tokens: int = Field(default=3072, ge=1, description="tokens of a rendered prompt, at most")
     max_guidance_tokens: int = Field(default=1024, ge=1, description="budget a request may ask for, at most")
-    max_running: int = Field(default=8, ge=1, le=4096, description="requests at once; more get 503")
-    max_running_per_key: int | None = Field(
-        default=None, ge=1, description="requests at once with the same key; more get 429; unset: no limit"
+    max_running: int = Field(default=8, ge=1, le=4096, description="requests in the engine at once; more wait")
+    max_queue: int = Field(
+        default=16, ge=0, le=100_000, description="requests that may wait, fairly between keys; more get 503"
     )
+    queue_deadline_s: float = Field(default=10.0, gt=0, description="they wait so long at most, then get 503")
+    max_running_per_key: int | None = Field(
+        default=None,
+        ge=1,
+        description="requests at once with the same key, where that has no limit of its own; more get 429; unset: no limit",
+    )
+    share: Literal["off", "running", "cache"] = Field(
+        default="running",
+        description="greedy requests of a key that are alike: `running`: those at the same time are answered by one generation; "
+        "`cache`: and later ones from what is kept; `off`: each has its own",
+    )
+    share_across_keys: bool = Field(
+        default=False, description="of different keys too, which so may learn by timing what others have asked"
+    )
+    share_cache_tokens: int = Field(
+        default=100_000, ge=0, description="tokens of guidance kept, least recently used go first"
+    )
+    share_cache_s: float = Field(default=300.0, gt=0, description="guidance is kept so long")
+    share_price: Literal["free", "cached"] = Field(
+        default="free",
+        description="what guidance costs that is told again: nothing, or all its tokens as cached prompt tokens",
+    )
+
     max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
 
     replay_file: str | None = Field(
@@ -84,9 +122,9 @@ class CloudSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.keys and not _is_loopback(self.host):
+        if not self.keys and not self.store_url and not _is_loopback(self.host):
             raise ConfigurationError(
-                f"{self.host} can be reached from elsewhere: set GKT_CLOUD_KEYS, or listen on 127.0.0.1"
+                f"{self.host} can be reached from elsewhere: set GKT_CLOUD_KEYS or GKT_CLOUD_STORE_URL, or listen on 127.0.0.1"
             )
         if self.max_prompt_tokens >= self.max_model_len:
             raise ConfigurationError(
@@ -95,7 +133,22 @@ class CloudSettings(BaseSettings):
             )
         if (self.input_usd_per_million is None) != (self.output_usd_per_million is None):
             raise ConfigurationError("input_usd_per_million and output_usd_per_million are set together or not at all")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None) or (
+            self.tls_client_ca_file and not self.tls_cert_file
+        ):
+            raise ConfigurationError(
+                "tls_cert_file and tls_key_file are set together, and tls_client_ca_file with them"
+            )
+        if self.tls:
+            self.tls.check()
         return self
+
+    @property
+    def tls(self) -> ServerTls | None:
+        """None: plain HTTP."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return ServerTls(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
 
     @property
     def prices(self) -> Prices | None:

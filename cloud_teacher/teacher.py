@@ -34,6 +34,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What a request is beside others in the engine."""
+
+    priority: int = 0
+    """Lower goes first."""
+    cache_salt: str | None = None
+    """Prompts share a prefix cache only where this is the same, so that nobody learns by timing what others have asked."""
+
+
+ALONE = Standing()
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """How probable tokens that somebody else wrote are to the teacher, one entry a token."""
 
@@ -99,14 +112,16 @@ class Teacher(Protocol):
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         """Raises InvalidRequest where the engine cannot hold an answer to this schema."""
 
-    def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def stream(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
         """Write an answer. The last piece has an `end`.
 
         Closing the generator, or cancelling who waits for it, stops the engine's work within a step.
         `request_id` is unique among those that run. Raises EngineFailed.
         """
 
-    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
+    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
         """How probable each of `ids` from position `start` on, at least 1, was behind those before it. Raises EngineFailed."""
 
     def check_health(self) -> None:

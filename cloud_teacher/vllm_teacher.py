@@ -22,7 +22,7 @@ from cloud_teacher.hf_chat import chat_format
 from cloud_teacher.loading import Loading
 from cloud_teacher.processes import end_children
 from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import Piece, Sampling, Scores
+from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
 from shared.chat import ChatFormat
 from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
@@ -68,6 +68,7 @@ def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTea
         dtype=_dtype(settings.dtype, on_cpu=on_cpu),
         max_model_len=settings.max_model_len,
         max_num_seqs=settings.max_running,
+        scheduling_policy="priority",
         kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
         enable_prefix_caching=True,
         block_size=CPU_BLOCK_TOKENS if on_cpu else None,
@@ -121,7 +122,9 @@ class VllmTeacher:
         except VLLMValidationError as error:
             raise InvalidRequest(f"json_schema: {error}", param="json_schema") from error
 
-    async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -145,23 +148,25 @@ class VllmTeacher:
             output_kind=RequestOutputKind.DELTA,
         )
         try:
-            outputs = self._engine.generate(tokens_input(prompt_ids), parameters, request_id)
+            prompt = tokens_input(prompt_ids, cache_salt=standing.cache_salt)
+            outputs = self._engine.generate(prompt, parameters, request_id, priority=standing.priority)
             async with aclosing(outputs):
                 async for output in outputs:
                     yield _piece(output)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed(f"the engine failed: {error}") from error
 
-    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
-        scored = await self._once(request_id, ids, prompt_logprobs=0)
+    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
+        scored = await self._once(request_id, ids, standing, prompt_logprobs=0)
         cached = scored.num_cached_tokens or 0
         first: list[Any] = []
         if cached == start:
             # What stands before the first token was not computed now. It is the last token of a shorter prompt.
-            before = await self._once(f"{request_id}.first", ids[:start], logprobs=TOP)
+            before = await self._once(f"{request_id}.first", ids[:start], standing, logprobs=TOP)
             first = [before.outputs[0].logprobs[0]]
         elif cached > start:
-            scored = await self._once(f"{request_id}.all", ids, prompt_logprobs=0, skip_reading_prefix_cache=True)
+            whole = {"prompt_logprobs": 0, "skip_reading_prefix_cache": True}
+            scored = await self._once(f"{request_id}.all", ids, standing, **whole)
             cached = 0
         entries = [*first, *scored.prompt_logprobs[start + len(first) :]]
         told = [entry.get(token) for entry, token in zip(entries, ids[start:], strict=True)]
@@ -173,7 +178,7 @@ class VllmTeacher:
             queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
         )
 
-    async def _once(self, request_id: str, ids: list[int], **options: Any) -> Any:
+    async def _once(self, request_id: str, ids: list[int], standing: Standing, **options: Any) -> Any:
         """The engine's output for a prompt and one token behind it. Raises EngineFailed."""
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -186,7 +191,9 @@ class VllmTeacher:
             max_tokens=1, temperature=0.0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **options
         )
         try:
-            async with aclosing(self._engine.generate(tokens_input(ids), parameters, request_id)) as outputs:
+            prompt = tokens_input(ids, cache_salt=standing.cache_salt)
+            generated = self._engine.generate(prompt, parameters, request_id, priority=standing.priority)
+            async with aclosing(generated) as outputs:
                 async for output in outputs:
                     return output
         except (EngineDeadError, EngineGenerateError) as error:

@@ -26,6 +26,8 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._open_until: float | None = None
+        self._told_until = 0.0
+        """The cloud said not to ask before, which nothing that ends meanwhile takes back."""
         self._trial = False
 
     @property
@@ -48,18 +50,19 @@ class Breaker:
 
     def succeeded(self) -> None:
         self._failures = 0
-        self._open_until = None
+        self._open_until = self._told_until if self._clock() < self._told_until else None
         self._trial = False
 
     def failed(self) -> None:
         self._failures += 1
         self._trial = False
         if self._failures >= self._limit or self._open_until is not None:
-            self.hold(self._open_s)
+            self._open_until = max(self._told_until, self._clock() + self._open_s)
 
     def hold(self, seconds: float) -> None:
-        """Leave the cloud alone for so long: it asked for that, or it failed too often."""
-        self._open_until = max(self._open_until or 0.0, self._clock() + seconds)
+        """Leave the cloud alone for so long: it asked for that. Then it is tried with one request."""
+        self._told_until = max(self._told_until, self._clock() + seconds)
+        self._open_until = max(self._open_until or 0.0, self._told_until)
         self._trial = False
 
     def abandoned(self) -> None:

@@ -74,7 +74,13 @@ class HttpCloud:
         timeout = httpx.Timeout(None, connect=settings.connect_deadline_s)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60)
         self._http = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=timeout, limits=limits, transport=transport, follow_redirects=False
+            base_url=url,
+            headers=headers,
+            timeout=timeout,
+            limits=limits,
+            verify=settings.cloud_tls() or True,
+            transport=transport,
+            follow_redirects=False,
         )
         self._first_token_s = settings.first_token_deadline_s
         self._next_token_s = settings.next_token_deadline_s

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TypeVar
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse
@@ -17,13 +16,11 @@ from edge_student.edge import Edge
 from edge_student.policy import plan
 from edge_student.student import Sampling, Structure, Student
 from edge_student.tools import ToolUse, conversation, tool_use
-from shared.errors import ClientGone, GktError, InternalError, InvalidRequest, PromptTooLong
+from shared.errors import GktError, InternalError, InvalidRequest, PromptTooLong
 from shared.guided import GktOptions, Mode
 from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest
-from shared.service import error_body, request_id
+from shared.service import error_body, request_id, unless_gone
 from shared.streams import OPENAI_DONE, encode_data, with_first
-
-T = TypeVar("T")
 
 MAX_PROMPTS = 512
 """Of one request. They take turns at the engine, so this bounds the size of an answer only."""
@@ -185,39 +182,17 @@ async def collect(parts: AsyncGenerator[Part, None], request: Request) -> list[P
         async with aclosing(parts):
             return [part async for part in parts]
 
-    return await _unless_gone(read(), request)
+    return await unless_gone(read(), request)
 
 
 async def stream(chunks: AsyncGenerator[bytes, None], request: Request) -> EventSourceResponse:
     """Answer with server-sent events. What fails before the first of them is raised, so that it gets its own status."""
     try:
-        first = await _unless_gone(anext(chunks), request)
+        first = await unless_gone(anext(chunks), request)
     except BaseException:
         await chunks.aclose()
         raise
     return EventSourceResponse(with_first(first, _until_error(chunks)), headers={"cache-control": "no-cache"})
-
-
-async def _unless_gone(work: Awaitable[T], request: Request) -> T:
-    """The result of some work, which is cancelled if the client goes away: then raises ClientGone.
-
-    Only a response under way is watched by the server; before it begins nobody else would notice.
-    """
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.create_task(gone())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone("the client went away")
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _until_error(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import ssl
+from typing import Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.guided import Mode
 from shared.keys import BearerKeys
+from shared.tls import client_context
 
 
 class EdgeSettings(BaseSettings):
@@ -107,6 +110,14 @@ class EdgeSettings(BaseSettings):
 
     cloud_url: str | None = Field(default=None, description="base URL of the cloud; unset: the student works alone")
     cloud_key: SecretStr | None = Field(default=None, description="bearer key for the cloud")
+    cloud_ca_file: FilePath | None = Field(
+        default=None,
+        description="authority (PEM) that has signed the cloud's certificate; unset: those the system trusts",
+    )
+    cloud_cert_file: FilePath | None = Field(
+        default=None, description="certificate (PEM) for a cloud that wants one of its clients (mutual TLS)"
+    )
+    cloud_cert_key_file: FilePath | None = Field(default=None, description="its private key (PEM)")
     connect_deadline_s: float = Field(default=2.0, gt=0, description="to reach the cloud")
     first_token_deadline_s: float = Field(
         default=5.0, gt=0, description="from the request to the teacher's first token; then the student starts alone"
@@ -124,3 +135,12 @@ class EdgeSettings(BaseSettings):
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.cloud_tls()
+        return self
+
+    def cloud_tls(self) -> ssl.SSLContext | None:
+        """How the cloud is checked; None: as httpx does it by itself. Raises ConfigurationError."""
+        return client_context(self.cloud_ca_file, self.cloud_cert_file, self.cloud_cert_key_file)

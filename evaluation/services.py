@@ -88,7 +88,12 @@ def cloud(
     environment: Mapping[str, str] = NEIGHBOURLY_CLOUD,
 ) -> Iterator[tuple[Service, str]]:
     """A cloud that listens, and its URL; it is not ready yet. Settings are by their names in capitals."""
-    settings = {"MODEL": model, "KEYS": key, **(settings or {})}
+    settings = {
+        "MODEL": model,
+        "KEYS": key,
+        "SHARE": "off",
+        **(settings or {}),
+    }  # what is asked twice is measured twice
     with _service(
         "cloud", "cloud_teacher", settings, folder=folder, start_s=start_s, environment=environment
     ) as started:

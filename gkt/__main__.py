@@ -30,6 +30,8 @@ COMMANDS = {
     "edge": _Command("gkt.edge", "Start an edge: the student, on llama.cpp, which clients talk to."),
     "demo": _Command("gkt.demo", "A tour: answers over links of every kind, and one whose cable is cut."),
     "wan": _Command("wan.commands", "A wide-area link that can be made slow, lossy or dead while requests run."),
+    "keys": _Command("gkt.keys", "Who may call the cloud, and how much: make keys, list, revoke and rotate them."),
+    "usage": _Command("gkt.usage", "What was used of the cloud, by key and day."),
     "models": _Command("gkt.models", "The models gkt knows by name: list them, fetch them, check them."),
     "bench": _Command(
         "evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."

@@ -89,6 +89,10 @@ class Pair:
         key = secrets.token_urlsafe(32)
         keys = ",".join(filter(None, [os.environ.get("GKT_CLOUD_KEYS"), key]))
         cloud = read_settings(CloudSettings, keys=keys, port=cloud_port, **({"model": teacher} if teacher else {}))
+        if cloud.tls:
+            raise ConfigurationError(
+                "gkt up is for one machine and speaks plain HTTP there: unset GKT_CLOUD_TLS_CERT_FILE"
+            )
         cloud_port = free_port(cloud.host, cloud_port, option="--cloud-port")
         wan = None
         if wan_port is not None:

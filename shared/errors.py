@@ -11,11 +11,13 @@ GktError
 │   │   └── UnknownTemplate   404    template_not_found
 │   ├── BodyTooLarge          413    body_too_large
 │   ├── TooManyRequests       429    too_many_requests
+│   │   └── BudgetSpent       429    budget_spent
 │   └── ClientGone            499    client_gone
 ├── ServerError                      the service has to mend it
 │   ├── InternalError         500    internal_error
 │   ├── EngineFailed          500    engine_failed
 │   ├── NotReady              503    not_ready
+│   ├── StoreFailed           503    store_failed
 │   └── Overloaded            503    overloaded
 ├── StreamError                      a stream of events that cannot be trusted
 │   ├── StreamBroken                 ended without its terminal event
@@ -102,6 +104,12 @@ class TooManyRequests(ClientError):
     code = "too_many_requests"
 
 
+class BudgetSpent(TooManyRequests):
+    """Of a key's day."""
+
+    code = "budget_spent"
+
+
 class ClientGone(ClientError):
     """Nobody is there to read this; 499 is what proxies log for it."""
 
@@ -124,6 +132,13 @@ class EngineFailed(ServerError):
 class NotReady(ServerError):
     status = 503
     code = "not_ready"
+
+
+class StoreFailed(ServerError):
+    """What is used cannot be written down, so nothing is given."""
+
+    status = 503
+    code = "store_failed"
 
 
 class Overloaded(ServerError):

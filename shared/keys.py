@@ -35,6 +35,14 @@ ANYONE = "anyone"
 """Who calls where no keys are set."""
 
 
+def bearer(authorization: str | None) -> str:
+    """The key in an `Authorization` header. Raises Unauthorized where there is none."""
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthorized("a bearer key is needed: `Authorization: Bearer KEY`")
+    return key.strip()
+
+
 class Keys:
     """The keys that let a caller in. Without any, everyone may."""
 
@@ -48,10 +56,7 @@ class Keys:
         """
         if not self._digests:
             return ANYONE
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
-            raise Unauthorized("a bearer key is needed: `Authorization: Bearer KEY`")
-        given = _digest(key.strip())
+        given = _digest(bearer(authorization))
         found = [digest for digest in self._digests if hmac.compare_digest(digest, given)]
         if not found:
             raise Unauthorized("the bearer key is not known here")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,10 +18,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import BodyTooLarge, ClientError, GktError, InternalError, InvalidRequest, NotFound
+from shared.errors import BodyTooLarge, ClientError, ClientGone, GktError, InternalError, InvalidRequest, NotFound
 from shared.wire import ErrorBody, ErrorDetail, Health
 
 logger = logging.getLogger("gkt.service")
+
+T = TypeVar("T")
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 
@@ -71,11 +75,33 @@ def request_id(request: Request) -> str:
     return str(request.scope["gkt_request_id"])
 
 
+async def unless_gone(work: Awaitable[T], request: Request) -> T:
+    """The result of some work, which is cancelled if the client goes away: then raises ClientGone.
+
+    Only a response under way is watched by the server; before it begins nobody else would notice.
+    """
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone("the client went away")
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
 def error_response(error: GktError) -> JSONResponse:
     """An error in OpenAI's shape, with its status and, where waiting helps, Retry-After in whole seconds."""
     headers = {}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(error_body(error).model_dump(), status_code=error.status, headers=headers)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+
+from shared.tls import ServerTls
 
 KEEP_ALIVE_S = 75
 """Longer than clients keep idle connections (the edge: 60), so that none is closed under a request on its way."""
@@ -49,6 +52,7 @@ def serve(
     grace_s: int,
     log_level: str,
     port_file: str | None = None,
+    tls: ServerTls | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; what is under way then may take `grace_s` seconds to end. Returns the exit status.
 
@@ -74,6 +78,10 @@ def serve(
         timeout_graceful_shutdown=grace_s,
         timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
+        ssl_certfile=tls.cert_file if tls else None,
+        ssl_keyfile=tls.key_file if tls else None,
+        ssl_ca_certs=str(tls.client_ca_file) if tls and tls.client_ca_file else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca_file else ssl.CERT_NONE,
     )
     server = Server(config, port_file=Path(port_file) if port_file else None)
     try:

@@ -7,6 +7,7 @@ behind the `Start`. `shared.streams` writes and reads them.
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -70,6 +71,9 @@ class GuidanceRequest(WireModel):
         default="", description="what is written of the answer already: the teacher goes on from its end"
     )
     until_step: bool = Field(default=False, description="end with the first step of the answer: behind a line's end")
+    priority: int = Field(
+        default=0, ge=0, le=100, description="added to the key's: who can wait says a higher number, and goes later"
+    )
 
 
 class ReviewRequest(GuidanceRequest):
@@ -154,6 +158,9 @@ class Done(WireModel):
     usage: Usage
     timing: Timing
     cost_usd: float | None = Field(default=None, description="by the operator's prices, where there are any")
+    shared: Literal["joined", "cached"] | None = Field(
+        default=None, description="it was computed for another request: one that ran as this came, or one before"
+    )
 
 
 class Failure(WireModel):
@@ -167,6 +174,26 @@ class Failure(WireModel):
 
 
 Event = Start | Verdict | Guidance | Done | Failure
+
+
+class DayUsage(WireModel):
+    """What one key used on one day (UTC). Tokens are those that were computed; guidance that was told again is apart."""
+
+    day: date
+    key: str
+    requests: int = Field(description="streams, the shared ones among them")
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    shared_requests: int = Field(description="streams of guidance that another request had asked for")
+    shared_tokens: int = Field(description="the teacher's tokens in those")
+    cost_usd: float
+
+
+class UsageReport(WireModel):
+    """Answer of `GET /v1/usage`: by day, then key."""
+
+    days: list[DayUsage]
 
 
 class ErrorDetail(WireModel):

@@ -33,8 +33,10 @@ class CloudProcess:
 @pytest.fixture(scope="session")
 def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
     """The one cloud of a test run. At the end it is told to go by SIGTERM, and must leave no process behind."""
-    environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY}
-    process = Process("cloud_teacher", environment, tmp_path_factory.mktemp("cloud"))
+    folder = tmp_path_factory.mktemp("cloud")
+    store = f"sqlite:///{folder / 'store.db'}"
+    environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_STORE_URL": store}
+    process = Process("cloud_teacher", environment, folder)
     try:
         url = process.url()
         headers = {"authorization": f"Bearer {CLOUD_KEY}"}

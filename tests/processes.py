@@ -20,7 +20,7 @@ class Process:
     """`python -m MODULE` in a session of its own, so that every process it starts can be found, orphans too."""
 
     def __init__(self, module: str, environment: Mapping[str, str], directory: Path) -> None:
-        prefix = {"cloud_teacher": "GKT_CLOUD_", "edge_student": "GKT_EDGE_"}[module]
+        prefix = "GKT_EDGE_" if module == "edge_student" else "GKT_CLOUD_"
         self.module = module
         self.log = directory / f"{module}.log"
         self._port_file = directory / "port"

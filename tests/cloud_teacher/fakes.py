@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
-from cloud_teacher.teacher import Piece, Sampling, Scores
+from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
 from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
 
@@ -36,6 +36,7 @@ class ScriptedTeacher:
         self.scored: list[str] = []
         self.request_ids: list[str] = []
         self.samplings: list[Sampling] = []
+        self.standings: list[Standing] = []
         self.stopped: asyncio.Queue[str] = asyncio.Queue()
         """Ids of requests whose generator was closed, however that came."""
         self.closed = False
@@ -52,8 +53,9 @@ class ScriptedTeacher:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))
 
-    async def score(self, request_id: str, ids: list[int], start: int) -> Scores:
+    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
         self.request_ids.append(request_id)
+        self.standings.append(standing)
         text = self.decode(ids[start:])
         self.scored.append(text)
         doubted = [c in self.doubted for c in text]
@@ -63,10 +65,13 @@ class ScriptedTeacher:
         if "const" not in json_schema:
             raise InvalidRequest("json_schema: not supported", param="json_schema")
 
-    async def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def stream(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
         self.request_ids.append(request_id)
         self.prompts.append("".join(map(chr, prompt_ids)))
         self.samplings.append(sampling)
+        self.standings.append(standing)
         try:
             count = min(len(self.words), sampling.max_tokens)
             for place, word in enumerate(self.words[:count]):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cloud_teacher.account import Books
 from cloud_teacher.admission import Admission
+from cloud_teacher.caller import Caller
 from cloud_teacher.guidance import GuidanceService, Limits
 from cloud_teacher.metrics import CloudMetrics
 from shared.templates import Templates
@@ -31,12 +33,12 @@ async def test_whole_words_end_where_a_word_begins_that_would_hardly_fit(
         templates=Templates.load(),
         limits=Limits(max_prompt_tokens=100, max_guidance_tokens=100),
         admission=admission,
-        metrics=CloudMetrics(lambda: 0),
+        books=Books(CloudMetrics()),
     )
     request = GuidanceRequest(
         messages=[Message(role="user", content="?")], max_guidance_tokens=budget, whole_words=True
     )
-    events = [event async for event in service.answer(request, request_id="r", caller="c")]
+    events = [event async for event in service.answer(request, request_id="r", caller=Caller("c"))]
     assert [event.text for event in events if isinstance(event, Guidance)] == written
     done = events[-1]
     assert isinstance(done, Done)

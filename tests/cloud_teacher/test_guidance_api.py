@@ -27,7 +27,14 @@ def body(**changes: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def cloud(teacher: ScriptedTeacher, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
-    limits = {"keys": [KEY], "max_prompt_tokens": 100, "max_guidance_tokens": 150, "max_model_len": 200, **settings}
+    limits = {
+        "keys": [KEY],
+        "share": "off",
+        "max_prompt_tokens": 100,
+        "max_guidance_tokens": 150,
+        "max_model_len": 200,
+        **settings,
+    }
     app = create_app(CloudSettings(**limits), teacher=teacher)
     async with (
         serving(app) as url,
@@ -196,7 +203,7 @@ async def held(client: httpx.AsyncClient) -> AsyncGenerator[httpx.Response]:
 async def test_more_requests_than_may_run_are_told_when_to_come_back() -> None:
     teacher = ScriptedTeacher("a", "b")
     teacher.gate.clear()
-    async with cloud(teacher, max_running=2) as client:
+    async with cloud(teacher, max_running=2, max_queue=0) as client:
         async with held(client), held(client):
             response = await client.post("/v1/guidance", json=body())
             assert response.status_code == 503

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloud_teacher.replay import ReplayTeacher
-from cloud_teacher.teacher import Piece, Sampling
+from cloud_teacher.teacher import ALONE, Piece, Sampling, Standing
 from shared.errors import ConfigurationError
 from tests.cloud_teacher.fakes import ScriptedTeacher
 
@@ -27,10 +27,12 @@ async def written(teacher: ReplayTeacher, sampling: Sampling, *, take: int = 100
 class Continuing(ScriptedTeacher):
     """Goes on where its own words in the prompt end, as a model does."""
 
-    def stream(self, request_id: str, prompt_ids: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def stream(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
         rest = ScriptedTeacher(*self.words[len(prompt_ids) - 2 :])
         self.samplings.append(sampling)
-        return rest.stream(request_id, prompt_ids, sampling)
+        return rest.stream(request_id, prompt_ids, sampling, standing)
 
 
 async def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:

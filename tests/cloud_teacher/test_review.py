@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from cloud_teacher.account import Books
 from cloud_teacher.admission import Admission
+from cloud_teacher.caller import Caller
 from cloud_teacher.guidance import GuidanceService, Limits
 from cloud_teacher.metrics import CloudMetrics
 from shared.templates import Templates
@@ -22,9 +24,9 @@ async def events_of(teacher: ScriptedTeacher, request: GuidanceRequest) -> list[
         templates=Templates.load(),
         limits=Limits(max_prompt_tokens=200, max_guidance_tokens=100),
         admission=Admission(max_running=1),
-        metrics=CloudMetrics(lambda: 0),
+        books=Books(CloudMetrics()),
     )
-    return [event async for event in service.answer(request, request_id="r", caller="c")]
+    return [event async for event in service.answer(request, request_id="r", caller=Caller("c"))]
 
 
 def review(answer: str, step: str, **more: Any) -> ReviewRequest:

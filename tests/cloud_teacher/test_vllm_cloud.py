@@ -173,3 +173,22 @@ async def test_a_wrong_word_is_doubted_and_rewritten(client: httpx.AsyncClient) 
     assert done.usage.completion_tokens
     again, same, _ = await review(client, "", "The capital of France is London.")
     assert (again.accepted_chars, same) == (verdict.accepted_chars, guidance), "cached or not, the verdict is the same"
+
+
+async def test_the_ledger_adds_up_to_what_the_engine_has_counted(client: httpx.AsyncClient) -> None:
+    async def counted() -> tuple[float, float, float, float]:
+        days = (await client.get("/v1/usage")).json()["days"]
+        told = [float(sum(day[name] for day in days)) for name in ("prompt_tokens", "completion_tokens")]
+        engine = [await metric(client, f"vllm:{name}_tokens_total") for name in ("prompt", "generation")]
+        return told[0], told[1], engine[0], engine[1]
+
+    before = await counted()
+    questions = [("Name a colour.", 5, 0.0), ("Name a colour, quickly.", 9, 0.0), ("Tell me of the sea.", 17, 0.9)]
+    await asyncio.gather(
+        *[ask(client, body(question, budget, temperature=heat, seed=1)) for question, budget, heat in questions]
+    )
+    prompt, written, engine_prompt, engine_written = (
+        after - then for after, then in zip(await counted(), before, strict=True)
+    )
+    assert (prompt, written) == (engine_prompt, engine_written)
+    assert written > 3

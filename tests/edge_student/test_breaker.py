@@ -55,3 +55,27 @@ def test_holds_for_as_long_as_the_cloud_asks() -> None:
     assert not breaker.allow()
     clock.now += 1
     assert breaker.allow()
+
+
+def test_what_ends_well_meanwhile_does_not_take_back_what_the_cloud_asked_for() -> None:
+    clock = Clock()
+    breaker = Breaker(failures=1, open_s=100, clock=clock)
+    assert breaker.allow()
+    assert breaker.allow()
+    breaker.hold(30)
+    breaker.succeeded()
+    clock.now += 29
+    assert not breaker.allow()
+    clock.now += 1
+    assert breaker.allow()
+    breaker.succeeded()
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_a_failure_meanwhile_does_not_shorten_it() -> None:
+    clock = Clock()
+    breaker = Breaker(failures=1, open_s=10, clock=clock)
+    breaker.hold(30)
+    breaker.failed()
+    clock.now += 29
+    assert not breaker.allow()

@@ -54,6 +54,8 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
                 "gkt-student",
             ],
         ),
+        ("keys", ["create", "list", "revoke", "rotate", "GKT_CLOUD_STORE_URL", "within two seconds"]),
+        ("usage", ["--key", "--since", "--until", "--json", "GKT_CLOUD_STORE_URL"]),
         ("bench", ["--json"]),
         ("eval", ["run", "compare", "report", "guidance is worth"]),
         ("tune", ["--keep", "--tune-lines", "--report-lines", "--policy", "--write-nearest", "Example: gkt tune"]),

@@ -1,0 +1,102 @@
+"""The tables. Money is whole billionths of a dollar, so that sums are exact; instants are milliseconds since 1970, days UTC's."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+metadata = MetaData()
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("operator", Boolean, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("max_running", Integer),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", BigInteger),
+    Column("daily_tokens", BigInteger),
+    Column("daily_nano_usd", BigInteger),
+    Column("created_ms", BigInteger, nullable=False),
+)
+"""Who may call, and how much. A row stays when the key is revoked, so that its name means one caller for ever."""
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("key", String(64), ForeignKey("keys.name"), nullable=False, index=True),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+)
+"""What callers send, hashed. A key has two of them while it is rotated."""
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("request_id", String(128), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("model", String(255), nullable=False),
+    Column("template", String(255), nullable=False),
+    Column("day", Date, nullable=False),
+    Column("arrived_ms", BigInteger, nullable=False),
+    Column("queue_ms", Float),
+    Column("first_token_ms", Float),
+    Column("total_ms", Float, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False),
+    Column("completion_tokens", Integer, nullable=False),
+    Column("shared_tokens", Integer, nullable=False),
+    Column("finish_reason", String(64), nullable=False),
+    Column("shared", String(16)),
+    Column("cost_nano_usd", BigInteger, nullable=False),
+    Index("ix_ledger_key_day", "key", "day"),
+)
+"""One row a stream. Where it was told what another had computed, `shared` says how, and its own tokens are 0."""
+
+days = Table(
+    "days",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("shared_requests", BigInteger, nullable=False),
+    Column("shared_tokens", BigInteger, nullable=False),
+    Column("cost_nano_usd", BigInteger, nullable=False),
+)
+"""The ledger's sums, kept in the same transactions, so that budgets and reports need not add up a day's rows."""
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("key", String(64), nullable=False),
+    Column("day", Date, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("nano_usd", BigInteger, nullable=False),
+    Column("replica", String(32), nullable=False, index=True),
+    Column("expires_ms", BigInteger, nullable=False),
+    Index("ix_reservations_key_day", "key", "day"),
+)
+"""The most that running requests can come to, of keys with a daily budget. A replica that was killed renews its own no more."""

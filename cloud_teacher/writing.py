@@ -1,0 +1,197 @@
+"""One piece of the engine's work: the conversation rendered, admitted, written by the teacher, and accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cloud_teacher.account import GONE, Books
+from cloud_teacher.admission import Admission
+from cloud_teacher.caller import Caller
+from cloud_teacher.generation import Generation
+from cloud_teacher.review import review
+from cloud_teacher.teacher import Sampling, Standing, Teacher
+from shared.errors import EngineFailed, GktError, InternalError, PromptTooLong
+from shared.templates import Template
+from shared.wire import FinishReason, GuidanceRequest, Message, ReviewRequest, Usage
+from shared.words import wraps_up
+
+LONG_TEXT_CHARS = 20_000
+"""Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
+
+STEP_END = "\n"
+
+
+RETOKENISED = 16
+"""An answer that is cut and tokenised again may have a few tokens more than it had as part of the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that may be tried, and whose it is."""
+
+    request: GuidanceRequest
+    template: Template
+    caller: Caller
+
+    cache_salt: str | None = None
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.caller.allowance.priority + self.request.priority, self.cache_salt)
+
+
+class Prompt(NamedTuple):
+    """A conversation as ids, and the most that the request can come to."""
+
+    ids: list[int]
+    most: Usage
+
+
+class Writer:
+    """Writes generations with one teacher."""
+
+    def __init__(self, teacher: Teacher, *, max_prompt_tokens: int, admission: Admission, books: Books) -> None:
+        self._teacher = teacher
+        self._max_prompt_tokens = max_prompt_tokens
+        self._admission = admission
+        self._books = books
+        self._numbers = itertools.count(1)
+
+    async def write(self, generation: Generation, asked: Asked) -> None:
+        """Write it to its end and close its account; all that goes wrong is the generation's to tell. Cancel it to stop."""
+        account = generation.account
+        admitted = False
+        try:
+            prompt = await self._prompt(asked)
+            async with self._admission.place(asked.caller, account, prompt.most, asked.standing.priority):
+                admitted = True
+                generation.admit(prompt.most)
+                reason = await self._work(generation, asked, prompt.ids)
+            account.outcome = reason
+        except asyncio.CancelledError:
+            account.outcome = GONE
+            if admitted:
+                self._books.close(account)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, who reads has to know
+            account.outcome = error.code if isinstance(error, GktError) else InternalError.code
+            if admitted:
+                await self._written_down(generation)
+            generation.fail(error)
+        else:
+            # Before anybody hears of the end: what was said to be done is in the ledger, whatever happens next.
+            if await self._written_down(generation):
+                generation.end(reason)
+
+    async def _written_down(self, generation: Generation) -> bool:
+        try:
+            await self._books.close(generation.account)
+        except GktError as error:
+            generation.fail(error)
+            return False
+        return True
+
+    async def _prompt(self, asked: Asked) -> Prompt:
+        """The conversation as the engine gets it.
+
+        Raises InvalidRequest, and PromptTooLong where no token would fit behind them and what is written of the answer, or
+        they are beyond the limit.
+        """
+        request = asked.request
+        if request.json_schema is not None:
+            await asyncio.to_thread(self._teacher.check_schema, request.json_schema)
+        messages = asked.template.apply(request.messages)
+
+        step = request.answer + request.step if isinstance(request, ReviewRequest) else None
+
+        def encode() -> tuple[list[int], int, int]:
+            answer_tokens = len(self._teacher.encode_answer(request.answer))
+            scored_tokens = 0 if step is None else len(self._teacher.encode_answer(step)) + 1  # and the answer's end
+            return self._teacher.encode(messages), answer_tokens, scored_tokens
+
+        is_long = _is_long(messages, step or request.answer)
+        ids, answer_tokens, scored_tokens = await asyncio.to_thread(encode) if is_long else encode()
+        most = min(self._max_prompt_tokens, self._teacher.max_model_len - 1)
+        if len(ids) + answer_tokens > most:
+            raise PromptTooLong(
+                f"the prompt has {len(ids) + answer_tokens} tokens; {most} is the most", param="messages"
+            )
+        return Prompt(ids, self._most(request, len(ids), answer_tokens, scored_tokens))
+
+    def _most(self, request: GuidanceRequest, prompt: int, answer: int, scored: int) -> Usage:
+        """What is asked for and not more: a review asks the engine twice, and the second time with no more than the first."""
+        guided = prompt + (max(answer, scored + RETOKENISED) if scored else answer)
+        guided = min(guided, self._teacher.max_model_len)
+        written = max(0, min(request.max_guidance_tokens, self._teacher.max_model_len - prompt - answer))
+        return Usage(prompt_tokens=guided + (prompt + scored if scored else 0), completion_tokens=written)
+
+    async def _work(self, generation: Generation, asked: Asked, prompt_ids: list[int]) -> FinishReason:
+        """Of a review the verdict, and guidance where that leaves room for it."""
+        request = asked.request
+        account = generation.account
+        # Two requests may come with the same id; the engine wants them apart.
+        engine_id = f"{account.subject.request_id}.{next(self._numbers)}"
+        answer = request.answer
+        if isinstance(request, ReviewRequest):
+            reviewed = await review(self._teacher, request, engine_id, prompt_ids, asked.standing)
+            account.prompt_tokens += reviewed.verdict.usage.prompt_tokens
+            account.cached_tokens += reviewed.verdict.usage.cached_tokens
+            account.queue_s = reviewed.queue_s
+            generation.add(reviewed.verdict)
+            if reviewed.verdict.accepted:
+                return FinishReason.STOP if request.ends else FinishReason.STEP
+            answer += request.step[: reviewed.verdict.accepted_chars]
+        ids = prompt_ids + self._teacher.encode_answer(answer)
+        return await self._guide(generation, asked, engine_id, ids)
+
+    async def _guide(self, generation: Generation, asked: Asked, engine_id: str, ids: list[int]) -> FinishReason:
+        account, request = generation.account, asked.request
+        room = self._teacher.max_model_len - len(ids)
+        budget = request.max_guidance_tokens
+        sampling = _sampling(request, max_tokens=min(budget, room))
+        account.prompt_tokens += len(ids)
+        cached = account.cached_tokens
+        end = None
+        before = ""
+        async with aclosing(self._teacher.stream(engine_id, ids, sampling, asked.standing)) as pieces:
+            async for piece in pieces:
+                self._books.take(account, piece)
+                account.queue_s = account.queue_s if piece.queue_s is None else piece.queue_s
+                account.cached_tokens = max(account.cached_tokens, cached + piece.cached_tokens)
+                end = piece.end
+                if piece.token_ids or piece.text:
+                    generation.add(piece)
+                left = sampling.max_tokens - account.completion_tokens
+                if request.whole_words and left > 0 and wraps_up(before, piece.text, left):
+                    end = end or "limit"
+                    break
+                before = piece.text[-1:] or before
+        if end is None:
+            raise EngineFailed("the engine ended the answer without saying why")
+        limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH
+        return {"stop": FinishReason.STOP, "string": FinishReason.STEP}.get(end, limit)
+
+
+def _is_long(messages: list[Message], answer: str) -> bool:
+    return sum(len(message.content) for message in messages) + len(answer) > LONG_TEXT_CHARS
+
+
+def _sampling(request: GuidanceRequest, *, max_tokens: int) -> Sampling:
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        min_p=request.min_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        json_schema=request.json_schema,
+        seed=request.seed,
+        logprobs=request.logprobs,
+        stop=(STEP_END,) if request.until_step else (),
+    )
