@@ -19,6 +19,7 @@ from cloud_teacher.processes import adopt_orphans, end_descendants
 from cloud_teacher.settings import CloudSettings
 from shared.errors import ConfigurationError
 from shared.serving import serve
+from shared.telemetry import Telemetry, telemetry_from
 
 
 def main() -> int:
@@ -32,13 +33,14 @@ def main() -> int:
     adopt_orphans()
     try:
         return serve(
-            lambda fail: create_app(settings, on_failure=fail),
+            lambda fail: create_app(settings, telemetry=_telemetry(settings), on_failure=fail),
             host=settings.host,
             port=settings.port,
             port_file=settings.port_file,
             tls=settings.tls,
             grace_s=settings.shutdown_grace_s,
             log_level=settings.log_level,
+            log_format=settings.log_format,
         )
     except ConfigurationError as error:
         sys.stderr.write(f"the settings are wrong: {error}\n")
@@ -46,6 +48,10 @@ def main() -> int:
     finally:
         # The app ends its engine by itself, except where a second Ctrl-C made uvicorn skip that, or the engine died first.
         end_descendants()
+
+
+def _telemetry(settings: CloudSettings) -> Telemetry:
+    return telemetry_from(os.environ, "gkt-cloud", content=settings.trace_content)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

@@ -17,19 +17,26 @@ from cloud_teacher.replay import ReplayTeacher
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
 from shared.service import create_service
+from shared.telemetry import OFF, Telemetry
 
 
 def create_app(
     settings: CloudSettings,
     *,
     teacher: Teacher | None = None,
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A cloud. It loads its own teacher from the settings unless it is given one; `on_failure` is told where one fails."""
-    cloud = Cloud(settings)
+    """A cloud. It loads its own teacher from the settings unless it is given one; `on_failure` is told where one fails.
+
+    It closes `telemetry` at its end.
+    """
+    cloud = Cloud(settings, telemetry)
 
     def load(loading: Loading) -> Teacher:
-        loaded = teacher or (_upstream(settings) if settings.upstream_url else _vllm(settings, loading))
+        loaded = teacher or (
+            _upstream(settings) if settings.upstream_url else _vllm(settings, loading, telemetry.endpoint)
+        )
         return ReplayTeacher(loaded, Path(settings.replay_file)) if settings.replay_file else loaded
 
     @asynccontextmanager
@@ -55,12 +62,13 @@ def create_app(
     return app
 
 
-def _vllm(settings: CloudSettings, loading: Loading) -> Teacher:
+def _vllm(settings: CloudSettings, loading: Loading, traces_endpoint: str | None) -> Teacher:
     from cloud_teacher.conversion import ensure_folder
     from cloud_teacher.vllm_teacher import load_vllm
     from shared.progress import Logged
 
-    return load_vllm(ensure_folder(settings.model, progress=Logged()), settings, loading)
+    folder = ensure_folder(settings.model, progress=Logged())
+    return load_vllm(folder, settings, loading, traces_endpoint=traces_endpoint)
 
 
 def _upstream(settings: CloudSettings) -> Teacher:

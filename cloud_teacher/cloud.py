@@ -19,6 +19,7 @@ from cloud_teacher.sharing import Sharing
 from cloud_teacher.storage import Storage
 from cloud_teacher.teacher import Teacher
 from shared.errors import EngineFailed, GktError, NotReady
+from shared.telemetry import OFF, Telemetry
 from shared.templates import Templates
 from shared.wire import Health
 
@@ -34,10 +35,11 @@ class Cloud:
     process has it end too, with a status that is not 0, so that its supervisor starts a new one.
     """
 
-    def __init__(self, settings: CloudSettings) -> None:
+    def __init__(self, settings: CloudSettings, telemetry: Telemetry = OFF) -> None:
         self.store = Storage(settings.store_url.get_secret_value()) if settings.store_url else None
         self.keys = self.store.keyring(settings.keys) if self.store else Keyring(settings.keys)
         self._settings = settings
+        self._telemetry = telemetry
         self._templates = Templates.load()
         ledger = self.store.ledger if self.store else None
         self._admission = Admission(
@@ -83,6 +85,7 @@ class Cloud:
                 await self._teacher.close()
             if self.store:
                 await asyncio.to_thread(self.store.close)
+            await asyncio.to_thread(self._telemetry.close)
 
     def _serve(self, teacher: Teacher) -> None:
         self._teacher = teacher
@@ -96,6 +99,7 @@ class Cloud:
             admission=self._admission,
             books=self._books,
             sharing=self._sharing,
+            telemetry=self._telemetry,
         )
         logger.info("the teacher %s is ready", teacher.model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,13 +14,17 @@ from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
 from cloud_teacher.sharing import Sharing
+from cloud_teacher.spans import end, request_span
 from cloud_teacher.teacher import Piece, Teacher
 from cloud_teacher.writing import Asked, Writer
 from shared.errors import BudgetTooLarge, GktError, InternalError, UnknownTemplate
+from shared.telemetry import OFF, Span, Telemetry
 from shared.templates import Templates
 from shared.wire import Done, Event, Failure, Guidance, GuidanceRequest, ReviewRequest, Start, Usage, Verdict
 
 logger = logging.getLogger("gkt.cloud")
+
+NO_TRACE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,10 @@ class Reading:
     caller: Caller
     arrived_s: float = field(default_factory=time.monotonic)
     outcome: str = GONE
+    span: Span = field(default_factory=Span)
     generation: Generation | None = None
+    account: Account | None = None
+    """The request's own, which is the generation's unless another request has it written."""
     to_close: Account | None = None
     """Of what it was told that another request had written, until that is written down."""
 
@@ -56,6 +63,7 @@ class GuidanceService:
         admission: Admission,
         books: Books,
         sharing: Sharing | None = None,
+        telemetry: Telemetry = OFF,
     ) -> None:
         self._teacher = teacher
         self._templates = templates
@@ -63,29 +71,36 @@ class GuidanceService:
         self._admission = admission
         self._books = books
         self._sharing = sharing or Sharing()
+        self._telemetry = telemetry
         self._writer = Writer(teacher, max_prompt_tokens=limits.max_prompt_tokens, admission=admission, books=books)
         self._writing: set[asyncio.Task[None]] = set()
 
-    async def answer(self, request: GuidanceRequest, *, request_id: str, caller: Caller) -> AsyncGenerator[Event, None]:
+    async def answer(
+        self, request: GuidanceRequest, *, request_id: str, caller: Caller, trace: Mapping[str, str] = NO_TRACE
+    ) -> AsyncGenerator[Event, None]:
         """The events of one request, a review among them. All that can be wrong with it is raised before the first event.
 
         After `Start` every error is an event: exactly one of `Done` and `Failure` comes last, unless the reader leaves,
-        which closes the generator and with it the engine's work.
+        which closes the generator and with it the engine's work. `trace` has the caller's W3C headers.
 
         Raises PromptTooLong, BudgetTooLarge, UnknownTemplate, InvalidRequest, Overloaded, TooManyRequests, EngineFailed,
         StoreFailed.
         """
         reading = Reading(request_id, caller)
+        reading.span = request_span(
+            self._telemetry, request, model=self._teacher.model, request_id=request_id, key=caller.name, trace=trace
+        )
         try:
             template = self._templates.get(request.template)
             if template.takes_draft:
                 raise UnknownTemplate(f"template {template.name!r} is the student's, no guidance", param="template")
             self._check_budget(request.max_guidance_tokens)
             self._teacher.check_health()
-            asked = Asked(request, template, caller, self._sharing.cache_salt(caller))
+            asked = Asked(request, template, caller, self._sharing.cache_salt(caller), reading.span.headers)
             with self._admission.request(caller), self._begin(asked, reading) as (generation, account):
                 await generation.until_admitted()
                 await self._pay(generation, account, reading)
+                reading.span.event("admitted")
                 yield Start(
                     request_id=request_id,
                     model=self._teacher.model,
@@ -99,6 +114,8 @@ class GuidanceService:
                             yield item
                         else:
                             account.told(len(item.token_ids))
+                            if not begun:
+                                reading.span.event("first_token")
                             yield _guidance(item, None if begun else generation.first_usage)
                             begun = True
                     yield await self._done(generation, account, reading)
@@ -106,6 +123,7 @@ class GuidanceService:
                     yield self._failure(error, reading)
         except GktError as error:
             reading.outcome = error.code
+            reading.span.fail(error.code)
             raise
         finally:
             self._close(reading)
@@ -145,7 +163,7 @@ class GuidanceService:
         else:
             generation = Generation(account)
             self._start(generation, asked, key)
-        reading.generation = generation
+        reading.generation, reading.account = generation, account
         with generation.reader():
             yield generation, account
 
@@ -188,6 +206,7 @@ class GuidanceService:
             logger.error("%s crashed", reading.request_id, exc_info=error)
             error = InternalError("something went wrong here; the log has it under this request's id")
         reading.outcome = error.code
+        reading.span.fail(error.code)
         return Failure(
             code=error.code,
             message=error.message,
@@ -202,6 +221,7 @@ class GuidanceService:
             self._books.close_shared(reading.to_close, reading.generation.account.prompt_tokens)
         self._books.metrics.requests.labels(reading.outcome).inc()
         self._books.metrics.duration.observe(took_s)
+        end(reading.span, reading.generation, reading.account, reading.outcome)
         account = reading.generation.account if reading.generation else None
         logger.info(
             "%s by %s: %s, %d prompt tokens (%d cached), %d written, %.0f ms",

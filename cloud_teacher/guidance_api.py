@@ -13,6 +13,7 @@ from cloud_teacher.caller import Caller
 from cloud_teacher.cloud import Cloud
 from shared.service import request_id, unless_gone
 from shared.streams import encode, with_first
+from shared.telemetry import trace_headers
 from shared.wire import Event, GuidanceRequest, ReviewRequest
 
 router = APIRouter()
@@ -47,7 +48,8 @@ async def review(body: ReviewRequest, request: Request, cloud: TheCloud, caller:
 
 
 async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller: Caller) -> EventSourceResponse:
-    chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller))
+    trace = trace_headers(request.headers)
+    chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller, trace=trace))
     try:
         first = await unless_gone(
             anext(chunks), request

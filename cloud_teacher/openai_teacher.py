@@ -97,7 +97,7 @@ class OpenAITeacher:
                 stop=list(sampling.stop) or None,
                 stream=True,
                 stream_options=usage,  # type: ignore[call-overload]
-                extra_headers={"x-request-id": request_id},
+                extra_headers={"x-request-id": request_id, **standing.trace},
                 extra_body=extensions,
             )
             try:
@@ -122,7 +122,7 @@ class OpenAITeacher:
                 temperature=0,
                 echo=True,
                 logprobs=1,
-                extra_headers={"x-request-id": request_id},
+                extra_headers={"x-request-id": request_id, **standing.trace},
                 extra_body={"logprob_start_len": start, **_standing(standing)},
             )
         told = answer.choices[0].logprobs

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
 from shared.keys import BearerKeys
+from shared.logs import LogFormat
 from shared.prices import Prices
 from shared.tls import ServerTls
 
@@ -118,6 +119,13 @@ class CloudSettings(BaseSettings):
     )
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
+    log_format: LogFormat = Field(
+        default="text",
+        description="`json`: one object a line, with the ids of request and trace, and no text of prompts",
+    )
+    trace_content: bool = Field(
+        default=False, description="have traces hold the text of prompts and answers too, where traces are on"
     )
 
     @model_validator(mode="after")

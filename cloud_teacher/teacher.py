@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -41,6 +41,8 @@ class Standing:
     """Lower goes first."""
     cache_salt: str | None = None
     """Prompts share a prefix cache only where this is the same, so that nobody learns by timing what others have asked."""
+    trace: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """W3C headers of the span that the engine's own belong to."""
 
 
 ALONE = Standing()

@@ -45,12 +45,15 @@ FEW_CPUS = 4
 """Up to so many, the engine computes on all of them. vLLM itself keeps one back, which of two is half the machine."""
 
 
-def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTeacher:
+def load_vllm(
+    folder: str, settings: CloudSettings, loading: Loading, *, traces_endpoint: str | None = None
+) -> VllmTeacher:
     """Start an engine with the model in `folder` (or of that hub name). Blocks for tens of seconds; call it in a thread.
 
+    With `traces_endpoint` (OTLP over HTTP) the engine makes spans of its own.
     Raises EngineFailed where vLLM cannot start, ConfigurationError for a model without a chat template.
     """
-    _prepare_environment(folder, settings)
+    _prepare_environment(folder, settings, traced=traces_endpoint is not None)
     from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -74,6 +77,7 @@ def load_vllm(folder: str, settings: CloudSettings, loading: Loading) -> VllmTea
         block_size=CPU_BLOCK_TOKENS if on_cpu else None,
         enforce_eager=on_cpu,  # compiling takes minutes there and wins little
         enable_log_requests=False,
+        otlp_traces_endpoint=traces_endpoint,
         # Whitespace costs tokens, and the edge's grammar may see it otherwise. It can only be set for all requests.
         structured_outputs_config=StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
     )
@@ -93,6 +97,7 @@ class VllmTeacher:
 
     def __init__(self, engine: Any, model: str) -> None:
         self._engine = engine
+        self._traced = engine.observability_config.otlp_traces_endpoint is not None
         self._tokenizer = engine.get_tokenizer()
         self._format: ChatFormat = chat_format(self._tokenizer)
         self.end_id: int = self._tokenizer.eos_token_id
@@ -149,7 +154,7 @@ class VllmTeacher:
         )
         try:
             prompt = tokens_input(prompt_ids, cache_salt=standing.cache_salt)
-            outputs = self._engine.generate(prompt, parameters, request_id, priority=standing.priority)
+            outputs = self._engine.generate(prompt, parameters, request_id, **self._options(standing))
             async with aclosing(outputs):
                 async for output in outputs:
                     yield _piece(output)
@@ -192,13 +197,16 @@ class VllmTeacher:
         )
         try:
             prompt = tokens_input(ids, cache_salt=standing.cache_salt)
-            generated = self._engine.generate(prompt, parameters, request_id, priority=standing.priority)
+            generated = self._engine.generate(prompt, parameters, request_id, **self._options(standing))
             async with aclosing(generated) as outputs:
                 async for output in outputs:
                     return output
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed(f"the engine failed: {error}") from error
         raise EngineFailed("the engine ended without an output")
+
+    def _options(self, standing: Standing) -> dict[str, Any]:
+        return {"priority": standing.priority, "trace_headers": standing.trace if self._traced else None}
 
     def check_health(self) -> None:
         if self._engine.errored:
@@ -227,7 +235,7 @@ def _piece(output: Any) -> Piece:
     )
 
 
-def _prepare_environment(folder: str, settings: CloudSettings) -> None:
+def _prepare_environment(folder: str, settings: CloudSettings, *, traced: bool) -> None:
     """What vLLM reads from the environment when it is imported. What the operator has set stays."""
     wanted = {
         "VLLM_NO_USAGE_STATS": "1",
@@ -236,6 +244,8 @@ def _prepare_environment(folder: str, settings: CloudSettings) -> None:
         # Threads that spin while they wait would take the cores from an edge on the same machine.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
+    if traced:
+        wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # by itself it would speak gRPC
     if Path(folder).is_dir():
         wanted["HF_HUB_OFFLINE"] = "1"
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

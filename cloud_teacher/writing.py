@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cloud_teacher.account import GONE, Books
@@ -38,10 +39,11 @@ class Asked:
     caller: Caller
 
     cache_salt: str | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def standing(self) -> Standing:
-        return Standing(self.caller.allowance.priority + self.request.priority, self.cache_salt)
+        return Standing(self.caller.allowance.priority + self.request.priority, self.cache_salt, self.trace)
 
 
 class Prompt(NamedTuple):

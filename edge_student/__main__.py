@@ -12,6 +12,7 @@ from edge_student.policy import with_policy_file
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
 from shared.serving import serve
+from shared.telemetry import Telemetry, telemetry_from
 
 
 def main() -> int:
@@ -25,13 +26,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     _set_openmp(all_cores=settings.threads in {None, os.cpu_count()})
     return serve(
-        lambda fail: create_app(settings, on_failure=fail),
+        lambda fail: create_app(settings, telemetry=_telemetry(settings), on_failure=fail),
         host=settings.host,
         port=settings.port,
         port_file=settings.port_file,
         grace_s=settings.shutdown_grace_s,
         log_level=settings.log_level,
+        log_format=settings.log_format,
     )
+
+
+def _telemetry(settings: EdgeSettings) -> Telemetry:
+    return telemetry_from(os.environ, "gkt-edge", content=settings.trace_content)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

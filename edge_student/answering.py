@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from edge_student.ask import Ask
 from edge_student.choice import Part
 from edge_student.cloud import Cloud
 from edge_student.metrics import EdgeMetrics
 from edge_student.run import Run
+from edge_student.spans import Answered, request_span
 from edge_student.student import Student
 from shared.errors import GktError
+from shared.telemetry import OFF, Telemetry
 from shared.templates import Template
 
 logger = logging.getLogger("gkt.answering")
@@ -29,6 +32,7 @@ class Answering:
         *,
         hint: Template | None = None,
         draft_ahead: bool = True,
+        telemetry: Telemetry = OFF,
     ) -> None:
         """`hint` puts a draft before the student's eyes; without it drafts are not asked for."""
         self._student = student
@@ -36,26 +40,32 @@ class Answering:
         self._cloud = cloud
         self._metrics = metrics
         self._draft_ahead = draft_ahead
+        self._telemetry = telemetry
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
         """Parts of the answer as they come; `Finished` is the last. Closing it stops both sides.
 
         Whatever the cloud does, the student ends the answer. Raises what `Student.open` and `StudentSequence.generate` raise.
         """
-        run = Run(ask, self._student, self._cloud, hint=self._hint, draft_ahead=self._draft_ahead)
         outcome = "cancelled"
-        self._metrics.running.inc()
-        try:
-            async with aclosing(run.parts()) as parts:
-                async for part in parts:
-                    yield part
-            outcome = "ok"
-        except GktError as error:
-            outcome = error.code
-            raise
-        finally:
-            self._metrics.running.dec()
-            run.close()
-            elapsed_s = run.account.elapsed_s()
-            self._metrics.observe(ask.plan.mode, outcome, run.report(), elapsed_s)
-            logger.info("%s %s in %d ms: %s", ask.request_id, outcome, elapsed_s * 1000, run.account.summary())
+        with request_span(self._telemetry, ask) as span:
+            ask = replace(ask, headers=span.headers)
+            run = Run(ask, self._student, self._cloud, span, hint=self._hint, draft_ahead=self._draft_ahead)
+            answered = Answered(span, ask.n)
+            self._metrics.running.inc()
+            try:
+                async with aclosing(run.parts()) as parts:
+                    async for part in parts:
+                        answered.take(part)
+                        yield part
+                outcome = "ok"
+            except GktError as error:
+                outcome = error.code
+                raise
+            finally:
+                self._metrics.running.dec()
+                run.close()
+                report, elapsed_s = run.report(), run.account.elapsed_s()
+                answered.end(report, outcome)
+                self._metrics.observe(ask.plan.mode, outcome, report, elapsed_s)
+                logger.info("%s %s in %d ms: %s", ask.request_id, outcome, elapsed_s * 1000, run.account.summary())

@@ -16,6 +16,7 @@ from edge_student.edge import Edge, authorized
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
 from shared.service import create_service
+from shared.telemetry import OFF, Telemetry
 
 logger = logging.getLogger("gkt.edge")
 
@@ -25,10 +26,14 @@ def create_app(
     *,
     student: Student | None = None,
     cloud: Cloud | None = None,
+    telemetry: Telemetry = OFF,
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """An edge. It loads its own student from the settings unless it is given one; `on_failure` is told where that fails."""
-    edge = Edge(settings, cloud or _cloud(settings), started=int(time.time()))
+    """An edge. It loads its own student from the settings unless it is given one; `on_failure` is told where that fails.
+
+    It closes `telemetry` at its end.
+    """
+    edge = Edge(settings, cloud or _cloud(settings, telemetry), started=int(time.time()), telemetry=telemetry)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Edge]]:
@@ -59,8 +64,8 @@ def create_app(
     return app
 
 
-def _cloud(settings: EdgeSettings) -> Cloud:
-    return HttpCloud(settings.cloud_url, settings) if settings.cloud_url else NoCloud()
+def _cloud(settings: EdgeSettings, telemetry: Telemetry) -> Cloud:
+    return HttpCloud(settings.cloud_url, settings, telemetry=telemetry) if settings.cloud_url else NoCloud()
 
 
 def _llama(settings: EdgeSettings) -> Student:

@@ -33,6 +33,8 @@ class Ask:
     """Whether a part says what was computed of the prompt, before the student's first word."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers that the cloud gets too, such as `traceparent`."""
+    model: str = "gkt"
+    """The name it was asked for by."""
 
     @property
     def cloud_headers(self) -> dict[str, str]:

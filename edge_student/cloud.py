@@ -15,6 +15,7 @@ from edge_student.settings import EdgeSettings
 from shared.errors import StreamBroken, StreamGarbled
 from shared.guided import FallbackReason
 from shared.streams import decode
+from shared.telemetry import OFF, Span, Telemetry
 from shared.wire import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest, ReviewRequest, Verdict
 
 READ_OUT_S = 0.1
@@ -66,7 +67,14 @@ class NoCloud:
 class HttpCloud:
     """`POST /v1/guidance` and `POST /v1/review` over httpx."""
 
-    def __init__(self, url: str, settings: EdgeSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: EdgeSettings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        telemetry: Telemetry = OFF,
+    ) -> None:
         headers = {"accept": "text/event-stream"}
         if settings.cloud_key:
             headers["authorization"] = f"Bearer {settings.cloud_key.get_secret_value()}"
@@ -82,6 +90,7 @@ class HttpCloud:
             transport=transport,
             follow_redirects=False,
         )
+        self._telemetry = telemetry
         self._first_token_s = settings.first_token_deadline_s
         self._next_token_s = settings.next_token_deadline_s
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
@@ -93,8 +102,10 @@ class HttpCloud:
         if not self.breaker.allow():
             raise CloudFailed(FallbackReason.BREAKER_OPEN, "the cloud failed of late and is left alone for a while")
         judged = alive = False
+        path = "/v1/review" if isinstance(request, ReviewRequest) else "/v1/guidance"
+        span = self._span(path, headers)
         try:
-            async with aclosing(self._events(request, headers, traffic)) as events:
+            async with aclosing(self._events(path, request, {**headers, **span.headers}, traffic, span)) as events:
                 async for event in events:
                     alive = alive or isinstance(event, Guidance | Verdict)
                     if isinstance(event, Done):
@@ -104,8 +115,11 @@ class HttpCloud:
         except CloudFailed as failure:
             judged = True
             self._judge(failure)
+            span.fail(failure.reason)
             raise
         finally:
+            span.set({"gkt.left_early": not judged})
+            span.end()
             if not judged and alive:
                 # Whoever takes over early leaves a cloud that is well.
                 self.breaker.succeeded()
@@ -118,6 +132,17 @@ class HttpCloud:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)
         await self._http.aclose()
+
+    def _span(self, path: str, headers: dict[str, str]) -> Span:
+        """Of one call, below the request's."""
+        url = self._http.base_url
+        attributes = {
+            "http.request.method": "POST",
+            "url.path": path,
+            "server.address": url.host,
+            "server.port": url.port,
+        }
+        return self._telemetry.span(f"POST {path}", "client", headers, attributes)
 
     def _warm(self) -> None:
         """Open a connection beside the answer: a stream that was left takes its own with it, and the next would wait."""
@@ -139,13 +164,12 @@ class HttpCloud:
             self.breaker.failed()
 
     async def _events(
-        self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+        self, path: str, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic, span: Span
     ) -> AsyncGenerator[Event, None]:
         """The stream with its deadlines. Whatever goes wrong leaves as CloudFailed."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._first_token_s
         late = FallbackReason.FIRST_TOKEN_DEADLINE
-        path = "/v1/review" if isinstance(request, ReviewRequest) else "/v1/guidance"
         body = request.model_dump_json(exclude_defaults=True).encode()
         traffic.sent += len(body)
         headers = {**headers, "content-type": "application/json"}
@@ -157,6 +181,7 @@ class HttpCloud:
                 )
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
+            span.set({"http.response.status_code": response.status_code})
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response)
             async with aclosing(decode(response)) as events:

@@ -17,6 +17,7 @@ from edge_student.settings import EdgeSettings
 from edge_student.student import Student
 from shared.errors import ConfigurationError, NotReady, UnknownTemplate
 from shared.keys import Keys
+from shared.telemetry import OFF, Telemetry
 from shared.templates import Template, Templates
 from shared.wire import Health
 
@@ -29,7 +30,7 @@ class Edge:
     Raises ConfigurationError where its policy file cannot be read, or its template of hints.
     """
 
-    def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int) -> None:
+    def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int, telemetry: Telemetry = OFF) -> None:
         self.settings, self.policy = with_policy_file(settings)
         self.started = started
         self._hint = _hint(self.settings.hint_template)
@@ -37,6 +38,7 @@ class Edge:
         self.metrics = EdgeMetrics()
         self.student: Student | None = None
         self._cloud = cloud
+        self._telemetry = telemetry
         self._load_failure: str | None = None
 
     async def load(self, load: Callable[[], Student]) -> None:
@@ -53,7 +55,12 @@ class Edge:
     @property
     def answering(self) -> Answering:
         return Answering(
-            self.ready_student(), self._cloud, self.metrics, hint=self._hint, draft_ahead=self.settings.draft_ahead
+            self.ready_student(),
+            self._cloud,
+            self.metrics,
+            hint=self._hint,
+            draft_ahead=self.settings.draft_ahead,
+            telemetry=self._telemetry,
         )
 
     def ready_student(self) -> Student:
@@ -74,6 +81,7 @@ class Edge:
         await self._cloud.close()
         if self.student:
             await self.student.close()
+        await asyncio.to_thread(self._telemetry.close)
 
 
 def _hint(name: str) -> Template:

@@ -21,6 +21,7 @@ from shared.guided import GktOptions, Mode
 from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest
 from shared.service import error_body, request_id, unless_gone
 from shared.streams import OPENAI_DONE, encode_data, with_first
+from shared.telemetry import trace_headers
 
 MAX_PROMPTS = 512
 """Of one request. They take turns at the engine, so this bounds the size of an answer only."""
@@ -52,7 +53,8 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         stops=tuple(body.stop or ()),
         n=_choices(body, edge),
         tools=tools,
-        headers=_trace(request),
+        headers=trace_headers(request.headers),
+        model=body.model,
     )
 
 
@@ -85,6 +87,8 @@ async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> li
             scored_from=scored_from,
             stops_shown=body.include_stop_str_in_output,
             counted=body.stream_options is not None and body.stream_options.continuous_usage_stats,
+            headers=trace_headers(request.headers),
+            model=body.model,
         )
         for prompt in await asyncio.to_thread(_prompts, body, student)
     ]
@@ -168,11 +172,6 @@ def _choices(body: CompletionOptions, edge: Edge) -> int:
     if n > limit:
         raise InvalidRequest(f"n: {n} choices were asked for; {limit} is the most", param="n")
     return n
-
-
-def _trace(request: Request) -> dict[str, str]:
-    parent = request.headers.get("traceparent", "")
-    return {"traceparent": parent} if parent and len(parent) < 100 and parent.isascii() else {}
 
 
 async def collect(parts: AsyncGenerator[Part, None], request: Request) -> list[Part]:

@@ -16,10 +16,12 @@ from edge_student.drafting import draft_of
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
 from edge_student.seam import Seam
+from edge_student.spans import written
 from edge_student.student import Gate, ScoresOf, Student, StudentSequence
 from edge_student.turns import Turns, agrees
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import AnswerEnd, TokenLogprob
+from shared.telemetry import Span
 from shared.templates import Template
 from shared.wire import Done, FinishReason, Guidance, Message, Start
 
@@ -29,12 +31,15 @@ logger = logging.getLogger("gkt.answering")
 class Run:
     """One request under way."""
 
-    def __init__(self, ask: Ask, student: Student, cloud: Cloud, *, hint: Template | None, draft_ahead: bool) -> None:
+    def __init__(
+        self, ask: Ask, student: Student, cloud: Cloud, span: Span, *, hint: Template | None, draft_ahead: bool
+    ) -> None:
         self._ask = ask
         self._hint = hint
         self._draft_ahead = draft_ahead
         self._student = student
         self._cloud = cloud
+        self._span = span
         self._choices = [Choice(index, ask.stops, show_stop=ask.stops_shown) for index in range(ask.n)]
         self._sequences: list[StudentSequence] = []
         self._scored = asyncio.Event()
@@ -105,6 +110,7 @@ class Run:
                 sampling=replace(ask.sampling, seed=seed),
                 request=self._ask.guidance(messages),
                 headers=self._ask.cloud_headers,
+                span=self._span,
                 draft_ahead=self._draft_ahead,
             )
             async with aclosing(turns.parts()) as parts:
@@ -218,7 +224,8 @@ class Run:
         seed = None if sampling.seed is None else sampling.seed + choice.index
         wants_scores = self._ask.scored_from is not None
         wants_count = self._ask.counted and choice.index == 0
-        async with aclosing(sequence.generate(replace(sampling, max_tokens=left, seed=seed))) as words:
+        sampling = replace(sampling, max_tokens=left, seed=seed)
+        async with aclosing(written(sequence, sampling, self._student.model, self._span)) as words:
             async for word in words:
                 if wants_scores:
                     wants_scores = False

@@ -18,9 +18,11 @@ from edge_student.choice import Choice, Ended, Piece
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.policy import Plan
+from edge_student.spans import written
 from edge_student.student import Sampling, Score, Student, StudentSequence, Word
 from shared.guided import Mode, Source
 from shared.openai import AnswerEnd
+from shared.telemetry import Span
 from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, ReviewRequest, Start, Verdict
 
 logger = logging.getLogger("gkt.answering")
@@ -66,9 +68,9 @@ def agrees(scores: Sequence[Score], text: str, count: int) -> bool:
 class Drafter:
     """The student's words of one sequence, a step at a time. The engine goes on writing while nobody reads."""
 
-    def __init__(self, sequence: StudentSequence, sampling: Sampling) -> None:
+    def __init__(self, sequence: StudentSequence, words: AsyncGenerator[Word, None]) -> None:
         self._sequence = sequence
-        self._words = sequence.generate(sampling)
+        self._words = words
 
     async def step(self, lines: int) -> Step:
         """The next lines that are not blank; fewer where the answer ends. Raises EngineFailed."""
@@ -108,6 +110,7 @@ class Turns:
         sampling: Sampling,
         request: GuidanceRequest,
         headers: dict[str, str],
+        span: Span,
         draft_ahead: bool,
     ) -> None:
         self._choice = choice
@@ -122,6 +125,7 @@ class Turns:
         self._sampling = replace(sampling, top_logprobs=top)
         self._request = request
         self._headers = headers
+        self._span = span
         self._draft_ahead = draft_ahead
         self._text = ""
         self._alone = False
@@ -179,7 +183,8 @@ class Turns:
         left = max(0, self._sampling.max_tokens - self._choice.tokens)
         sequence, self._sequence = self._sequence or self._open(), None
         self._first = self._first or sequence
-        return Drafter(sequence, replace(self._sampling, max_tokens=left))
+        sampling = replace(self._sampling, max_tokens=left)
+        return Drafter(sequence, written(sequence, sampling, self._student.model, self._span))
 
     def _open(self, *, scored: bool = False) -> StudentSequence:
         return self._student.open(self._prompt, text=self._text, scores_of="guidance" if scored else None)

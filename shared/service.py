@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import BodyTooLarge, ClientError, ClientGone, GktError, InternalError, InvalidRequest, NotFound
+from shared.logs import IN_HAND, InHand
 from shared.wire import ErrorBody, ErrorDetail, Health
 
 logger = logging.getLogger("gkt.service")
@@ -168,6 +169,7 @@ class RequestIds:
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         identity = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope["gkt_request_id"] = identity
+        IN_HAND.set(InHand(identity))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
+from shared.logs import LogFormat, set_up_logs
 from shared.tls import ServerTls
 
 KEEP_ALIVE_S = 75
@@ -51,6 +50,7 @@ def serve(
     port: int,
     grace_s: int,
     log_level: str,
+    log_format: LogFormat = "text",
     port_file: str | None = None,
     tls: ServerTls | None = None,
 ) -> int:
@@ -58,10 +58,7 @@ def serve(
 
     `make_app` is given the function to call where the app cannot do its work at all.
     """
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    set_up_logs(log_level, log_format)
     server: Server | None = None
 
     def fail() -> None:
