@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -28,6 +29,7 @@ Attributes = Mapping[str, str | bool | int | float | Sequence[str] | None]
 """By the semantic conventions' names. What is None is not there."""
 
 NO_ATTRIBUTES: Attributes = {}
+CLOSE_S = 2.0
 MAX_STATE_CHARS = 512
 """Of `tracestate`, as W3C has it."""
 
@@ -153,9 +155,11 @@ class Telemetry:
         return span
 
     def close(self) -> None:
-        """Export what is left. Blocks for a while where nobody takes it."""
+        """Export what is left, which may take `CLOSE_S`: a collector that is away would hold up the end for longer."""
         if self._provider:
-            self._provider.shutdown()
+            closing = Thread(target=self._provider.shutdown, name="traces", daemon=True)
+            closing.start()
+            closing.join(CLOSE_S)
 
 
 OFF = Telemetry()
