@@ -78,7 +78,7 @@ def chaos(
     failed = True
     try:
         with stopped_on_sigterm():
-            ran = _run(what, plan, library, folder, start_s, err)
+            ran = _run(what, plan, folder, library=library, start_s=start_s, err=err)
         show(ran, who, Console())
         write_log(ran, folder / "requests.jsonl")
         if json_file:
@@ -95,7 +95,7 @@ def chaos(
         raise typer.Exit(1)
 
 
-def _run(what: Models, plan: Plan, library: Path | None, folder: Path, start_s: float, err: Console) -> Ran:
+def _run(what: Models, plan: Plan, folder: Path, *, library: Path | None, start_s: float, err: Console) -> Ran:
     clocks = wall_clocks.Clocks(library, folder) if library else None
     environments = {name: clocks.environment(name) for name in (CLOUD, *what.students)} if clocks else {}
     with (

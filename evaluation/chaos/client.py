@@ -39,6 +39,12 @@ class Clients:
         self._urls = urls
         self._deadline_s = deadline_s
         self._over = asyncio.Event()
+        # One connection for each request: none is kept.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)  # noqa: S113 - `ask` has a deadline
+
+    async def close(self) -> None:
+        await self._http.aclose()
 
     def leave(self) -> None:
         """Those who never read go now."""
@@ -65,12 +71,11 @@ class Clients:
         broke: str | None = None
         late = asyncio.timeout(self._deadline_s)
         try:
-            async with late, httpx.AsyncClient(timeout=self._deadline_s, trust_env=False) as http:
-                url = f"{self._urls[ask.edge]}/v1/chat/completions"
-                async with http.stream("POST", url, json=ask.body) as response:
-                    status = response.status_code
-                    async for data in response.aiter_bytes():
-                        body += data
+            url = f"{self._urls[ask.edge]}/v1/chat/completions"
+            async with late, self._http.stream("POST", url, json=ask.body) as response:
+                status = response.status_code
+                async for data in response.aiter_bytes():
+                    body += data
         except httpx.TransportError as error:
             broke = f"{type(error).__name__} {error}".strip()
         except TimeoutError:

@@ -66,15 +66,24 @@ class Ran:
 
 async def run(town: Town, plan: Plan, clocks: Clocks | None, say: Callable[[str], None]) -> Ran:
     """Raises NotMeasured where even the warm-up goes wrong."""
+    urls = {name: edge.url for name, edge in town.edges.items()}
+    clients = Clients(urls, deadline_s=plan.deadline_s)
+    striker = Striker(town, clocks)
+    try:
+        return await _run(town, plan, clients, striker, say)
+    finally:
+        await striker.close()
+        await clients.close()
+
+
+async def _run(town: Town, plan: Plan, clients: Clients, striker: Striker, say: Callable[[str], None]) -> Ran:
     edges = list(town.edges)
-    clients = Clients({name: edge.url for name, edge in town.edges.items()}, deadline_s=plan.deadline_s)
     fresh = nonces(plan.seed + 1_000_003)
     say("warming up")
     await _warm_up(clients, rounds(edges, fresh, times=plan.warm_rounds))
     before = {member.name: await _settled(member, None) for member in town.members}
     drawn = asks(plan.seed, plan.requests, edges, span_s=plan.span_s, slow_edges=_slow(town, plan))
     lanes = schedule(plan.seed, edges, span_s=plan.span_s, without=plan.without)
-    striker = Striker(town, clocks)
     began_s = time.monotonic()
     say(f"{len(drawn)} requests in {plan.span_s:.0f} s, under {sum(map(len, lanes))} faults")
     loads = [asyncio.create_task(_later(clients, ask, began_s)) for ask in drawn]
@@ -91,7 +100,6 @@ async def run(town: Town, plan: Plan, clocks: Clocks | None, say: Callable[[str]
     finally:
         for task in loads:
             task.cancel()
-        await striker.close()
     load_s = time.monotonic() - began_s
     say("looking what is still held")
     await _warm_up(clients, rounds(edges, fresh, times=1))

@@ -17,6 +17,8 @@ from evaluation.chaos.invariants import Absence
 from evaluation.chaos.members import Member, Town
 
 RESTART_S = 60.0
+CONTROL_S = 60.0
+"""A machine that is busy with other things."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Striker:
     def __init__(self, town: Town, clocks: Clocks | None) -> None:
         self._town = town
         self._clocks = clocks
-        self._http = httpx.AsyncClient(base_url=f"{town.control_url}/v1/links", trust_env=False, timeout=10)
+        self._http = httpx.AsyncClient(base_url=f"{town.control_url}/v1/links", trust_env=False, timeout=CONTROL_S)
         self.struck = Strikes()
 
     async def run(self, lanes: Sequence[Sequence[Strike]], began_s: float) -> None:
