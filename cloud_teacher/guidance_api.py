@@ -10,11 +10,17 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse
 
 from cloud_teacher.cloud import Cloud
+from shared.digests import HEADER, check_digest
 from shared.service import request_id
 from shared.streams import encode, with_first
 from shared.wire import Event, GuidanceRequest, ReviewRequest
 
-router = APIRouter()
+
+async def _undamaged(request: Request) -> None:
+    check_digest(request.headers.get(HEADER), await request.body())
+
+
+router = APIRouter(dependencies=[Depends(_undamaged)])
 
 
 def _cloud(request: Request) -> Cloud:

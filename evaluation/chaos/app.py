@@ -39,6 +39,9 @@ def chaos(
     student: Annotated[
         str, typer.Option(help="Model of edge-b, on llama.cpp; `none` has it say scripted words as edge-a does.")
     ] = SMALL,
+    only: Annotated[
+        list[FaultKind] | None, typer.Option(help="Only this kind of fault; may be given again; all where unset.")
+    ] = None,
     models: Annotated[
         bool, typer.Option("--models", help="A real teacher and real students everywhere: fewer things can be checked.")
     ] = False,
@@ -67,11 +70,13 @@ def chaos(
     what = Models(teacher if models else None, {"edge-a": student if models else None, "edge-b": chosen})
     scripted = Scripted(not models, frozenset(edge for edge, model in what.students.items() if model is None))
     library = wall_clocks.library()
-    without = [] if library else [FaultKind.CLOCK_JUMP]
+    without = {kind for kind in FaultKind if only and kind not in only}
+    if not library:
+        without.add(FaultKind.CLOCK_JUMP)
     plan = Plan(seed, requests, per_s, deadline_s, scripted, without)
     who = {CLOUD: what.teacher or NO_MODEL, **{edge: model or NO_MODEL for edge, model in what.students.items()}}
     err = Console(stderr=True)
-    if not library:
+    if not library and FaultKind.CLOCK_JUMP in (only or FaultKind):
         err.print("no clock jumps: libfaketime is not installed (apt-get install libfaketime)")
     folder = logs or Path(tempfile.mkdtemp(prefix="gkt-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)

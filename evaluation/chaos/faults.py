@@ -67,10 +67,10 @@ def schedule(
     seed: int, edges: Sequence[str], *, span_s: float, without: Collection[FaultKind] = ()
 ) -> list[list[Strike]]:
     """Lanes of faults; those of one lane come one after the other. Every kind strikes at least once in its lane's span."""
-    lanes = [_Lane(LINK, [edge], 2.0) for edge in edges]
+    lanes = [_Lane(LINK, [edge], 3.0) for edge in edges]
     lanes += [
-        _Lane([FaultKind.CLOUD_KILLED, FaultKind.CLOUD_PAUSED], [CLOUD], 5.0),
-        _Lane([FaultKind.EDGE_KILLED], edges, 10.0),
+        _Lane([FaultKind.CLOUD_KILLED, FaultKind.CLOUD_PAUSED], [CLOUD], 8.0),
+        _Lane([FaultKind.EDGE_KILLED], edges, 20.0),
         _Lane([FaultKind.DISK_FULL], [CLOUD, *edges], 5.0),
         _Lane([FaultKind.CLOCK_JUMP], [CLOUD, *edges], 3.0),
     ]
@@ -91,7 +91,7 @@ def _strikes(seed: str, lane: _Lane, span_s: float, without: Collection[FaultKin
         targets = targets or draw.sample(lane.targets, len(lane.targets))
         kind = deck.pop()
         at_s = slot_s * (number + draw.uniform(0, 0.4))
-        strikes.append(Strike(at_s, kind, targets.pop(), slot_s * draw.uniform(0.2, 0.6), _options(kind, draw)))
+        strikes.append(Strike(at_s, kind, targets.pop(), slot_s * draw.uniform(0.1, 0.5), _options(kind, draw)))
     return strikes
 
 
