@@ -210,6 +210,7 @@ def _cloud(model: str | None, key: str, pace: Pace, folder: Path, environment: M
         "REPLAY_FILE": str(folder / "replay.sqlite"),
         "SHUTDOWN_GRACE_S": "1",
     }
+    (folder / "replay.sqlite").unlink(missing_ok=True)  # of another run
     if model is None:
         settings |= {"MAX_MODEL_LEN": "100000", "MAX_PROMPT_TOKENS": "90000", "TOKEN_MS": str(pace.teacher_token_ms)}
     else:
