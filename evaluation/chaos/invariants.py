@@ -167,8 +167,8 @@ def judge(outcome: Outcome, nonces: Collection[str], absences: Sequence[Absence]
 
 
 def guided(outcome: Outcome) -> bool:
-    """Whether an answer is whole, and has all the guidance that it asked for."""
+    """Whether an answer is whole, and has the guidance that it asked for; in mode `on_demand` the student may need none."""
     end = ended(outcome)
     if not isinstance(end, Answer) or end.report.fallback:
         return False
-    return outcome.ask.mode is Mode.OFF or end.report.teacher is not None
+    return outcome.ask.mode in {Mode.OFF, Mode.ON_DEMAND} or end.report.teacher is not None
