@@ -47,6 +47,8 @@ def measure_dead_link(client: Client, effort: Effort, say: Say, *, deadline_s: f
         if answer.report.fallback is None or number == FAILURES_AT_MOST:
             raise NotMeasured(f"the breaker does not open: request {number} ended with {answer.report.fallback}")
         waited.append(answer.total_s - median(alone))
+    if not waited:
+        raise NotMeasured("the breaker was open before anything was asked")
     extras: list[float] = []
     for number in range(effort.pairs):
         say(f"with the breaker open: pair {number + 1} of {effort.pairs}")
