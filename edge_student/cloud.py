@@ -12,6 +12,7 @@ import httpx
 
 from edge_student.breaker import Breaker
 from edge_student.settings import EdgeSettings
+from shared.digests import HEADER, content_digest
 from shared.errors import StreamBroken, StreamGarbled
 from shared.guided import FallbackReason
 from shared.streams import decode
@@ -148,7 +149,7 @@ class HttpCloud:
         path = "/v1/review" if isinstance(request, ReviewRequest) else "/v1/guidance"
         body = request.model_dump_json(exclude_defaults=True).encode()
         traffic.sent += len(body)
-        headers = {**headers, "content-type": "application/json"}
+        headers = {**headers, "content-type": "application/json", HEADER: content_digest(body)}
         response: httpx.Response | None = None
         try:
             async with asyncio.timeout_at(deadline):
