@@ -36,7 +36,7 @@ async def test_what_breaks_off_and_what_is_refused_without_a_word_is_counted() -
     app = FastAPI()
     asked = 0
 
-    @app.post("/v1/guidance")
+    @app.post("/v1/guidance", response_model=None)
     async def guidance() -> PlainTextResponse | JSONResponse:
         nonlocal asked
         asked += 1
