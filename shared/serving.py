@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +48,7 @@ class Server(uvicorn.Server):
             partial.replace(self._port_file)
 
 
-def _watch_clients(listening: TransportSocket) -> None:
+def _watch_clients(listening: socket.socket) -> None:
     """Have the kernel see to those who do not read: whoever accepts a connection here has these options on it."""
     if listening.family not in {socket.AF_INET, socket.AF_INET6}:
         return
