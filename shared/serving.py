@@ -6,7 +6,6 @@ import logging
 import socket
 import ssl
 import sys
-from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +51,7 @@ class Server(uvicorn.Server):
             partial.replace(self._port_file)
 
 
-def _watch_clients(listening: socket.socket | TransportSocket) -> None:
+def _watch_clients(listening: socket.socket) -> None:
     """Have the kernel see to those who do not read: whoever accepts a connection here has these options on it."""
     if listening.family not in {socket.AF_INET, socket.AF_INET6}:
         return

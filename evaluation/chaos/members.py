@@ -241,6 +241,7 @@ def _edge(
         settings |= {"CONTEXT_TOKENS": "100000", "MAX_SEQUENCES": "128", "MAX_QUEUE": "256"}
     else:
         settings |= {"MODEL": model, "CONTEXT_TOKENS": "2048", "KV_CACHE_TOKENS": "16384", "MAX_QUEUE": "256"}
+        settings["THREADS"] = "1"  # threads that wait for each other suffer most on a machine that others use
     command = ["edge_student" if model else "edge_student.echo"]
     return Member(name, command, folder, prefix="GKT_EDGE_", settings=settings, environment=environment)
 

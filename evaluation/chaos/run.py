@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -168,7 +168,7 @@ async def _recovered(
     """Seconds until an answer of an edge is guided again."""
     while time.monotonic() < since_s + within_s:
         [probe] = [ask for ask in rounds([edge], fresh, times=1) if ask.mode is Mode.FIXED and not ask.stream]
-        outcome = await clients.ask(probe)
+        outcome = await clients.ask(replace(probe, guidance_tokens=8, max_tokens=12))  # whatever a student takes
         if guided(outcome):
             return outcome.ended_s - since_s
         await asyncio.sleep(PROBE_EVERY_S)
