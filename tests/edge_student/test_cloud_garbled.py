@@ -13,10 +13,10 @@ from edge_student.cloud import CloudFailed, HttpCloud, Traffic
 from edge_student.settings import EdgeSettings
 from shared.guided import FallbackReason
 from shared.streams import encode
-from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
+from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
 
 ASKED = GuidanceRequest(messages=[Message(role="user", content="Why?")], max_guidance_tokens=3)
-EVENTS = [
+EVENTS: list[Event] = [
     Start(request_id="r", model="t", template="answer@1#0", tokenizer="f"),
     Guidance(text="Zwölf", token_ids=[1]),
     Done(
