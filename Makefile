@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
 
 .DEFAULT_GOAL := help
-.PHONY: help env up demo test check bench models compose compose-down clean
+.PHONY: help env up demo test check bench chaos models compose compose-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: $(READY) ## Lint, formatting, types, who imports whom: fast, no models
 
 bench: $(READY) ## Measure; JSON=FILE writes the figures there
 	$(BIN)/gkt bench $(if $(JSON),--json '$(JSON)')
+
+chaos: $(READY) ## Strike running services with faults, check every answer; JSON=FILE SEED= REQUESTS=
+	$(BIN)/gkt chaos $(if $(SEED),--seed '$(SEED)') $(if $(REQUESTS),--requests '$(REQUESTS)') $(if $(JSON),--json '$(JSON)')
 
 models: $(READY) ## Fetch and verify the models of `make up` without starting anything
 	$(BIN)/gkt models pull '$(STUDENT)'

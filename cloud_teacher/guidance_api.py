@@ -11,12 +11,18 @@ from fastapi.sse import EventSourceResponse
 
 from cloud_teacher.caller import Caller
 from cloud_teacher.cloud import Cloud
+from shared.digests import HEADER, check_digest
 from shared.service import request_id, unless_gone
 from shared.streams import encode, with_first
 from shared.telemetry import trace_headers
 from shared.wire import Event, GuidanceRequest, ReviewRequest
 
-router = APIRouter()
+
+async def _undamaged(request: Request) -> None:
+    check_digest(request.headers.get(HEADER), await request.body())
+
+
+router = APIRouter(dependencies=[Depends(_undamaged)])
 
 
 def _cloud(request: Request) -> Cloud:

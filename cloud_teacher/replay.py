@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -21,6 +22,8 @@ from prometheus_client import CollectorRegistry
 from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing, Teacher
 from shared.errors import ConfigurationError
 from shared.wire import Message
+
+logger = logging.getLogger("gkt.cloud")
 
 
 class ReplayTeacher:
@@ -107,8 +110,15 @@ class ReplayTeacher:
         return hashlib.sha256(what.encode()).digest()
 
     def _said(self, key: bytes) -> Any:
-        row = self._file.execute("SELECT what FROM said WHERE key = ?", (key,)).fetchone()
+        try:
+            row = self._file.execute("SELECT what FROM said WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            logger.warning("not looked up: %s", error)
+            return None
         return None if row is None else json.loads(row[0])
 
     def _say(self, key: bytes, what: Any) -> None:
-        self._file.execute("INSERT OR REPLACE INTO said VALUES (?, ?)", (key, json.dumps(what)))
+        try:
+            self._file.execute("INSERT OR REPLACE INTO said VALUES (?, ?)", (key, json.dumps(what)))
+        except sqlite3.Error as error:
+            logger.warning("not remembered: %s", error)  # a disk that is full is no reason to fail a request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ import httpx
 
 from edge_student.breaker import Breaker
 from edge_student.settings import EdgeSettings
+from shared.digests import HEADER, content_digest
 from shared.errors import StreamBroken, StreamGarbled
 from shared.guided import FallbackReason
 from shared.streams import decode
 from shared.telemetry import OFF, Span, Telemetry
 from shared.wire import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest, ReviewRequest, Verdict
+
+logger = logging.getLogger("gkt.edge")
 
 READ_OUT_S = 0.1
 
@@ -172,7 +176,7 @@ class HttpCloud:
         late = FallbackReason.FIRST_TOKEN_DEADLINE
         body = request.model_dump_json(exclude_defaults=True).encode()
         traffic.sent += len(body)
-        headers = {**headers, "content-type": "application/json"}
+        headers = {**headers, "content-type": "application/json", HEADER: content_digest(body)}
         response: httpx.Response | None = None
         try:
             async with asyncio.timeout_at(deadline):
@@ -210,10 +214,17 @@ class HttpCloud:
             raise CloudFailed(FallbackReason.UNREACHABLE, type(error).__name__) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CloudFailed(FallbackReason.BROKEN, type(error).__name__) from error
+        except CloudFailed:
+            raise
+        except Exception as error:
+            # Of the libraries below, on bytes that they did not expect. The student ends the answer all the same.
+            logger.exception("what came from the cloud was too odd")
+            raise CloudFailed(FallbackReason.BROKEN, type(error).__name__) from error
         finally:
             if response is not None:
                 traffic.received += response.num_bytes_downloaded
-                await response.aclose()
+                with suppress(Exception):  # what is left of a broken connection
+                    await response.aclose()
 
 
 async def _read_out(events: AsyncGenerator[Event, None]) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from evaluation import cloud_bench, machine, main_job, student_bench
 from evaluation.client import Client
+from evaluation.delay import measure_delay
 from evaluation.figures import NotMeasured
 from evaluation.main_job import Effort, Result, Say
 from evaluation.report import complain, report
@@ -31,6 +32,7 @@ class Part(StrEnum):
     DECODING = "decoding"
     SPEEDUP = "speedup"
     MEMORY = "memory"
+    DELAY = "delay"
 
 
 @app.callback(invoke_without_command=True)
@@ -111,7 +113,7 @@ def bench(
                 results: list[Result] = []
                 for part in chosen:
                     try:
-                        results.append(_measure(part, client, pair, effort, say, threads=threads))
+                        results.append(_measure(part, client, pair, effort, say, threads=threads, start_s=start_s))
                     except (NotMeasured, GktError) as error:
                         failed = True
                         complain(f"{part}: {error}", err)
@@ -124,7 +126,9 @@ def bench(
         raise typer.Exit(1)
 
 
-def _measure(part: Part, client: Client, pair: Pair, effort: Effort, say: Say, *, threads: int) -> Result:
+def _measure(
+    part: Part, client: Client, pair: Pair, effort: Effort, say: Say, *, threads: int, start_s: float
+) -> Result:
     match part:
         case Part.GUIDANCE:
             return main_job.measure_guidance(client, effort, say)
@@ -134,6 +138,9 @@ def _measure(part: Part, client: Client, pair: Pair, effort: Effort, say: Say, *
             return main_job.measure_speedup(client, effort, say)
         case Part.MEMORY:
             return main_job.measure_memory(client, pair, say)
+        case Part.DELAY:
+            # An edge of its own: the one of the pair has a cloud that is well.
+            return measure_delay(pair.student, effort, say, threads=threads, start_s=start_s)
 
 
 @contextmanager

@@ -54,8 +54,9 @@ class Client:
         max_tokens: int,
         mode: Mode | None = None,
         guidance_tokens: int | None = None,
+        degraded: bool = False,
     ) -> Answer:
-        """A streamed answer of the edge."""
+        """A streamed answer of the edge; with `degraded` one in which the student stood in is good too."""
         options = GktOptions(mode=mode, max_guidance_tokens=guidance_tokens)
         body = ChatCompletionRequest(
             model=model,
@@ -66,7 +67,8 @@ class Client:
             stream_options=StreamOptions(include_usage=True),
             gkt=options,
         )
-        return timeline.answer(_timed(self._edge, "/v1/chat/completions", body.model_dump_json(exclude_none=True)))
+        reads = _timed(self._edge, "/v1/chat/completions", body.model_dump_json(exclude_none=True))
+        return timeline.answer(reads, degraded=degraded)
 
     def guidance(self, question: str, *, tokens: int) -> GuidanceRun:
         """Guidance straight from the cloud, as the edge would ask for it."""

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from evaluation import cloud_figures, machine
+from evaluation import cloud_figures, fleet, machine
 from evaluation.cloud_figures import Effort
 from evaluation.figures import NotMeasured
 from evaluation.main_job import Result, Say
@@ -33,6 +33,8 @@ class Part(StrEnum):
     """What is measured together."""
 
     OVERHEAD = "overhead"
+    FLEET = "fleet"
+    HOT_PATH = "hot-path"
 
 
 def cloud(
@@ -61,6 +63,9 @@ def cloud(
 
     throughput_N: tokens/s of N streams together, over vllm serve's.
     ttft_extra_ms: how much later the first token comes than vllm serve's, of one stream.
+    fleet200_...: 200 edges at once, with a teacher that has no model and writes 20 tokens/s a stream.
+    fleet1000_lost: 1,000 edges for a minute on a cloud with room for 200.
+    hot_path_ms: processor time a request for key, limits and ledger.
 
     Leave the machine alone meanwhile.
 
@@ -71,6 +76,7 @@ def cloud(
     chosen = list(Part) if not only else [part for part in Part if part in only]
     numbers = sorted(set(streams or STREAMS))
     effort = Effort(rounds, tokens)
+    engine = partial(_engine, teacher, dtype, kv_cache_gib, max(numbers))
     err = Console(stderr=True)
     failed = False
     results: list[Result] = []
@@ -81,7 +87,6 @@ def cloud(
                 status.update(text)
 
             busy = machine.busy_cores()
-            engine = _engine(teacher, dtype, kv_cache_gib, max(numbers))
             for part in chosen:
                 with _measurements(part, engine, numbers, effort, say, start_s=start_s) as measurements:
                     for name, measure in measurements.items():
@@ -90,7 +95,7 @@ def cloud(
                         except (NotMeasured, GktError) as error:
                             failed = True
                             complain(f"{name}: {error}", err)
-        about = {"teacher": teacher, "dtype": engine.dtype, "vllm": _vllm_version()}
+        about = {"teacher": teacher, "vllm": _vllm_version()}
         report(results, teacher, about, busy, Console(), json_file=json_file)
     except (NotMeasured, GktError, OSError) as error:
         failed = True
@@ -101,19 +106,28 @@ def cloud(
 
 @contextmanager
 def _measurements(
-    part: Part, engine: Engine, numbers: list[int], effort: Effort, say: Say, *, start_s: float
+    part: Part, engine: Callable[[], Engine], numbers: list[int], effort: Effort, say: Say, *, start_s: float
 ) -> Iterator[dict[str, Callable[[], Result]]]:
     """The figures of a part: by their names, how each is measured, with what it needs running."""
     match part:
         case Part.OVERHEAD:
             say("starting the cloud")
-            with our_cloud(engine, start_s=start_s) as ours:
+            same = engine()
+            with our_cloud(same, start_s=start_s) as ours:
                 say("starting vllm serve")
-                with vllm_serve(engine, start_s=start_s) as theirs:
+                with vllm_serve(same, start_s=start_s) as theirs:
                     yield {
                         f"throughput_{n}": partial(cloud_figures.measure_overhead, ours, theirs, n, effort, say)
                         for n in numbers
                     }
+
+        case Part.FLEET:
+            yield {
+                f"fleet{fleet.EDGES}": partial(fleet.measure_fleet, say, start_s=start_s),
+                f"fleet{fleet.MANY_EDGES}": partial(fleet.measure_many, say, start_s=start_s),
+            }
+        case Part.HOT_PATH:
+            yield {"hot_path_ms": partial(fleet.measure_hot_path, say, start_s=start_s)}
 
 
 def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) -> Engine:

@@ -42,9 +42,13 @@ def median(values: Sequence[float]) -> float:
 
 
 def p95(values: Sequence[float]) -> float:
-    """The 95th percentile, linear between the two nearest values (numpy's default). Raises NotMeasured as `median` does."""
+    return quantile(values, 0.95)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Linear between the two nearest values (numpy's default). Raises NotMeasured as `median` does."""
     ordered = sorted(_sound(values))
-    at = 0.95 * (len(ordered) - 1)
+    at = share * (len(ordered) - 1)
     low = math.floor(at)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (at - low) * (ordered[high] - ordered[low])

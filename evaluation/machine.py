@@ -45,6 +45,15 @@ def _cpu_ticks(proc: Path) -> list[int]:
         raise NotMeasured(f"how busy this machine is cannot be read: {error}") from error
 
 
+def cpu_seconds(pid: int, proc: Path = PROC) -> float:
+    """Processor time that a process has taken, all its threads. Raises NotMeasured where there is no such process here."""
+    try:
+        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError as error:
+        raise NotMeasured(f"the processor time of process {pid} cannot be read: {error}") from error
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_bytes(pid: int, proc: Path = PROC) -> int:
     """The resident size of a process (`VmRSS`). Raises NotMeasured where there is no such process here."""
     try:

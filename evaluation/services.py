@@ -86,6 +86,7 @@ def cloud(
     start_s: float,
     settings: Mapping[str, str] | None = None,
     environment: Mapping[str, str] = NEIGHBOURLY_CLOUD,
+    module: str = "cloud_teacher",
 ) -> Iterator[tuple[Service, str]]:
     """A cloud that listens, and its URL; it is not ready yet. Settings are by their names in capitals."""
     settings = {
@@ -94,9 +95,7 @@ def cloud(
         "SHARE": "off",
         **(settings or {}),
     }  # what is asked twice is measured twice
-    with _service(
-        "cloud", "cloud_teacher", settings, folder=folder, start_s=start_s, environment=environment
-    ) as started:
+    with _service("cloud", module, settings, folder=folder, start_s=start_s, environment=environment) as started:
         yield started
 
 

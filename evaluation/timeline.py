@@ -118,8 +118,8 @@ class GuidanceRun:
     done: Done
 
 
-def answer(reads: Sequence[Read]) -> Answer:
-    """Raises NotMeasured for a stream that is no whole answer, and for one in which the student had to stand in."""
+def answer(reads: Sequence[Read], *, degraded: bool = False) -> Answer:
+    """Raises NotMeasured for a stream that is no whole answer, and unless `degraded` for one in which the student stood in."""
     chunks: list[Chunk] = []
     end: str | None = None
     report: GktReport | None = None
@@ -139,7 +139,7 @@ def answer(reads: Sequence[Read]) -> Answer:
                 chunks.append(Chunk(event.at_s, choice.delta.content, chunk.gkt.source))
     if report is None or end is None:
         raise NotMeasured("the edge's stream has no report, or no finish reason")
-    if report.fallback:
+    if report.fallback and not degraded:
         raise NotMeasured(f"the student had to go on without the cloud: {report.fallback}")
     return Answer(chunks, stream[-1].at_s, end, report)
 

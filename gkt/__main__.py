@@ -36,6 +36,9 @@ COMMANDS = {
     "bench": _Command(
         "evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."
     ),
+    "chaos": _Command(
+        "evaluation.chaos.app", "Strike running services with faults of every kind, and check that no answer is lost."
+    ),
     "eval": _Command("evaluation.lab.app", "The laboratory: how much guidance is worth, and how much is enough."),
     "tune": _Command(
         "evaluation.lab.tune",

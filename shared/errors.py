@@ -4,7 +4,8 @@ GktError
 ├── ClientError                      the caller can mend it
 │   ├── InvalidRequest        400    invalid_request
 │   │   ├── PromptTooLong     400    prompt_too_long
-│   │   └── BudgetTooLarge    400    budget_too_large
+│   │   ├── BudgetTooLarge    400    budget_too_large
+│   │   └── BodyDamaged       400    body_damaged
 │   ├── Unauthorized          401    invalid_api_key
 │   ├── NotFound              404    not_found
 │   │   ├── UnknownModel      404    model_not_found
@@ -73,6 +74,10 @@ class PromptTooLong(InvalidRequest):
 
 class BudgetTooLarge(InvalidRequest):
     code = "budget_too_large"
+
+
+class BodyDamaged(InvalidRequest):
+    code = "body_damaged"
 
 
 class Unauthorized(ClientError):

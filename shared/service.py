@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,9 +64,12 @@ def create_service(
             response.status_code = 503
         return state
 
+    own = CollectorRegistry()
+    Gauge("gkt_tasks", "Tasks of the event loop", registry=own).set_function(lambda: len(asyncio.all_tasks()))
+
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(b"".join(map(generate_latest, registries())), media_type=CONTENT_TYPE_LATEST)
+        return Response(b"".join(map(generate_latest, [*registries(), own])), media_type=CONTENT_TYPE_LATEST)
 
     return app
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from shared.tls import ServerTls
 
 KEEP_ALIVE_S = 75
 """Longer than clients keep idle connections (the edge: 60), so that none is closed under a request on its way."""
+
+UNREAD_S = 60
+"""For so long a client may take nothing of what is sent to it, or its machine be gone; then its connection is closed."""
 
 
 class Server(uvicorn.Server):
@@ -36,11 +40,28 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
+        for server in self.servers:
+            for listening in server.sockets:
+                _watch_clients(listening)
         if self.started and self._port_file:
             # Written whole, then moved: whoever waits for the file never reads half a number.
             partial = self._port_file.with_suffix(".partial")
             partial.write_text(f"{self.port}\n")
             partial.replace(self._port_file)
+
+
+def _watch_clients(listening: socket.socket) -> None:
+    """Have the kernel see to those who do not read: whoever accepts a connection here has these options on it."""
+    if listening.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in {
+        "TCP_KEEPIDLE": UNREAD_S,
+        "TCP_KEEPINTVL": UNREAD_S,
+        "TCP_USER_TIMEOUT": 1000 * UNREAD_S,
+    }.items():
+        if hasattr(socket, name):  # they are Linux's
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def serve(

@@ -1,11 +1,13 @@
 """Typed server-sent events, written and read. A stream without its terminal event is an error.
 
 The data of each event is JSON in ASCII. FastAPI and httpx both split lines at every character that `str.splitlines` takes
-for a line's end (U+2028 and U+0085 among them), which raw Unicode in JSON may hold.
+for a line's end (U+2028 and U+0085 among them), which raw Unicode in JSON may hold. Each event of guidance has a checksum as its
+id: a link without TLS may flip bits, and a wrong word would be as good as a right one.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -21,8 +23,9 @@ _TYPES: dict[str, type[Event]] = {t.event: t for t in (Start, Verdict, Guidance,
 
 
 def encode(event: Event) -> bytes:
-    """One event of the guidance stream as it goes over the wire."""
-    return format_sse_event(data_str=event.model_dump_json(exclude_none=True, ensure_ascii=True), event=event.event)
+    """One event of the guidance stream as it goes over the wire. Its id is a checksum of the rest."""
+    data = event.model_dump_json(exclude_none=True, ensure_ascii=True)
+    return format_sse_event(data_str=data, event=event.event, id=_checksum(event.event, data))
 
 
 def encode_data(message: BaseModel) -> bytes:
@@ -45,6 +48,9 @@ async def decode(response: httpx.Response) -> AsyncGenerator[Event, None]:
         async for sse in EventSource(response).aiter_sse():
             if ended:
                 raise StreamGarbled("there are events behind the terminal one")
+            # A writer without ids is believed.
+            if sse.id and sse.id != _checksum(sse.event, sse.data):
+                raise StreamGarbled(f"event {sse.event[:40]!r} is not as it was sent")
             event = _parse(sse.event, sse.data)
             if isinstance(event, Start) == started and not isinstance(event, Failure):
                 raise StreamGarbled("a stream has exactly one start event, at its start")
@@ -56,6 +62,10 @@ async def decode(response: httpx.Response) -> AsyncGenerator[Event, None]:
         raise StreamGarbled(f"not a stream of server-sent events: {error}") from error
     if not ended:
         raise StreamBroken("the stream ended without its terminal event")
+
+
+def _checksum(name: str, data: str) -> str:
+    return f"{zlib.crc32(f'{name} {data}'.encode()):08x}"
 
 
 def _parse(name: str, data: str) -> Event:

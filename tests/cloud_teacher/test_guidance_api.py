@@ -12,6 +12,7 @@ import pytest
 
 from cloud_teacher.app import create_app
 from cloud_teacher.settings import CloudSettings
+from shared.digests import content_digest
 from shared.streams import decode
 from shared.wire import Done, Event, Failure, FinishReason, Guidance, Start
 from tests.cloud_teacher.fakes import ScriptedTeacher
@@ -295,3 +296,16 @@ async def test_an_engine_that_dies_is_told_and_not_asked_again() -> None:
         assert ready.json()["detail"] == "the engine's process has died"
         assert (await client.get("/health")).status_code == 200
     assert teacher.closed
+
+
+async def test_a_body_that_was_changed_on_its_way_is_refused() -> None:
+    teacher = ScriptedTeacher("Paris")
+    sent = json.dumps(body()).encode()
+    headers = {"content-type": "application/json", "content-digest": content_digest(sent)}
+    async with cloud(teacher) as client:
+        whole = await client.post("/v1/guidance", content=sent, headers=headers)
+        changed = await error(client, content=sent.replace(b"secret", b"sacred"), headers=headers)
+
+    assert whole.status_code == 200
+    assert changed[:2] == (400, "body_damaged")
+    assert len(teacher.prompts) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -83,3 +84,18 @@ def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "said").write_text("not a database, but long enough to be taken for one" * 100)
     with pytest.raises(ConfigurationError, match="said cannot be used"):
         ReplayTeacher(ScriptedTeacher("a"), tmp_path / "said")
+
+
+async def test_a_disk_that_is_full_fails_no_answer(tmp_path: Path) -> None:
+    teacher = ReplayTeacher(ScriptedTeacher("a", "b"), tmp_path / "said")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        pieces = await written(teacher, Sampling(max_tokens=10))
+        scores = await teacher.score("r", [1, 2, 3], 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert [piece.text for piece in pieces] == ["a", "b"]
+    assert len(scores.ranks) == 2
+    await teacher.close()

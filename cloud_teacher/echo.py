@@ -1,0 +1,108 @@
+"""A cloud whose teacher has no model: it says at once what `shared.echo` has it say. `python -m cloud_teacher.echo`.
+
+For trying services and links with more requests than a model could answer. Set up as any cloud (`GKT_CLOUD_...`), and with
+`GKT_CLOUD_TOKEN_MS`. Text of others it doubts now and then, always at the same places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import zlib
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry
+from pydantic import Field
+
+from cloud_teacher.app import create_app
+from cloud_teacher.settings import CloudSettings
+from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
+from shared.echo import next_word, read_mark
+from shared.serving import serve
+from shared.wire import Message
+
+BEGIN = 0x110000
+"""The token where the answer begins. The others are characters."""
+DOUBTED_OF = 3
+"""One step of so many is doubted."""
+
+
+class EchoSettings(CloudSettings):
+    token_ms: float = Field(default=10.0, ge=0, description="milliseconds that the teacher takes for a word")
+
+
+class EchoTeacher:
+    """The Teacher protocol without a model."""
+
+    model = "echo-teacher"
+    fingerprint = "echo"
+    end_id = BEGIN + 1
+
+    def __init__(self, settings: EchoSettings) -> None:
+        self.max_model_len = settings.max_model_len
+        self.registry = CollectorRegistry()
+        self._token_s = settings.token_ms / 1000
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return [*self.encode_answer("".join(f"{m.role}: {m.content}\n" for m in messages)), BEGIN]
+
+    def encode_answer(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(token) for token in ids if token < BEGIN)
+
+    def check_schema(self, json_schema: dict[str, Any]) -> None:
+        """It does not write JSON; what it writes is not taken."""
+
+    async def stream(
+        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
+        begin = prompt_ids.index(BEGIN)
+        mark, answer = read_mark(self.decode(prompt_ids[:begin])), self.decode(prompt_ids[begin:])
+        for number in range(1, sampling.max_tokens + 1):
+            await asyncio.sleep(self._token_s)
+            word = next_word(mark, answer, "t")
+            if word is None:
+                yield Piece(text="", token_ids=[], logprobs=[] if sampling.logprobs else None, end="stop")
+                return
+            answer += word
+            end: Literal["limit", "string"] | None = "limit" if number == sampling.max_tokens else None
+            if any(stop in word for stop in sampling.stop):
+                end = "string"
+            yield Piece(text=word, token_ids=[number], logprobs=[-0.1] if sampling.logprobs else None, end=end)
+            if end:
+                return
+
+    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
+        await asyncio.sleep(self._token_s)
+        step = self.decode(ids[start:])
+        count = len(ids) - start
+        logprobs, ranks = [-0.1] * count, [1] * count
+        if zlib.crc32(step.encode()) % DOUBTED_OF == 0:
+            doubted = min(step.find(";") + 1, count - 1)
+            logprobs[doubted], ranks[doubted] = -9.0, 9
+        return Scores(logprobs=logprobs, ranks=ranks)
+
+    def check_health(self) -> None:
+        """It cannot die by itself."""
+
+    async def close(self) -> None:
+        """It holds nothing."""
+
+
+def main() -> int:
+    settings = EchoSettings()
+    return serve(
+        lambda fail: create_app(settings, teacher=EchoTeacher(settings), on_failure=fail),
+        host=settings.host,
+        port=settings.port,
+        port_file=settings.port_file,
+        grace_s=settings.shutdown_grace_s,
+        log_level=settings.log_level,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

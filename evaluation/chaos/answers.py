@@ -1,0 +1,138 @@
+"""An answer of an edge as its client reads it, strictly: what is not well-formed is no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from httpx_sse import SSEError
+from pydantic import ValidationError
+
+from shared.guided import ChunkSource, GktReport, Source
+from shared.openai import ChatCompletion, ChatCompletionChunk, ChunkChoice
+from shared.wire import ErrorBody
+
+DONE = "[DONE]"
+
+
+class Malformed(Exception):
+    """What came is neither a whole answer nor an error in OpenAI's shape."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of an answer from one source, as the report has it."""
+
+    source: Source
+    text: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer with one choice."""
+
+    text: str
+    finish: str
+    report: GktReport
+    tokens: int
+    """That the segments count."""
+
+    @property
+    def parts(self) -> list[Part]:
+        """Raises Malformed where the report's segments are not the text's."""
+        parts: list[Part] = []
+        at = 0
+        for segment in self.report.segments[0]:
+            parts.append(Part(segment.source, self.text[at : at + segment.chars], at))
+            at += segment.chars
+        if at != len(self.text):
+            raise Malformed(f"the segments have {at} characters, the text {len(self.text)}")
+        return parts
+
+
+def read(status: int, body: bytes, *, stream: bool) -> Answer | ErrorBody:
+    """What a client was sent. Raises Malformed."""
+    try:
+        if status != 200:
+            return _error(body.decode())
+        return _streamed(body.decode()) if stream else _whole(body.decode())
+    except (ValidationError, UnicodeDecodeError, SSEError) as error:
+        raise Malformed(f"status {status}: {error}") from error
+
+
+def _error(text: str) -> ErrorBody:
+    error = ErrorBody.model_validate_json(text)
+    if not (error.error.message and error.error.code):
+        raise Malformed("the error says neither what nor why")
+    return error
+
+
+def _whole(text: str) -> Answer:
+    answer = ChatCompletion.model_validate_json(text)
+    if len(answer.choices) != 1:
+        raise Malformed(f"there are {len(answer.choices)} choices")
+    choice = answer.choices[0]
+    return _checked(Answer(choice.message.content or "", choice.finish_reason, answer.gkt, _tokens(answer.gkt)))
+
+
+def _streamed(text: str) -> Answer | ErrorBody:
+    datas = _events(text)
+    if not datas:
+        raise Malformed("the stream has no event")
+    if datas[-1].startswith('{"error"'):
+        for data in datas[:-1]:
+            ChatCompletionChunk.model_validate_json(data)
+        return _error(datas[-1])
+    if datas[-1] != DONE:
+        raise Malformed("the stream ends without its end mark")
+    chunks = [ChatCompletionChunk.model_validate_json(data) for data in datas[:-1]]
+    if len({chunk.id for chunk in chunks}) != 1:
+        raise Malformed(f"the stream has chunks of several answers: {sorted({chunk.id for chunk in chunks})}")
+    choices = [(choice, chunk.gkt) for chunk in chunks for choice in chunk.choices]
+    if not choices or choices[0][0].delta.role != "assistant":
+        raise Malformed("the stream does not begin with a role")
+    reports = [chunk.gkt for chunk in chunks if isinstance(chunk.gkt, GktReport)]
+    ends = [choice.finish_reason for choice, _ in choices if choice.finish_reason]
+    if len(reports) != 1 or len(ends) != 1:
+        raise Malformed(f"the stream has {len(reports)} reports and {len(ends)} ends")
+    content = "".join(choice.delta.content or "" for choice, _ in choices)
+    answer = _checked(Answer(content, ends[0], reports[0], _tokens(reports[0])))
+    told = _told(choices)
+    if told != [(part.source, part.text) for part in _joined(answer.parts)]:
+        raise Malformed("who wrote what is another in the chunks than in the report")
+    return answer
+
+
+def _events(text: str) -> list[str]:
+    """The data of each event. Raises Malformed where an event is cut off."""
+    if not text.endswith("\n\n"):
+        raise Malformed("the stream ends within an event")
+    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    if any(not block.startswith("data: ") for block in blocks):
+        raise Malformed("the stream holds what is no data")
+    return [block.removeprefix("data: ") for block in blocks]
+
+
+def _told(choices: Sequence[tuple[ChunkChoice, ChunkSource | GktReport | None]]) -> list[tuple[Source, str]]:
+    pieces = [(gkt.source, c.delta.content) for c, gkt in choices if isinstance(gkt, ChunkSource) and c.delta.content]
+    runs = groupby(pieces, key=lambda piece: piece[0])
+    return [(source, "".join(text for _, text in run)) for source, run in runs]
+
+
+def _joined(parts: Sequence[Part]) -> list[Part]:
+    """Without empty ones; neighbours of the same source are one."""
+    runs = [list(run) for _, run in groupby((p for p in parts if p.text), key=lambda part: part.source)]
+    return [Part(run[0].source, "".join(part.text for part in run), run[0].at) for run in runs]
+
+
+def _tokens(report: GktReport) -> int:
+    return sum(segment.tokens for choice in report.segments for segment in choice)
+
+
+def _checked(answer: Answer) -> Answer:
+    if len(answer.report.segments) != 1:
+        raise Malformed(f"the report is of {len(answer.report.segments)} choices")
+    _ = answer.parts
+    return answer

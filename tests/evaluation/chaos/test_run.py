@@ -1,0 +1,54 @@
+"""The short form: real processes, scripted words, faults of every kind that needs no library, and no answer lost."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+from evaluation.chaos.asks import Behaviour, asks
+from evaluation.chaos.faults import FaultKind, schedule
+from tests.gkt.commands import gkt
+
+EDGES = ["edge-a", "edge-b"]
+
+
+async def test_faults_of_every_kind_lose_and_mix_no_answer(tmp_path: Path) -> None:
+    file = tmp_path / "chaos.json"
+    options = ["--requests", "60", "--per-s", "5", "--student", "none", "--seed", "1"]
+
+    outcome = await gkt("chaos", *options, "--json", str(file), "--logs", str(tmp_path / "logs"))
+
+    assert file.exists(), outcome.err + outcome.out
+    figures = json.loads(file.read_text())
+    assert (figures["lost"], figures["mixed"]) == (0, 0), outcome.err + outcome.out
+    held = {name: count for name, count in figures["violations"].items() if name != "recovered"}
+    assert not any(held.values()), outcome.err + outcome.out
+    assert figures["recovered_s"] is not None
+    assert figures["requests"] == 60
+    assert {kind for kind in FaultKind if kind is not FaultKind.CLOCK_JUMP} <= figures["faults"].keys()
+    assert figures["whole"] > 0
+    assert (tmp_path / "logs" / "requests.jsonl").exists()
+
+
+def test_a_seed_has_its_requests_and_faults() -> None:
+    assert asks(7, 200, EDGES, span_s=30) == asks(7, 200, EDGES, span_s=30)
+    assert asks(7, 200, EDGES, span_s=30) != asks(8, 200, EDGES, span_s=30)
+    assert schedule(7, EDGES, span_s=30) == schedule(7, EDGES, span_s=30)
+    assert schedule(7, EDGES, span_s=30) != schedule(8, EDGES, span_s=30)
+
+
+def test_every_kind_of_fault_and_of_client_has_its_turn() -> None:
+    struck = {strike.kind for lane in schedule(3, EDGES, span_s=12) for strike in lane}
+    drawn = asks(3, 300, EDGES, span_s=30)
+
+    assert struck == set(FaultKind)
+    assert {ask.behaviour for ask in drawn} == set(Behaviour)
+    assert len({ask.mark.nonce for ask in drawn}) == 300
+    assert len({(ask.mode, ask.stream) for ask in drawn}) == 14
+
+
+def test_faults_of_one_lane_do_not_overlap() -> None:
+    for lane in schedule(5, EDGES, span_s=60):
+        for strike, following in pairwise(lane):
+            assert strike.at_s + strike.lasts_s <= following.at_s

@@ -1,0 +1,29 @@
+"""Whoever waits or measures reads a clock that does not jump."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("shared", "cloud_teacher", "edge_student", "wan")
+WALL = {("time", "time"), ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today")}
+TOLD = {
+    "edge_student/app.py",  # `created` of models
+    "edge_student/chat_api.py",  # `created` of answers
+    "edge_student/completions_api.py",
+    "shared/chat.py",  # today's date, for templates that ask
+}
+"""Where the wall clock is only told, never counted with."""
+
+
+def test_services_read_the_wall_clock_only_to_tell_it() -> None:
+    readers = set()
+    for house in SERVICES:
+        for path in (ROOT / house).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Attribute(value=ast.Name(id=module), attr=name) if (module, name) in WALL:
+                        readers.add(str(path.relative_to(ROOT)))
+
+    assert readers == TOLD
