@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from tests.collector import Collector, collecting
 from tests.processes import Process
 
 CLOUD_KEY = "a-key-for-tests"
@@ -21,6 +22,8 @@ class CloudProcess:
     url: str
     key: str
     process: Process
+    traces: Collector
+    """What it and its engine have exported."""
     health_while_loading: httpx.Response
     ready_while_loading: httpx.Response
     guidance_while_loading: httpx.Response
@@ -33,19 +36,21 @@ class CloudProcess:
 @pytest.fixture(scope="session")
 def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
     """The one cloud of a test run. At the end it is told to go by SIGTERM, and must leave no process behind."""
-    folder = tmp_path_factory.mktemp("cloud")
-    store = f"sqlite:///{folder / 'store.db'}"
-    environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_STORE_URL": store}
-    process = Process("cloud_teacher", environment, folder)
-    try:
-        url = process.url()
-        headers = {"authorization": f"Bearer {CLOUD_KEY}"}
-        question = {"messages": [{"role": "user", "content": "Hello"}], "max_guidance_tokens": 1}
-        health, ready = httpx.get(f"{url}/health"), httpx.get(f"{url}/ready")
-        guidance = httpx.post(f"{url}/v1/guidance", json=question, headers=headers)
-        process.wait_until_ready()
-        yield CloudProcess(url, CLOUD_KEY, process, health, ready, guidance)
-        status = process.stop()
-        assert (status, process.orphans()) == (0, {})
-    finally:
-        process.kill()
+    with collecting() as traces:
+        folder = tmp_path_factory.mktemp("cloud")
+        store = f"sqlite:///{folder / 'store.db'}"
+        environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_STORE_URL": store}
+        environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        process = Process("cloud_teacher", environment, folder)
+        try:
+            url = process.url()
+            headers = {"authorization": f"Bearer {CLOUD_KEY}"}
+            question = {"messages": [{"role": "user", "content": "Hello"}], "max_guidance_tokens": 1}
+            health, ready = httpx.get(f"{url}/health"), httpx.get(f"{url}/ready")
+            guidance = httpx.post(f"{url}/v1/guidance", json=question, headers=headers)
+            process.wait_until_ready()
+            yield CloudProcess(url, CLOUD_KEY, process, traces, health, ready, guidance)
+            status = process.stop()
+            assert (status, process.orphans()) == (0, {})
+        finally:
+            process.kill()

@@ -11,6 +11,7 @@ import pytest
 
 from shared.streams import decode
 from shared.wire import Done, Event, FinishReason, Guidance, Verdict
+from tests.collector import Exported
 from tests.conftest import CLOUD_MODEL, CloudProcess
 
 pytestmark = pytest.mark.timeout(400)
@@ -51,6 +52,23 @@ async def metric(client: httpx.AsyncClient, name: str) -> float:
 async def until(client: httpx.AsyncClient, name: str, value: float) -> None:
     while await metric(client, name) != value:
         await asyncio.sleep(0.01)
+
+
+async def test_the_engines_own_span_is_of_the_clients_trace(
+    client: httpx.AsyncClient, cloud_process: CloudProcess
+) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    await ask(client, body("Hello", 2), traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+
+    def ours(name: str) -> list[Exported]:
+        return [span for span in cloud_process.traces.spans if (span.trace_id, span.name) == (trace, name)]
+
+    while not (ours(f"chat {CLOUD_MODEL}") and ours("llm_request")):
+        await asyncio.sleep(0.05)
+    (request,), (engine,) = ours(f"chat {CLOUD_MODEL}"), ours("llm_request")
+    assert request.parent_id == "00f067aa0ba902b7"
+    assert engine.parent_id == request.span_id
+    assert engine.service == request.service == "gkt-cloud"
 
 
 def test_while_the_model_loads_it_says_so(cloud_process: CloudProcess) -> None:
