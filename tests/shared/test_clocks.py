@@ -9,12 +9,15 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("shared", "cloud_teacher", "edge_student", "wan")
 WALL = {("time", "time"), ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today")}
 TOLD = {
+    "cloud_teacher/account.py",  # when a row of the ledger began
+    "cloud_teacher/admission.py",  # which day's budget it is
+    "cloud_teacher/rates.py",  # `limits` counts its windows by it; a jump makes one window longer or shorter
     "edge_student/app.py",  # `created` of models
     "edge_student/chat_api.py",  # `created` of answers
     "edge_student/completions_api.py",
     "shared/chat.py",  # today's date, for templates that ask
 }
-"""Where the wall clock is only told, never counted with."""
+"""Where the wall clock is told or days are counted; nobody waits by it."""
 
 
 def test_services_read_the_wall_clock_only_to_tell_it() -> None:
