@@ -19,13 +19,21 @@ class Reviewed:
 
 
 async def review(
-    teacher: Teacher, request: ReviewRequest, engine_id: str, prompt_ids: list[int], standing: Standing
+    teacher: Teacher,
+    request: ReviewRequest,
+    engine_id: str,
+    *,
+    prompt_ids: list[int],
+    before: list[int],
+    ids: list[int],
+    standing: Standing,
 ) -> Reviewed:
-    """Score a step behind the answer so far, token by token. Raises EngineFailed."""
+    """Score a step behind the answer so far, token by token. Raises EngineFailed.
+
+    `before` are the ids of that answer, `ids` those of answer and step as one text.
+    """
     nothing = Usage(prompt_tokens=0, completion_tokens=0)
     text = request.answer + request.step
-    before = teacher.encode_answer(request.answer)
-    ids = teacher.encode_answer(text)
     # The step's own tokens: the last one of what was written before may now be a longer one.
     first = common_length(before, ids)
     answer = [*ids, teacher.end_id] if request.ends else ids

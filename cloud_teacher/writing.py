@@ -50,6 +50,10 @@ class Prompt(NamedTuple):
     """A conversation as ids, and the most that the request can come to."""
 
     ids: list[int]
+    answer: list[int]
+    """What is written of the answer already."""
+    reviewed: list[int] | None
+    """That and a review's step, as one text."""
     most: Usage
 
 
@@ -72,7 +76,7 @@ class Writer:
             async with self._admission.place(asked.caller, account, prompt.most, asked.standing.priority):
                 admitted = True
                 generation.admit(prompt.most)
-                reason = await self._work(generation, asked, prompt.ids)
+                reason = await self._work(generation, asked, prompt)
             account.outcome = reason
         except asyncio.CancelledError:
             account.outcome = GONE
@@ -110,19 +114,17 @@ class Writer:
 
         step = request.answer + request.step if isinstance(request, ReviewRequest) else None
 
-        def encode() -> tuple[list[int], int, int]:
-            answer_tokens = len(self._teacher.encode_answer(request.answer))
-            scored_tokens = 0 if step is None else len(self._teacher.encode_answer(step)) + 1  # and the answer's end
-            return self._teacher.encode(messages), answer_tokens, scored_tokens
+        def encode() -> tuple[list[int], list[int], list[int] | None]:
+            reviewed = None if step is None else self._teacher.encode_answer(step)
+            return self._teacher.encode(messages), self._teacher.encode_answer(request.answer), reviewed
 
         is_long = _is_long(messages, step or request.answer)
-        ids, answer_tokens, scored_tokens = await asyncio.to_thread(encode) if is_long else encode()
+        ids, answer, reviewed = await asyncio.to_thread(encode) if is_long else encode()
         most = min(self._max_prompt_tokens, self._teacher.max_model_len - 1)
-        if len(ids) + answer_tokens > most:
-            raise PromptTooLong(
-                f"the prompt has {len(ids) + answer_tokens} tokens; {most} is the most", param="messages"
-            )
-        return Prompt(ids, self._most(request, len(ids), answer_tokens, scored_tokens))
+        if len(ids) + len(answer) > most:
+            raise PromptTooLong(f"the prompt has {len(ids) + len(answer)} tokens; {most} is the most", param="messages")
+        scored = 0 if reviewed is None else len(reviewed) + 1  # and the answer's end
+        return Prompt(ids, answer, reviewed, self._most(request, len(ids), len(answer), scored))
 
     def _most(self, request: GuidanceRequest, prompt: int, answer: int, scored: int) -> Usage:
         """What is asked for and not more: a review asks the engine twice, and the second time with no more than the first."""
@@ -131,24 +133,31 @@ class Writer:
         written = max(0, min(request.max_guidance_tokens, self._teacher.max_model_len - prompt - answer))
         return Usage(prompt_tokens=guided + (prompt + scored if scored else 0), completion_tokens=written)
 
-    async def _work(self, generation: Generation, asked: Asked, prompt_ids: list[int]) -> FinishReason:
+    async def _work(self, generation: Generation, asked: Asked, prompt: Prompt) -> FinishReason:
         """Of a review the verdict, and guidance where that leaves room for it."""
         request = asked.request
         account = generation.account
         # Two requests may come with the same id; the engine wants them apart.
         engine_id = f"{account.subject.request_id}.{next(self._numbers)}"
-        answer = request.answer
-        if isinstance(request, ReviewRequest):
-            reviewed = await review(self._teacher, request, engine_id, prompt_ids, asked.standing)
+        answer = prompt.answer
+        if isinstance(request, ReviewRequest) and prompt.reviewed is not None:
+            reviewed = await review(
+                self._teacher,
+                request,
+                engine_id,
+                prompt_ids=prompt.ids,
+                before=prompt.answer,
+                ids=prompt.reviewed,
+                standing=asked.standing,
+            )
             account.prompt_tokens += reviewed.verdict.usage.prompt_tokens
             account.cached_tokens += reviewed.verdict.usage.cached_tokens
             account.queue_s = reviewed.queue_s
             generation.add(reviewed.verdict)
             if reviewed.verdict.accepted:
                 return FinishReason.STOP if request.ends else FinishReason.STEP
-            answer += request.step[: reviewed.verdict.accepted_chars]
-        ids = prompt_ids + self._teacher.encode_answer(answer)
-        return await self._guide(generation, asked, engine_id, ids)
+            answer = self._teacher.encode_answer(request.answer + request.step[: reviewed.verdict.accepted_chars])
+        return await self._guide(generation, asked, engine_id, prompt.ids + answer)
 
     async def _guide(self, generation: Generation, asked: Asked, engine_id: str, ids: list[int]) -> FinishReason:
         account, request = generation.account, asked.request

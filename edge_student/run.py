@@ -68,8 +68,8 @@ class Run:
         if unfinished:
             if not self._sequences:
                 self._open()
-            async with aclosing(merge([self._written(choice) for choice in unfinished])) as written:
-                async for part in written:
+            async with aclosing(merge([self._written(choice) for choice in unfinished])) as parts:
+                async for part in parts:
                     yield part
         if self._sequences:
             # The first choice has computed what the others share with it.

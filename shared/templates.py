@@ -136,15 +136,16 @@ def _read(folder: str, file: Traversable) -> Template:
         matter = FrontMatter.model_validate(yaml.safe_load(front))
         if (matter.name, f"{matter.version}.md") != (folder, file.name):
             raise ValueError(f"is {matter.name}@{matter.version}, which belongs in {matter.name}/{matter.version}.md")
+        compiled, used = _compile(body)
         return Template(
             name=matter.name,
             version=matter.version,
             summary=matter.summary,
             system=matter.system,
             conversation=matter.conversation,
-            takes_draft="draft" in _variables(body),
+            takes_draft="draft" in used,
             digest=hashlib.sha256(data).hexdigest()[:8],
-            body=_compile(body),
+            body=compiled,
         )
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'front matter'}: {e['msg']}" for e in error.errors())
@@ -167,19 +168,13 @@ def _split(text: str) -> tuple[str, str]:
     return front, body.strip("\n")
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-def _variables(body: str) -> set[str]:
-    return find_undeclared_variables(_environment().parse(body))
-
-
-def _compile(body: str) -> jinja2.Template:
-    used = _variables(body)
+def _compile(body: str) -> tuple[jinja2.Template, set[str]]:
+    """A body, and the variables that it uses."""
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    used = find_undeclared_variables(environment.parse(body))
     if unknown := used - NEEDED - OPTIONAL:
         known = ", ".join(sorted(NEEDED | OPTIONAL))
         raise ValueError(f"unknown variable {', '.join(sorted(unknown))}; there is: {known}")
     if missing := NEEDED - used:
         raise ValueError(f"body leaves out {', '.join(sorted(missing))}")
-    return _environment().from_string(body)
+    return environment.from_string(body), used
