@@ -18,7 +18,7 @@ from cloud_teacher.app import create_app
 from cloud_teacher.processes import adopt_orphans, end_descendants
 from cloud_teacher.settings import CloudSettings
 from shared.errors import ConfigurationError
-from shared.serving import serve
+from shared.serving import serve_as
 from shared.telemetry import Telemetry, telemetry_from
 
 
@@ -32,15 +32,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     adopt_orphans()
     try:
-        return serve(
+        return serve_as(
+            settings,
             lambda fail: create_app(settings, telemetry=_telemetry(settings), on_failure=fail),
-            host=settings.host,
-            port=settings.port,
-            port_file=settings.port_file,
             tls=settings.tls,
-            grace_s=settings.shutdown_grace_s,
-            log_level=settings.log_level,
-            log_format=settings.log_format,
         )
     except ConfigurationError as error:
         sys.stderr.write(f"the settings are wrong: {error}\n")

@@ -19,7 +19,7 @@ from cloud_teacher.app import create_app
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
 from shared.echo import next_word, read_mark
-from shared.serving import serve
+from shared.serving import serve_as
 from shared.wire import Message
 
 BEGIN = 0x110000
@@ -94,13 +94,10 @@ class EchoTeacher:
 
 def main() -> int:
     settings = EchoSettings()
-    return serve(
+    return serve_as(
+        settings,
         lambda fail: create_app(settings, teacher=EchoTeacher(settings), on_failure=fail),
-        host=settings.host,
-        port=settings.port,
-        port_file=settings.port_file,
-        grace_s=settings.shutdown_grace_s,
-        log_level=settings.log_level,
+        tls=settings.tls,
     )
 
 

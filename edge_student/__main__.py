@@ -11,7 +11,7 @@ from edge_student.app import create_app
 from edge_student.policy import with_policy_file
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
-from shared.serving import serve
+from shared.serving import serve_as
 from shared.telemetry import Telemetry, telemetry_from
 
 
@@ -25,14 +25,9 @@ def main() -> int:
     # uvicorn raises the signal again once it is done, and by default SIGTERM would then end us before the status is known.
     signal.signal(signal.SIGTERM, _leave)
     _set_openmp(all_cores=settings.threads in {None, os.cpu_count()})
-    return serve(
+    return serve_as(
+        settings,
         lambda fail: create_app(settings, telemetry=_telemetry(settings), on_failure=fail),
-        host=settings.host,
-        port=settings.port,
-        port_file=settings.port_file,
-        grace_s=settings.shutdown_grace_s,
-        log_level=settings.log_level,
-        log_format=settings.log_format,
     )
 
 

@@ -19,7 +19,7 @@ from edge_student.settings import EdgeSettings
 from edge_student.student import Alternative, Gate, Sampling, Score, ScoresOf, Structure, Word
 from shared.echo import next_word, read_mark
 from shared.errors import InvalidRequest, Overloaded, PromptTooLong
-from shared.serving import serve
+from shared.serving import serve_as
 from shared.wire import Message
 
 SURE, UNSURE = -0.01, -3.0
@@ -142,13 +142,9 @@ class EchoSequence:
 
 def main() -> int:
     settings = EchoSettings()
-    return serve(
+    return serve_as(
+        settings,
         lambda fail: create_app(settings, student=EchoStudent(settings), on_failure=fail),
-        host=settings.host,
-        port=settings.port,
-        port_file=settings.port_file,
-        grace_s=settings.shutdown_grace_s,
-        log_level=settings.log_level,
     )
 
 

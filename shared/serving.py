@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
@@ -107,3 +108,39 @@ def serve(
     except KeyboardInterrupt:
         return 130
     return 1 if server.failed or not server.started else 0
+
+
+class ServiceSettings(Protocol):
+    """What the settings of a service say of how it is served."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def port_file(self) -> str | None: ...
+    @property
+    def shutdown_grace_s(self) -> int: ...
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def log_format(self) -> LogFormat: ...
+
+
+def serve_as(
+    settings: ServiceSettings,
+    make_app: Callable[[Callable[[], None]], FastAPI],
+    *,
+    tls: ServerTls | None = None,
+) -> int:
+    """`serve`, as a service's settings have it."""
+    return serve(
+        make_app,
+        host=settings.host,
+        port=settings.port,
+        port_file=settings.port_file,
+        tls=tls,
+        grace_s=settings.shutdown_grace_s,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+    )

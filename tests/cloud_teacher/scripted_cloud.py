@@ -7,7 +7,7 @@ import sys
 
 from cloud_teacher.app import create_app
 from cloud_teacher.settings import CloudSettings
-from shared.serving import serve
+from shared.serving import serve_as
 from shared.telemetry import telemetry_from
 from tests.cloud_teacher.fakes import ScriptedTeacher
 
@@ -15,22 +15,17 @@ WORDS = 5
 
 
 def main() -> int:
-    settings = CloudSettings(max_running=1000)
+    settings = CloudSettings(max_running=1000, log_level=os.environ.get("GKT_CLOUD_LOG_LEVEL", "warning"))
     teacher = ScriptedTeacher(*[" word"] * WORDS, max_model_len=4000)
-    return serve(
+    return serve_as(
+        settings,
         lambda fail: create_app(
             settings,
             teacher=teacher,
             telemetry=telemetry_from(os.environ, "gkt-cloud", content=settings.trace_content),
             on_failure=fail,
         ),
-        host=settings.host,
-        port=settings.port,
-        port_file=settings.port_file,
         tls=settings.tls,
-        grace_s=settings.shutdown_grace_s,
-        log_level=os.environ.get("GKT_CLOUD_LOG_LEVEL", "warning"),
-        log_format=settings.log_format,
     )
 
 
