@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def _set_up_sqlite(engine: Engine) -> None:
     def _connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _keep_a_log(cursor)
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
@@ -71,6 +72,19 @@ def _set_up_sqlite(engine: Engine) -> None:
     def _begun(connection: Connection) -> None:
         reads = connection.get_execution_options().get("gkt_reads", False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _keep_a_log(cursor: sqlite3.Cursor) -> None:
+    """Have the file's journal be a write-ahead log. Of several who want that of a new file at once, SQLite has some not wait."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def reading(engine: Engine) -> Engine:
