@@ -7,20 +7,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from evaluation import cloud_bench, machine, main_job, student_bench
+from evaluation import cloud_bench, main_job, student_bench
 from evaluation.client import Client
 from evaluation.delay import measure_delay
-from evaluation.figures import NotMeasured
 from evaluation.main_job import Effort, Result, Say
-from evaluation.report import complain, report
-from evaluation.services import Pair, await_ready, started_edge, started_pair, stopped_on_sigterm
-from shared.errors import GktError
+from evaluation.measuring import measuring
+from evaluation.services import Pair, await_ready, started_edge, started_pair
 
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
@@ -82,48 +80,30 @@ def bench(
         )
     threads = threads or os.cpu_count() or 1
     effort = Effort(pairs, rounds, answers)
-    err = Console(stderr=True)
-    failed = False
-    try:
-        with stopped_on_sigterm(), err.status("starting the cloud and the edge") as status:
-
-            def say(text: str) -> None:
-                status.update(text)
-
-            with (
-                _pair(
-                    teacher=teacher,
-                    student=student,
-                    cloud_url=cloud_url,
-                    cloud_key_env=cloud_key_env,
-                    edge_url=edge_url,
-                    edge_pid=edge_pid,
-                    threads=threads,
-                    start_s=start_s,
-                ) as pair,
-                Client(
-                    pair.edge_url,
-                    pair.cloud_url,
-                    pair.cloud_key,
-                    edge_key=os.environ.get(edge_key_env) if edge_url else None,
-                ) as client,
-            ):
-                say("looking whether the machine is idle")
-                busy = machine.busy_cores()
-                results: list[Result] = []
-                for part in chosen:
-                    try:
-                        results.append(_measure(part, client, pair, effort, say, threads=threads, start_s=start_s))
-                    except (NotMeasured, GktError) as error:
-                        failed = True
-                        complain(f"{part}: {error}", err)
+    with measuring("starting the cloud and the edge") as run:
+        with (
+            _pair(
+                teacher=teacher,
+                student=student,
+                cloud_url=cloud_url,
+                cloud_key_env=cloud_key_env,
+                edge_url=edge_url,
+                edge_pid=edge_pid,
+                threads=threads,
+                start_s=start_s,
+            ) as pair,
+            Client(
+                pair.edge_url,
+                pair.cloud_url,
+                pair.cloud_key,
+                edge_key=os.environ.get(edge_key_env) if edge_url else None,
+            ) as client,
+        ):
+            run.look()
+            for part in chosen:
+                run.take(part, partial(_measure, part, client, pair, effort, run.say, threads=threads, start_s=start_s))
         models = {"teacher": pair.teacher, "student": pair.student}
-        report(results, f"{pair.teacher} teaching {pair.student}", models, busy, Console(), json_file=json_file)
-    except (NotMeasured, GktError, OSError) as error:
-        failed = True
-        complain(str(error), err)
-    if failed:
-        raise typer.Exit(1)
+        run.report(f"{pair.teacher} teaching {pair.student}", models, json_file)
 
 
 def _measure(

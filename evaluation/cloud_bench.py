@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -14,18 +12,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from evaluation import cloud_figures, fleet, machine
-from evaluation.cloud_figures import Effort
-from evaluation.figures import NotMeasured
+from evaluation import cloud_figures, fleet
 from evaluation.main_job import Result, Say
-from evaluation.report import complain, report
-from evaluation.services import stopped_on_sigterm
+from evaluation.measuring import measuring
+from evaluation.rounds import Effort
+from evaluation.services import said_by_gkt
 from evaluation.vllm_server import Engine, our_cloud, vllm_serve
-from shared.errors import GktError
 
 STREAMS = (1, 4, 16)
+TOKENS = 32
 GIB = 1 << 30
 
 
@@ -47,7 +43,7 @@ def cloud(
         list[int] | None,
         typer.Option(min=1, max=256, help="Streams at once; may be given again; 1, 4 and 16 where unset."),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of each stream.")] = Effort.tokens,
+    tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of each stream.")] = TOKENS,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of each figure.")] = Effort.rounds,
     dtype: Annotated[
         str | None,
@@ -77,31 +73,13 @@ def cloud(
     numbers = sorted(set(streams or STREAMS))
     effort = Effort(rounds, tokens)
     engine = partial(_engine, teacher, dtype, kv_cache_gib, max(numbers))
-    err = Console(stderr=True)
-    failed = False
-    results: list[Result] = []
-    try:
-        with stopped_on_sigterm(), err.status("looking whether the machine is idle") as status:
-
-            def say(text: str) -> None:
-                status.update(text)
-
-            busy = machine.busy_cores()
-            for part in chosen:
-                with _measurements(part, engine, numbers, effort, say, start_s=start_s) as measurements:
-                    for name, measure in measurements.items():
-                        try:
-                            results.append(measure())
-                        except (NotMeasured, GktError) as error:
-                            failed = True
-                            complain(f"{name}: {error}", err)
-        about = {"teacher": teacher, "vllm": _vllm_version()}
-        report(results, teacher, about, busy, Console(), json_file=json_file)
-    except (NotMeasured, GktError, OSError) as error:
-        failed = True
-        complain(str(error), err)
-    if failed:
-        raise typer.Exit(1)
+    with measuring("looking whether the machine is idle") as run:
+        run.look()
+        for part in chosen:
+            with _measurements(part, engine, numbers, effort, run.say, start_s=start_s) as measurements:
+                for name, measure in measurements.items():
+                    run.take(name, measure)
+        run.report(teacher, {"teacher": teacher, "vllm": _vllm_version()}, json_file)
 
 
 @contextmanager
@@ -158,11 +136,7 @@ def _folder(teacher: str) -> str:
     """What vLLM loads. Raises NotMeasured where it cannot be had."""
     if Path(teacher).is_dir():
         return teacher
-    command = [sys.executable, "-m", "gkt", "models", "pull", "--convert", teacher]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode or not done.stdout.strip():
-        raise NotMeasured(f"{teacher} cannot be had: {done.stderr.strip()[-500:]}")
-    return done.stdout.strip().splitlines()[-1]
+    return said_by_gkt("models", "pull", "--convert", teacher)
 
 
 def _vllm_version() -> str:

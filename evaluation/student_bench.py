@@ -13,25 +13,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from evaluation import machine, student_figures
+from evaluation import student_figures
 from evaluation.apis import Server
 from evaluation.figures import NotMeasured
 from evaluation.main_job import EDGE_SPIN_COUNT, Result, Say
-from evaluation.report import complain, report
+from evaluation.measuring import measuring
 from evaluation.rivals import Size, llama_cpp_server, llama_server, llama_server_version
+from evaluation.rounds import Effort
 from evaluation.scores_cost import measure_scores
-from evaluation.services import lone_edge, stopped_on_sigterm
+from evaluation.services import lone_edge
 from evaluation.student_figures import (
     DECODING_STREAMS,
     PREFIX_REQUESTS,
     PROMPT_TOKENS,
     PYTHON_STREAMS,
-    Effort,
 )
 from shared.catalog import ensure_gguf
-from shared.errors import GktError
 
 CONTEXT_TOKENS = 4096
 PROMPT_ROOM = 64
@@ -151,45 +149,28 @@ def student(
     chosen = list(Part) if not only else [part for part in Part if part in only]
     numbers = sorted(set(streams or [1, 4, 8, 16]))
     effort = Effort(rounds, tokens)
-    err = Console(stderr=True)
-    failed = False
-    results: list[Result] = []
-    try:
-        with stopped_on_sigterm(), err.status("looking whether the machine is idle") as status:
-
-            def say(text: str) -> None:
-                status.update(text)
-
-            busy = machine.busy_cores()
-            setup = Setup(
-                student,
-                ensure_gguf(student),
-                threads or os.cpu_count() or 1,
-                llama_server_path,
-                llama_cpp_python or sys.executable,
-                start_s,
-                same_waiting,
-            )
-            about = {
-                "student": student,
-                "threads": str(setup.threads),
-                "llama_server": _version(llama_server_path),
-                "rivals_wait": "as the edge" if same_waiting else "as they come",
-            }
-            for part in chosen:
-                for name, measure in _measurements(part, setup, numbers, effort, say).items():
-                    try:
-                        say(f"{name}: starting the servers")
-                        results.append(measure())
-                    except (NotMeasured, GktError) as error:
-                        failed = True
-                        complain(f"{name}: {error}", err)
-        report(results, student, about, busy, Console(), json_file=json_file)
-    except (NotMeasured, GktError, OSError) as error:
-        failed = True
-        complain(str(error), err)
-    if failed:
-        raise typer.Exit(1)
+    with measuring("looking whether the machine is idle") as run:
+        run.look()
+        setup = Setup(
+            student,
+            ensure_gguf(student),
+            threads or os.cpu_count() or 1,
+            llama_server_path,
+            llama_cpp_python or sys.executable,
+            start_s,
+            same_waiting,
+        )
+        about = {
+            "student": student,
+            "threads": str(setup.threads),
+            "llama_server": _version(llama_server_path),
+            "rivals_wait": "as the edge" if same_waiting else "as they come",
+        }
+        for part in chosen:
+            for name, measure in _measurements(part, setup, numbers, effort, run.say).items():
+                run.say(f"{name}: starting the servers")
+                run.take(name, measure)
+        run.report(student, about, json_file)
 
 
 def _measurements(

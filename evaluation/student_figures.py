@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import httpx
@@ -13,11 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from evaluation.apis import Ask, Server, Written
 from evaluation.crowd import Together, span_s, together
 from evaluation.figures import Figure, NotMeasured, median, p95, ratio
-from evaluation.main_job import REST_S, Result, Say
+from evaluation.main_job import Result, Say
+from evaluation.rounds import Effort, all_full, in_turn, rounds
 from evaluation.texts import lessons, plain_words
 
-TRIES = 3
-"""A round in which a stream ends before its tokens are written doesn't count; so many are tried for each that should."""
 WARM_TOKENS = 8
 PREFIX_TOKENS = 600
 SHORT_TOKENS = 8
@@ -33,14 +30,6 @@ DECODE_S = "gkt_student_decode_seconds_total"
 STEPS = "llamacpp:n_decode_total"
 
 Scrape = Callable[[Server], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """Rounds of each figure, and tokens of each stream where rates are compared."""
-
-    rounds: int = 5
-    tokens: int = 128
 
 
 def scrape(server: Server) -> dict[str, float]:
@@ -69,13 +58,13 @@ def measure_rates(
     rates: dict[str, list[float]] = {edge.name: [], rival.name: []}
     for server in (edge, rival):
         ask(server, [Ask(next(prompts), WARM_TOKENS) for _ in range(streams)])
-    for number in _rounds(effort, rates[rival.name]):
+    for number in rounds(effort, rates[rival.name]):
         say(f"{name}: round {len(rates[rival.name]) + 1} of {effort.rounds}")
         asks = [Ask(next(prompts), effort.tokens) for _ in range(streams)]
         values: dict[str, float] = {}
-        for server in _order(edge, rival, number):
+        for server in in_turn(edge, rival, number):
             written = ask(server, asks)
-            if not _all_full(written, asks):
+            if not all_full(written, asks):
                 break
             values[server.name] = ratio(streams * effort.tokens, span_s(written))
         else:
@@ -114,7 +103,7 @@ def measure_shared_prefix(edge: Server, rival: Server, effort: Effort, say: Say,
         prefix = plain_words(PREFIX_TOKENS, seed=number)
         for rates in (cold, warm):
             asks = [Ask(f"{prefix}\n\n{next(tails)}", SHORT_TOKENS) for _ in range(PREFIX_REQUESTS)]
-            for server in _order(edge, rival, number):
+            for server in in_turn(edge, rival, number):
                 written = ask(server, asks)
                 if not all(stream.finish for stream in written):
                     raise NotMeasured(f"a stream of the {server.name} has no end")
@@ -155,11 +144,11 @@ def measure_chunking(chunked: Server, whole: Server, effort: Effort, say: Say, *
     latencies: dict[str, list[float]] = {chunked.name: [], whole.name: []}
     waits: dict[str, list[float]] = {chunked.name: [], whole.name: []}
     lengths: list[float] = []
-    for number in _rounds(effort, latencies[whole.name]):
+    for number in rounds(effort, latencies[whole.name]):
         say(f"chunked prefill: round {len(latencies[whole.name]) + 1} of {effort.rounds}")
         late = Ask(plain_words(PROMPT_TOKENS, seed=number), SHORT_TOKENS)
         asks = [Ask(next(prompts), DECODING_TOKENS) for _ in range(DECODING_STREAMS)]
-        pair = {server.name: ask(server, asks, late=late) for server in _order(chunked, whole, number)}
+        pair = {server.name: ask(server, asks, late=late) for server in in_turn(chunked, whole, number)}
         if any(stream.finish for written in pair.values() for stream in written[:-1]):
             continue  # a stream had ended before the prompt was through: the load was not the same
         for who, written in pair.items():
@@ -197,13 +186,13 @@ def measure_python_share(
     shares: list[float] = []
     steps_ms: list[float] = []
     ask(edge, [Ask(next(prompts), WARM_TOKENS) for _ in range(PYTHON_STREAMS)])
-    for _ in _rounds(effort, shares):
+    for _ in rounds(effort, shares):
         say(f"Python's share: round {len(shares) + 1} of {effort.rounds}")
         asks = [Ask(next(prompts), effort.tokens) for _ in range(PYTHON_STREAMS)]
         before = metrics(edge)
         written = ask(edge, asks)
         after = metrics(edge)
-        if not _all_full(written, asks):
+        if not all_full(written, asks):
             continue
         try:
             step_s, decode_s, steps = (after[name] - before[name] for name in (STEP_S, DECODE_S, STEPS))
@@ -233,27 +222,6 @@ def gaps_during(late: Written, streams: Sequence[Written]) -> list[float]:
         for before, after in pairwise(stream.times)
         if after > late.sent_s and before < late.first_s
     ]
-
-
-def _all_full(written: Sequence[Written], asks: Sequence[Ask]) -> bool:
-    return all(stream.full(one) for stream, one in zip(written, asks, strict=True))
-
-
-def _rounds(effort: Effort, done: Sequence[float]) -> Iterator[int]:
-    """Numbers of rounds until enough have been done. Raises NotMeasured when too many came to nothing."""
-    for number in range(TRIES * effort.rounds):
-        if len(done) == effort.rounds:
-            return
-        yield number
-    if len(done) < effort.rounds:
-        raise NotMeasured("too many streams ended before they had all their tokens: ask for fewer with --tokens")
-
-
-def _order(one: Server, other: Server, number: int) -> Iterator[Server]:
-    """Who goes first alternates; each begins on a machine at rest."""
-    for server in (one, other) if number % 2 == 0 else (other, one):
-        time.sleep(REST_S)
-        yield server
 
 
 def _about(tokens: float, wanted: int) -> float:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from evaluation.apis import Chat, GuidanceApi, Server
-from evaluation.figures import NotMeasured
-from evaluation.services import Service, await_ready, cloud
+from evaluation.services import await_ready, cloud, free_port, other_server
 
 
 @dataclass(frozen=True)
@@ -59,31 +55,11 @@ def our_cloud(engine: Engine, *, start_s: float, settings: Mapping[str, str] | N
 @contextmanager
 def vllm_serve(engine: Engine, *, start_s: float) -> Iterator[Server]:
     """`vllm serve`, ready. Raises NotMeasured."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # The module that `vllm serve` runs: the command itself asks for the version of a package that vLLM's build for CPUs is not.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", engine.folder]
     command += ["--served-model-name", engine.model, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", engine.dtype, "--max-model-len", str(engine.max_model_len)]
     command += ["--max-num-seqs", str(engine.streams), "--disable-uvicorn-access-log", *engine.options]
-    url = f"http://127.0.0.1:{port}"
-    until = time.monotonic() + start_s
-    with tempfile.TemporaryDirectory(prefix="gkt-bench-") as folder:
-        service = Service("vllm serve", command, engine.environment, Path(folder))
-        try:
-            with httpx.Client(base_url=url, timeout=5) as http:
-                while not _healthy(http):
-                    service.check()
-                    if time.monotonic() > until:
-                        raise NotMeasured("vllm serve is not ready in time")
-                    time.sleep(0.2)
-            yield Server("vllm serve", url, {"model": engine.model}, api=Chat())
-        finally:
-            service.stop()
-
-
-def _healthy(http: httpx.Client) -> bool:
-    with suppress(httpx.TransportError):
-        return http.get("/health").status_code == httpx.codes.OK
-    return False
+    with other_server("vllm serve", command, port, engine.environment, ready="/health", start_s=start_s) as url:
+        yield Server("vllm serve", url, {"model": engine.model}, api=Chat())

@@ -10,13 +10,21 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.sse import EventSourceResponse
 
+from evaluation import rounds
 from evaluation.apis import Ask, GuidanceApi, Server, Written
-from evaluation.cloud_figures import Effort, measure_overhead
+from evaluation.cloud_figures import measure_overhead
 from evaluation.crowd import together
 from evaluation.figures import NotMeasured
+from evaluation.rounds import Effort
 from shared.streams import encode
 from shared.wire import Done, Failure, FinishReason, Guidance, Timing, Usage
 from tests.running import serving
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "REST_S", 0)
+
 
 OURS, THEIRS = Server("cloud", "http://cloud"), Server("vllm serve", "http://vllm")
 

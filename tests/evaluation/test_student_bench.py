@@ -13,17 +13,18 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from evaluation import bench, student_bench, student_figures
+from evaluation import bench, student_bench
+from evaluation import rounds as turns
 from evaluation.apis import Ask, Server, Written
 from evaluation.figures import NotMeasured
 from evaluation.main_job import Result
 from evaluation.rivals import Size, llama_cpp_server
+from evaluation.rounds import Effort
 from evaluation.scores_cost import measure_scores
 from evaluation.student_figures import (
     DECODE_S,
     STEP_S,
     STEPS,
-    Effort,
     gaps_during,
     measure_chunking,
     measure_python_share,
@@ -63,7 +64,7 @@ class Crowd:
 
 @pytest.fixture(autouse=True)
 def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student_figures, "REST_S", 0)
+    monkeypatch.setattr(turns, "REST_S", 0)
 
 
 def _value(result: Result) -> float:
