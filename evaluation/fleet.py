@@ -130,7 +130,8 @@ def measure_many(say: Say, *, start_s: float, edges: int = MANY_EDGES, seconds: 
     settings = {"MAX_RUNNING": str(EDGES), "MAX_QUEUE": "50", "TOKEN_MS": str(TOKEN_MS)}
     with echo_cloud(start_s=start_s, **settings) as echo:
         say(f"{name}: {edges} edges for {seconds:g} s")
-        tally = asyncio.run(_flood(echo.server, edges, seconds))
+        with asyncio.Runner() as runner:  # inspect_ai puts its own `asyncio.run` in place, which leaves its loop open
+            tally = runner.run(_flood(echo.server, edges, seconds))
     if not tally.whole:
         raise NotMeasured(f"nobody was let in: {', '.join(sorted(tally.errors)) or 'nothing was answered'}")
     how = f"{edges} edges for {seconds:g} s on a cloud with room for {EDGES}"
