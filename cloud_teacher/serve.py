@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud_teacher.app import create_app
 from cloud_teacher.replicas import Replicas, check_fields
@@ -49,9 +49,9 @@ class CloudReplica:
         self._settled = asyncio.Event()
         set_up_logs(self._settings.log_level, self._settings.log_format)
 
-    def __serve_build_asgi_app__(self) -> LifespanState:
+    def __serve_build_asgi_app__(self) -> BehindServe:
         self._app = self._make_app(self._settings, self._settled.set, self._settled.set)
-        return LifespanState(self._app)
+        return BehindServe(self._app)
 
     async def check_health(self) -> None:
         """Serve asks once before a replica gets requests, then each second. Raises EngineFailed: it starts another instead.
@@ -64,16 +64,25 @@ class CloudReplica:
             raise EngineFailed(health.detail)
 
 
-class LifespanState:
-    """Hands what the app's lifespan yields to its requests, as the ASGI specification has it; Serve does not."""
+class BehindServe:
+    """Hands what the app's lifespan yields to its requests, as the ASGI specification has it; Serve does not.
+
+    And leaves the response's `x-request-id` to Serve's proxy, which would put it there twice.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._state: dict[str, Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [header for header in message["headers"] if header[0] != b"x-request-id"]
+                message = {**message, "headers": headers}
+            await send(message)
+
         state = self._state if scope["type"] == "lifespan" else self._state.copy()
-        await self._app({**scope, "state": state}, receive, send)
+        await self._app({**scope, "state": state}, receive, send_without_id)
 
 
 def engine_app(
@@ -150,6 +159,16 @@ def build(args: dict[str, Any]) -> Application:
     settings, replicas = read(), Replicas.parse(given.replicas)
     check_fields(settings, replicas, machines=True)
     return application(settings, replicas, read=read, gpus=given.gpus)
+
+
+class Given:
+    """Settings as they were read already, secrets too. They do not show in Serve's status or dashboard."""
+
+    def __init__(self, settings: CloudSettings) -> None:
+        self._settings = settings
+
+    def __call__(self) -> CloudSettings:
+        return self._settings
 
 
 class ReadThere:
