@@ -120,7 +120,7 @@ def application(
         # New replicas are there before old ones go. Where there is no room for one, nothing moves: then set it to 0.
         max_surge_percent=25,
         ray_actor_options={"num_cpus": 1, "num_gpus": gpus},
-        logging_config={"enable_access_log": False},
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
         **scale,
     )
     return deployment.bind(read, make_app)

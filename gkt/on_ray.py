@@ -24,7 +24,7 @@ from cloud_teacher.settings import CloudSettings
 from gkt.starting import free_port
 from shared.errors import ConfigurationError
 from shared.logs import set_up_logs
-from shared.serving import KEEP_ALIVE_S
+from shared.serving import KEEP_ALIVE_S, write_port
 
 logger = logging.getLogger("gkt.cloud")
 
@@ -57,6 +57,8 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
             except RuntimeError as error:  # which Serve raises where replicas cannot be started
                 logger.error("%s", error)
                 return 1
+            if settings.port_file:
+                write_port(Path(settings.port_file), port)
             logger.info("the cloud is ready on port %d, with %d replicas", port, replicas.least)
             threading.Event().wait()
     except Told as told:
@@ -111,11 +113,6 @@ def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
         http_options=http,
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-    if settings.port_file:
-        file = Path(settings.port_file)
-        partial = file.with_suffix(".partial")
-        partial.write_text(f"{port}\n")
-        partial.replace(file)
     try:
         yield
         _delete(settings.shutdown_grace_s)
