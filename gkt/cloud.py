@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -72,6 +73,7 @@ def cloud(
     if not settings.upstream_url:
         ensure_folder(settings.model, progress=shown_progress())
     if ray:
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it as it is imported; by itself it drops lines alike
         from cloud_teacher.replicas import Replicas
         from gkt.on_ray import serve_here
 

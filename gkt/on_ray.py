@@ -70,13 +70,13 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
 def _ray(replicas: Replicas) -> Iterator[None]:
     """A Ray to run on. One of our own is gone behind it, with all its processes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     joined = bool(os.environ.get("RAY_ADDRESS"))
     own: dict[str, Any] = {
         "address": "local",
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
-        "num_cpus": max(os.cpu_count() or 1, replicas.most),  # engines share them, as they would without Ray
+        # As many as replicas reserve, with room for others while they are replaced. In truth they share what there is.
+        "num_cpus": max(os.cpu_count() or 1, 2 * replicas.most),
     }
     try:
         ray.init(logging_level=logging.WARNING, **({} if joined else own))
@@ -113,6 +113,7 @@ def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
         http_options=http,
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # this process's own
     try:
         yield
         _delete(settings.shutdown_grace_s)

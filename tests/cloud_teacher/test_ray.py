@@ -24,7 +24,7 @@ from tests.conftest import CLOUD_KEY, CLOUD_MODEL
 from tests.processes import Process
 from tests.running import serving
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(200)
 
 REPLICA = "ray::ServeReplica"
 ENGINE = "VLLM::EngineCore"
@@ -66,6 +66,7 @@ async def an_edge(cloud: Process) -> AsyncGenerator[httpx.AsyncClient]:
         cloud_url=cloud.url(),
         cloud_key=CLOUD_KEY,
         max_guidance_tokens=GUIDANCE,
+        connect_deadline_s=60,
         first_token_deadline_s=60,
         next_token_deadline_s=60,
         breaker_failures=100,
@@ -162,14 +163,20 @@ async def test_a_new_version_takes_over_without_an_answer_lost(echoes: Process) 
     await until(lambda: len(replicas(echoes)) == 2)
     old = replicas(echoes)
     answers: list[Echoed] = []
-    async with an_edge(echoes) as client:
-        answers += await answers_under_way(client)
-        echoes.process.send_signal(signal.SIGUSR1)
+
+    async def ask_on() -> None:
         while old & replicas(echoes):
-            answers += [Echoed(client)]
-            await answers[-1].begun.wait()
-        assert len(replicas(echoes)) == 2
-        await asyncio.gather(*[answer.task for answer in answers])
+            answer = Echoed(client)
+            answers.append(answer)
+            await answer.task
+
+    async with an_edge(echoes) as client:
+        asking = [asyncio.create_task(ask_on()) for _ in range(EDGES)]
+        await until(lambda: len(answers) == EDGES)
+        await asyncio.gather(*[answer.begun.wait() for answer in answers])
+        echoes.process.send_signal(signal.SIGUSR1)
+        await asyncio.gather(*asking)
+    assert len(replicas(echoes)) == 2
     assert [(answer.fallback, answer.taught) for answer in answers] == [(None, TAUGHT)] * len(answers)
 
 
