@@ -48,4 +48,3 @@ def check_fields(settings: CloudSettings, replicas: Replicas, *, machines: bool)
         raise ConfigurationError(
             "metrics_port: replicas on one machine would all want it. `/metrics` at the API's port has those of one replica"
         )
-

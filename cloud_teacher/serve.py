@@ -26,10 +26,10 @@ from shared.telemetry import telemetry_from
 
 NAME = "gkt"
 """Of the application, and of its one deployment's replicas in logs and process titles."""
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens here; Serve's proxies do, by default so
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens here, but Serve's proxies do, on all addresses by default
 SPARE = 16
-"""Requests beyond those that the cloud lets run and wait, at each replica: it refuses them itself, with the reason and when to come
-back, and health and metrics get through. Serve would let them wait in its proxy without a word."""
+"""Requests at a replica beyond those that it lets run and wait: it refuses them itself, and says when to come back; health
+and metrics get through. Serve would let them wait in its proxy without a word."""
 CLOSING_S = 10
 """The engine may take this long to end, behind the grace for streams."""
 BUSY = 0.75
@@ -85,9 +85,7 @@ class BehindServe:
         await self._app({**scope, "state": state}, receive, send_without_id)
 
 
-def engine_app(
-    settings: CloudSettings, on_ready: Callable[[], None], on_failure: Callable[[], None]
-) -> FastAPI:
+def engine_app(settings: CloudSettings, on_ready: Callable[[], None], on_failure: Callable[[], None]) -> FastAPI:
     """The app with the teacher that its settings name."""
     telemetry = telemetry_from(os.environ, "gkt-cloud", content=settings.trace_content)
     return create_app(settings, telemetry=telemetry, on_ready=on_ready, on_failure=on_failure)
@@ -108,7 +106,7 @@ def application(
         }
     if settings.metrics_port:
         scale["max_replicas_per_node"] = 1  # they would all want the port
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress()(CloudReplica),
         name="cloud",
         max_ongoing_requests=settings.max_running + settings.max_queue + SPARE,
@@ -123,7 +121,8 @@ def application(
         logging_config={"log_level": "WARNING", "enable_access_log": False},
         **scale,
     )
-    return deployment.bind(read, make_app)
+    bound: Application = deployment.bind(read, make_app)
+    return bound
 
 
 class ServeArgs(BaseModel):

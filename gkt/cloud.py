@@ -28,7 +28,9 @@ def cloud(
     ray: Annotated[bool, typer.Option("--ray", help="Serve with Ray Serve, with replicas of the teacher.")] = False,
     replicas: Annotated[
         str | None,
-        typer.Option(metavar="MIN[:MAX]", help="With --ray: as many replicas, or as many as requests need. [default: 1]"),
+        typer.Option(
+            metavar="MIN[:MAX]", help="With --ray: as many replicas, or as many as requests need. [default: 1]"
+        ),
     ] = None,
 ) -> None:
     """Start a cloud: the teacher, on vLLM, until Ctrl-C or SIGTERM. The teacher is fetched and converted where it is missing.
