@@ -120,7 +120,7 @@ def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
         _delete(settings.shutdown_grace_s)
         raise
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _delete(grace_s: float) -> None:
@@ -137,7 +137,7 @@ def _delete(grace_s: float) -> None:
 
 def _gpus(settings: CloudSettings, replicas: Replicas) -> float:
     """Of each replica. Raises ConfigurationError where there are not enough."""
-    there = ray.cluster_resources().get("GPU", 0)
+    there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
     if settings.upstream_url or not there:
         return 0
     if replicas.least > there:

@@ -44,7 +44,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_serve_takes_the_config_and_its_application_can_be_built(config: Callable[[], dict[str, Any]]) -> None:
     (application,) = ServeDeploySchema.model_validate(config()).applications
     assert application.import_path == "cloud_teacher.serve:build"
-    deployment = build(application.args)._bound_deployment
+    deployment: Any = build(application.args)._bound_deployment
     assert [changed.name for changed in application.deployments] == [deployment.name]
     scaling = deployment._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 24)
