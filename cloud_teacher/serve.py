@@ -60,8 +60,8 @@ class CloudReplica:
         """
         await self._settled.wait()
         health = self._app.state.health()
-        if health.status != "ok":
-            raise EngineFailed(health.detail)
+        if health.status == "failed":
+            raise EngineFailed(health.detail or "the teacher failed")
 
 
 class BehindServe:

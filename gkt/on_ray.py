@@ -42,7 +42,7 @@ class Told(BaseException):
 def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp = engine_app) -> int:
     """Serve until SIGINT or SIGTERM; guidance under way may take the settings' grace to end then. Returns the exit status.
 
-    A second signal ends it at once. Raises ConfigurationError.
+    A second signal ends it at once. No process is left behind, unless this one is killed. Raises ConfigurationError.
     """
     check_fields(settings, replicas, machines=False)
     port = free_port(settings.host, settings.port, option="--port")
@@ -115,11 +115,8 @@ def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # this process's own
     try:
         yield
-        _delete(settings.shutdown_grace_s)
-    except Told:
-        _delete(settings.shutdown_grace_s)
-        raise
     finally:
+        _delete(settings.shutdown_grace_s)
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from edge_student.app import create_app
 from edge_student.echo import EchoSettings, EchoStudent
@@ -44,11 +46,26 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def echoes(tmp_path_factory: pytest.TempPathFactory, ray_folder: Path) -> Iterator[Process]:
-    """Two replicas without a model. At the end Ctrl-C comes, to the whole group, and nothing may be left."""
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
+    authority = trustme.CA()
+    file = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return authority, file
+
+
+@pytest.fixture(scope="module")
+def echoes(
+    tmp_path_factory: pytest.TempPathFactory, ray_folder: Path, authority: tuple[trustme.CA, Path]
+) -> Iterator[Process]:
+    """Two replicas without a model, behind HTTPS. At the end Ctrl-C comes, to the whole group, and nothing may be left."""
     folder = tmp_path_factory.mktemp("ray")
+    signed = authority[0].issue_cert("127.0.0.1")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    cert.write_bytes(b"".join(blob.bytes() for blob in signed.cert_chain_pems))
+    key.write_bytes(signed.private_key_pem.bytes())
     environment = {"GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_TOKEN_MS": str(TOKEN_MS), "GKT_CLOUD_DOOM": str(folder)}
     environment |= {"GKT_CLOUD_MAX_RUNNING": "32", "GKT_CLOUD_SHARE": "off", "RAY_TMPDIR": str(ray_folder)}
+    environment |= {"GKT_CLOUD_TLS_CERT_FILE": str(cert), "GKT_CLOUD_TLS_KEY_FILE": str(key)}
     process = Process("tests.cloud_teacher.echo_on_ray", environment, folder)
     try:
         process.url(within_s=120)  # which it tells once replicas are ready
@@ -60,10 +77,11 @@ def echoes(tmp_path_factory: pytest.TempPathFactory, ray_folder: Path) -> Iterat
 
 
 @asynccontextmanager
-async def an_edge(cloud: Process) -> AsyncGenerator[httpx.AsyncClient]:
-    """The real one, with a student that has no model."""
+async def an_edge(cloud: Process, authority: Path | None = None) -> AsyncGenerator[httpx.AsyncClient]:
+    """The real one, with a student that has no model. With an authority it speaks TLS."""
     settings = EchoSettings(
-        cloud_url=cloud.url(),
+        cloud_url=https(cloud) if authority else cloud.url(),
+        cloud_ca_file=authority,
         cloud_key=CLOUD_KEY,
         max_guidance_tokens=GUIDANCE,
         connect_deadline_s=60,
@@ -75,6 +93,10 @@ async def an_edge(cloud: Process) -> AsyncGenerator[httpx.AsyncClient]:
     app = create_app(settings, student=EchoStudent(settings))
     async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=120) as client:
         yield client
+
+
+def https(cloud: Process) -> str:
+    return cloud.url().replace("http://", "https://")
 
 
 class Answer:
@@ -138,10 +160,12 @@ async def answers_under_way(client: httpx.AsyncClient) -> list[Echoed]:
     return answers
 
 
-async def test_every_answer_ends_where_a_replica_is_killed_under_it(echoes: Process) -> None:
+async def test_every_answer_ends_where_a_replica_is_killed_under_it(
+    echoes: Process, authority: tuple[trustme.CA, Path]
+) -> None:
     before = replicas(echoes)
     assert len(before) == 2
-    async with an_edge(echoes) as client:
+    async with an_edge(echoes, authority[1]) as client:
         answers = await answers_under_way(client)
         killed = before.pop()
         os.kill(killed, signal.SIGKILL)
@@ -159,7 +183,9 @@ async def test_every_answer_ends_where_a_replica_is_killed_under_it(echoes: Proc
         assert (again.fallback, again.taught) == (None, TAUGHT)
 
 
-async def test_a_new_version_takes_over_without_an_answer_lost(echoes: Process) -> None:
+async def test_a_new_version_takes_over_without_an_answer_lost(
+    echoes: Process, authority: tuple[trustme.CA, Path]
+) -> None:
     await until(lambda: len(replicas(echoes)) == 2)
     old = replicas(echoes)
     answers: list[Echoed] = []
@@ -170,7 +196,7 @@ async def test_a_new_version_takes_over_without_an_answer_lost(echoes: Process) 
             answers.append(answer)
             await answer.task
 
-    async with an_edge(echoes) as client:
+    async with an_edge(echoes, authority[1]) as client:
         asking = [asyncio.create_task(ask_on()) for _ in range(EDGES)]
         await until(lambda: len(answers) == EDGES)
         await asyncio.gather(*[answer.begun.wait() for answer in answers])
@@ -180,21 +206,22 @@ async def test_a_new_version_takes_over_without_an_answer_lost(echoes: Process) 
     assert [(answer.fallback, answer.taught) for answer in answers] == [(None, TAUGHT)] * len(answers)
 
 
-async def test_a_replica_whose_teacher_fails_is_replaced(echoes: Process) -> None:
+async def test_a_replica_whose_teacher_fails_is_replaced(echoes: Process, authority: tuple[trustme.CA, Path]) -> None:
     await until(lambda: len(replicas(echoes)) == 2)
     one, other = replicas(echoes)
     (echoes.log.parent / str(one)).touch()
     await until(lambda: one not in replicas(echoes) and len(replicas(echoes)) == 2)
     assert other in replicas(echoes)
-    async with an_edge(echoes) as client:
+    async with an_edge(echoes, authority[1]) as client:
         answer = Echoed(client)
         await answer.task
         assert (answer.fallback, answer.taught) == (None, TAUGHT)
 
 
-async def test_what_else_a_cloud_answers_comes_through(echoes: Process) -> None:
+async def test_what_else_a_cloud_answers_comes_through(echoes: Process, authority: tuple[trustme.CA, Path]) -> None:
     question = {"messages": [{"role": "user", "content": "?"}], "max_guidance_tokens": 1}
-    async with httpx.AsyncClient(base_url=echoes.url()) as client:
+    trusting = ssl.create_default_context(cafile=authority[1])
+    async with httpx.AsyncClient(base_url=https(echoes), verify=trusting) as client:
         ready = await client.get("/ready", headers={"x-request-id": "mine"})
         assert (ready.status_code, ready.json()["model"]) == (200, "echo-teacher")
         assert ready.headers["x-request-id"] == "mine"
@@ -204,13 +231,14 @@ async def test_what_else_a_cloud_answers_comes_through(echoes: Process) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
+@pytest.mark.timeout(500)  # two engines start at once, which on a busy machine takes minutes
 async def test_an_engine_goes_with_its_replica(tmp_path: Path, ray_folder: Path) -> None:
     environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_KV_CACHE_GIB": "0.25"}
     environment |= {"GKT_CLOUD_MAX_MODEL_LEN": "1024", "GKT_CLOUD_MAX_PROMPT_TOKENS": "512"}
     environment |= {"GKT_CLOUD_SHARE": "off", "RAY_TMPDIR": str(ray_folder)}
     cloud = Process("gkt", environment, tmp_path, "cloud", "--ray", "--replicas", "2")
     try:
-        await asyncio.to_thread(cloud.url, 240)
+        await asyncio.to_thread(cloud.url, 400)
         async with an_edge(cloud) as client:
             answers = [Answer(client, f"Tell me story {number}.", max_tokens=400) for number in range(4)]
             await asyncio.gather(*[answer.begun.wait() for answer in answers])
