@@ -55,6 +55,7 @@ def cloud(
             "GKT_CLOUD_LOG_LEVEL": log_level,
         }
     )
+    from cloud_teacher.replicas import Replicas, check_fields
     from cloud_teacher.settings import CloudSettings
 
     settings = read_settings(CloudSettings)
@@ -62,6 +63,7 @@ def cloud(
         raise ConfigurationError("--replicas goes with --ray")
     if ray:
         need_ray()
+        check_fields(settings, Replicas.parse(replicas or "1"), machines=False)
     if not settings.upstream_url:
         need_cloud_engine()
     free_port(settings.host, settings.port, option="--port")
@@ -76,7 +78,6 @@ def cloud(
         ensure_folder(settings.model, progress=shown_progress())
     if ray:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it as it is imported; by itself it drops lines alike
-        from cloud_teacher.replicas import Replicas
         from gkt.on_ray import serve_here
 
         raise typer.Exit(serve_here(settings, Replicas.parse(replicas or "1")))

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import trustme
 import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
@@ -106,6 +107,19 @@ def test_replicas_beyond_this_machine_have_keys_and_a_database_that_all_reach(mo
     monkeypatch.delenv("GKT_CLOUD_KEYS")
     with pytest.raises(ConfigurationError, match="GKT_CLOUD_KEYS"):
         build({})
+
+
+def test_a_proxy_that_asks_no_client_for_a_certificate_is_not_taken_for_one_that_does(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("tls_cert_file", "tls_key_file", "tls_client_ca_file")}
+    authority = trustme.CA()
+    signed = authority.issue_cert("127.0.0.1")
+    signed.cert_chain_pems[0].write_to_path(str(files["tls_cert_file"]))
+    signed.private_key_pem.write_to_path(str(files["tls_key_file"]))
+    authority.cert_pem.write_to_path(str(files["tls_client_ca_file"]))
+    settings = CloudSettings.model_validate(files)
+    with pytest.raises(ConfigurationError, match="tls_client_ca_file"):
+        check_fields(settings, Replicas(1, 1), machines=False)
+    check_fields(settings.model_copy(update={"tls_client_ca_file": None}), Replicas(1, 1), machines=False)
 
 
 def test_replicas_on_one_machine_share_a_file_but_no_port() -> None:
