@@ -1,6 +1,6 @@
 """The cloud on Ray Serve: replicas on any number of machines, each the whole app with an engine of its own.
 
-`build` is for Serve's config files (`import_path: cloud_teacher.serve:build`, deploy/ray/serve.yaml); `serve_here` starts the
+`build` is for Serve's config files (`import_path: cloud_teacher.serve:build`, deploy/ray/serve.yaml); `gkt.on_ray` starts the
 same on this machine. Serve's proxy takes the requests and hands each to the replica that has least to do.
 """
 
