@@ -32,7 +32,7 @@ env: $(READY) ## Make the environment; every other target does where it has to
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),edge,eval,dev]'
+	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev]'
 	$(if $(filter cloud-cpu,$(CLOUD_EXTRA)),$(BIN)/python -m pip uninstall -y torchvision torchaudio torchcodec)
 	touch $@
 

@@ -26,10 +26,11 @@ def create_app(
     teacher: Teacher | None = None,
     telemetry: Telemetry = OFF,
     on_failure: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A cloud. It loads its own teacher from the settings unless it is given one; `on_failure` is told where one fails.
+    """A cloud. It loads its own teacher from the settings unless it is given one.
 
-    It closes `telemetry` at its end.
+    `on_ready` is told when the teacher is there, `on_failure` where it fails, then or later. It closes `telemetry` at its end.
     """
     cloud = Cloud(settings, telemetry)
 
@@ -42,7 +43,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Cloud]]:
         with metrics_port(settings.host, settings.metrics_port, cloud.registries):
-            running = asyncio.create_task(cloud.run(load, on_failure))
+            running = asyncio.create_task(cloud.run(load, on_failure, on_ready))
             try:
                 yield {"cloud": cloud}
             finally:
@@ -59,6 +60,7 @@ def create_app(
     )
     app.include_router(guidance_api.router)
     app.include_router(usage_api.router)
+    app.state.health = cloud.health
     return app
 
 

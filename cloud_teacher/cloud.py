@@ -64,12 +64,18 @@ class Cloud:
         self._service: GuidanceService | None = None
         self._failure: str | None = None
 
-    async def run(self, load: Callable[[Loading], Teacher], on_failure: Callable[[], None]) -> None:
-        """Load the teacher, watch over it until cancelled, and close it. Calls `on_failure` where it fails."""
+    async def run(
+        self, load: Callable[[Loading], Teacher], on_failure: Callable[[], None], on_ready: Callable[[], None]
+    ) -> None:
+        """Load the teacher, watch over it until cancelled, and close it.
+
+        Calls `on_ready` once it is loaded, `on_failure` where it fails.
+        """
         refreshing = asyncio.create_task(self.keys.refresh())
         try:
             await self.keys.read()
             self._serve(await Loading().run(load))
+            on_ready()
             await self._watch()
         except Exception as error:
             self._failure = str(error) or type(error).__name__

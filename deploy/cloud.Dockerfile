@@ -2,6 +2,7 @@
 #
 #   docker build -f deploy/cloud.Dockerfile -t gkt-cloud .                                  for machines without a GPU
 #   docker build -f deploy/cloud.Dockerfile -t gkt-cloud --build-arg CLOUD_EXTRA=cloud .    for those with one
+#   ... --build-arg CLOUD_EXTRA=cloud,ray .                                                 as a node of a Ray cluster too
 #
 # Written for the classic builder as well as for BuildKit: no mounts, no heredocs. Where pip is to look is said in build
 # arguments, which only the builder's stage knows: the image's history has none of them.

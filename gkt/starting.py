@@ -43,6 +43,11 @@ def need_cloud_engine() -> None:
     _need("vllm", "vLLM, the cloud's engine", "pip install 'gkt[cloud]' on a GPU machine, 'gkt[cloud-cpu]' on another")
 
 
+def need_ray() -> None:
+    """Raises ConfigurationError where Ray Serve is not installed."""
+    _need("ray", "Ray Serve, which --ray wants", "pip install 'gkt[ray]'")
+
+
 def need_edge_engine() -> None:
     """Raises ConfigurationError where llama-cpp-python is not installed."""
     _need("llama_cpp", "llama-cpp-python, the edge's engine", "pip install 'gkt[edge]'")

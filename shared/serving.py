@@ -45,10 +45,14 @@ class Server(uvicorn.Server):
             for listening in server.sockets:
                 _watch_clients(listening)
         if self.started and self._port_file:
-            # Written whole, then moved: whoever waits for the file never reads half a number.
-            partial = self._port_file.with_suffix(".partial")
-            partial.write_text(f"{self.port}\n")
-            partial.replace(self._port_file)
+            write_port(self._port_file, self.port)
+
+
+def write_port(file: Path, port: int) -> None:
+    """Written whole, then moved: whoever waits for the file never reads half a number."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(f"{port}\n")
+    partial.replace(file)
 
 
 def _watch_clients(listening: socket.socket) -> None:

@@ -19,7 +19,7 @@ POLL_S = 0.02
 class Process:
     """`python -m MODULE` in a session of its own, so that every process it starts can be found, orphans too."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, module: str, environment: Mapping[str, str], directory: Path, *arguments: str) -> None:
         prefix = "GKT_EDGE_" if module == "edge_student" else "GKT_CLOUD_"
         self.module = module
         self.log = directory / f"{module}.log"
@@ -30,7 +30,7 @@ class Process:
         settings = {f"{prefix}PORT": "0", f"{prefix}PORT_FILE": str(self._port_file)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [sys.executable, "-m", module, *arguments],
                 cwd=ROOT,
                 env={**inherited, **settings, **environment},
                 stdin=subprocess.DEVNULL,

@@ -40,7 +40,16 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
         ),
         (
             "cloud",
-            ["--model", "--host", "--port", "GKT_CLOUD_KEYS", "docs/configuration.md", "Example: GKT_CLOUD_KEYS"],
+            [
+                "--model",
+                "--host",
+                "--port",
+                "--ray",
+                "--replicas",
+                "GKT_CLOUD_KEYS",
+                "docs/configuration.md",
+                "Example: GKT_CLOUD",
+            ],
         ),
         (
             "edge",
@@ -115,9 +124,21 @@ async def test_settings_that_contradict_each_other_are_one_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "complaint"),
+    [(["--replicas", "2"], "--replicas goes with --ray"), (["--ray", "--replicas", "2:1"], "it is MIN or MIN:MAX")],
+)
+async def test_replicas_that_cannot_be_are_one_line(options: list[str], complaint: str) -> None:
+    outcome = await gkt("cloud", *options)
+    assert outcome.status == 1
+    assert complaint in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("command", "engine", "remedy"),
     [
         ("cloud", "vllm", "pip install 'gkt[cloud]'"),
+        ("cloud --ray", "ray", "pip install 'gkt[ray]'"),
         ("edge", "llama_cpp", "pip install 'gkt[edge]'"),
         ("up", "llama_cpp", "pip install 'gkt[edge]'"),
     ],
@@ -126,7 +147,9 @@ def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs
     command: str, engine: str, remedy: str
 ) -> None:
     program = f"import sys; sys.modules[{engine!r}] = None; from gkt.__main__ import main; main()"
-    said = subprocess.run([sys.executable, "-c", program, command], capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        [sys.executable, "-c", program, *command.split()], capture_output=True, text=True, check=False
+    )
     assert said.returncode == 1
     assert remedy in said.stderr
     assert said.stderr.count("\n") == 1
