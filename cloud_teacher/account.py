@@ -43,6 +43,8 @@ class Account:
     """Of all that the engine was asked: a review that ends in guidance asks twice."""
     cached_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
+    """Whether a server is to say what was used, and has not."""
     shared: Literal["joined", "cached"] | None = None
     """How it was told what another request has computed: then no tokens are its own."""
     shared_tokens: int = 0
@@ -69,6 +71,7 @@ class Account:
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
+            estimated=self.estimated,
         )
 
     @property
@@ -105,7 +108,12 @@ class Books:
     def take(self, account: Account, piece: Piece) -> None:
         """Add what the teacher has just written."""
         now = time.monotonic()
-        account.completion_tokens += len(piece.token_ids)
+        account.completion_tokens += piece.count
+        if piece.usage:  # whoever is paid by a server's count counts like it
+            account.prompt_tokens, account.cached_tokens = piece.usage.prompt_tokens, piece.usage.cached_tokens
+            account.completion_tokens, account.estimated = piece.usage.completion_tokens, False
+        if not piece.text and not piece.token_ids:
+            return
         if account.last_s is None:
             account.first_s = now
             self.metrics.first_token.observe(now - account.arrived_s)

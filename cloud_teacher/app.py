@@ -13,6 +13,7 @@ from cloud_teacher import guidance_api, usage_api
 from cloud_teacher.cloud import Cloud
 from cloud_teacher.loading import Loading
 from cloud_teacher.metrics_port import metrics_port
+from cloud_teacher.opening import entry_of, open_teacher
 from cloud_teacher.replay import ReplayTeacher
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
@@ -34,9 +35,7 @@ def create_app(
     cloud = Cloud(settings, telemetry)
 
     def load(loading: Loading) -> Teacher:
-        loaded = teacher or (
-            _upstream(settings) if settings.upstream_url else _vllm(settings, loading, telemetry.endpoint)
-        )
+        loaded = teacher or open_teacher(entry_of(settings), settings, loading, telemetry.endpoint)
         return ReplayTeacher(loaded, Path(settings.replay_file)) if settings.replay_file else loaded
 
     @asynccontextmanager
@@ -60,19 +59,3 @@ def create_app(
     app.include_router(guidance_api.router)
     app.include_router(usage_api.router)
     return app
-
-
-def _vllm(settings: CloudSettings, loading: Loading, traces_endpoint: str | None) -> Teacher:
-    from cloud_teacher.conversion import ensure_folder
-    from cloud_teacher.vllm_teacher import load_vllm
-    from shared.progress import Logged
-
-    folder = ensure_folder(settings.model, progress=Logged())
-    return load_vllm(folder, settings, loading, traces_endpoint=traces_endpoint)
-
-
-def _upstream(settings: CloudSettings) -> Teacher:
-    from cloud_teacher.openai_teacher import OpenAITeacher
-    from cloud_teacher.tokenizer import load_tokenizer
-
-    return OpenAITeacher(settings, load_tokenizer(settings.model))

@@ -113,7 +113,7 @@ class GuidanceService:
                         if isinstance(item, Verdict):
                             yield item
                         else:
-                            account.told(len(item.token_ids))
+                            account.told(item.count)
                             if not begun:
                                 reading.span.event("first_token")
                             yield _guidance(item, None if begun else generation.first_usage)
@@ -242,4 +242,5 @@ def _guidance(piece: Piece, usage: Usage | None) -> Guidance:
         token_ids=list(piece.token_ids),
         logprobs=None if piece.logprobs is None else list(piece.logprobs),
         usage=usage,
+        tokens=piece.tokens,
     )

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cloud_teacher.upstream.entry import Continuation
 from shared.errors import ConfigurationError
 from shared.keys import BearerKeys
 from shared.logs import LogFormat
@@ -52,8 +53,18 @@ class CloudSettings(BaseSettings):
     )
     upstream_url: str | None = Field(
         default=None,
-        description="base URL (to /v1) of a server that completes token ids, as vLLM's does: it is the teacher, and no engine "
-        "is started here; model then says whose tokenizer and chat template it has",
+        description="base URL (to /v1) of a server, by default one that completes token ids, as vLLM's does: it is the teacher, "
+        "and no engine is started here; model then says whose tokenizer and chat template it has",
+    )
+    upstream_api: Literal["completions", "chat"] = Field(
+        default="completions",
+        description="`chat`: it is a server that takes conversations, as OpenAI's does; nothing is known of its tokenizer, and "
+        "nothing is reviewed",
+    )
+    upstream_continuation: Continuation = Field(
+        default="none",
+        description="how a chat server is asked to go on with an answer: `flags` (vLLM), `prefix`, `trailing`, `ask`; `none`: "
+        "such requests are refused; docs/operating.md has what each is",
     )
     upstream_key: SecretStr | None = Field(default=None, description="bearer key for upstream_url")
     upstream_model: str | None = Field(default=None, description="the model's name there; unset: model")

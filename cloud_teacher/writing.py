@@ -14,7 +14,7 @@ from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
 from cloud_teacher.review import review
-from cloud_teacher.teacher import Sampling, Standing, Teacher
+from cloud_teacher.teacher import Prompt, Sampling, Standing, Teacher
 from shared.errors import EngineFailed, GktError, InternalError, PromptTooLong
 from shared.templates import Template
 from shared.wire import FinishReason, GuidanceRequest, Message, ReviewRequest, Usage
@@ -46,14 +46,12 @@ class Asked:
         return Standing(self.caller.allowance.priority + self.request.priority, self.cache_salt, self.trace)
 
 
-class Prompt(NamedTuple):
-    """A conversation as ids, and the most that the request can come to."""
+class Work(NamedTuple):
+    """What the teacher is asked, and the most that it can come to."""
 
-    ids: list[int]
-    answer: list[int]
-    """What is written of the answer already."""
+    prompt: Prompt
     reviewed: list[int] | None
-    """That and a review's step, as one text."""
+    """Ids of what is written of the answer and a review's step, as one text."""
     most: Usage
 
 
@@ -72,11 +70,11 @@ class Writer:
         account = generation.account
         admitted = False
         try:
-            prompt = await self._prompt(asked)
-            async with self._admission.place(asked.caller, account, prompt.most, asked.standing.priority):
+            work = await self._prepare(asked)
+            async with self._admission.place(asked.caller, account, work.most, asked.standing.priority):
                 admitted = True
-                generation.admit(prompt.most)
-                reason = await self._work(generation, asked, prompt)
+                generation.admit(work.most)
+                reason = await self._do(generation, asked, work)
             account.outcome = reason
         except asyncio.CancelledError:
             account.outcome = GONE
@@ -101,54 +99,53 @@ class Writer:
             return False
         return True
 
-    async def _prompt(self, asked: Asked) -> Prompt:
+    async def _prepare(self, asked: Asked) -> Work:
         """The conversation as the engine gets it.
 
-        Raises InvalidRequest, and PromptTooLong where no token would fit behind them and what is written of the answer, or
-        they are beyond the limit.
+        Raises InvalidRequest, Unsupported, and PromptTooLong where no token would fit behind them and what is written of the
+        answer, or they are beyond the limit.
         """
         request = asked.request
         if request.json_schema is not None:
             await asyncio.to_thread(self._teacher.check_schema, request.json_schema)
         messages = asked.template.apply(request.messages)
-
+        reviewer = self._teacher.reviewer() if isinstance(request, ReviewRequest) else None
         step = request.answer + request.step if isinstance(request, ReviewRequest) else None
 
-        def encode() -> tuple[list[int], list[int], list[int] | None]:
-            reviewed = None if step is None else self._teacher.encode_answer(step)
-            return self._teacher.encode(messages), self._teacher.encode_answer(request.answer), reviewed
+        def encode() -> tuple[Prompt, list[int] | None]:
+            reviewed = reviewer.encode_answer(step) if reviewer and step is not None else None
+            return self._teacher.encode(messages, request.answer), reviewed
 
         is_long = _is_long(messages, step or request.answer)
-        ids, answer, reviewed = await asyncio.to_thread(encode) if is_long else encode()
+        prompt, reviewed = await asyncio.to_thread(encode) if is_long else encode()
         most = min(self._max_prompt_tokens, self._teacher.max_model_len - 1)
-        if len(ids) + len(answer) > most:
-            raise PromptTooLong(f"the prompt has {len(ids) + len(answer)} tokens; {most} is the most", param="messages")
+        if prompt.tokens > most:
+            raise PromptTooLong(f"the prompt has {prompt.tokens} tokens; {most} is the most", param="messages")
         scored = 0 if reviewed is None else len(reviewed) + 1  # and the answer's end
-        return Prompt(ids, answer, reviewed, self._most(request, len(ids), len(answer), scored))
+        return Work(prompt, reviewed, self._most(request, prompt, scored))
 
-    def _most(self, request: GuidanceRequest, prompt: int, answer: int, scored: int) -> Usage:
+    def _most(self, request: GuidanceRequest, prompt: Prompt, scored: int) -> Usage:
         """What is asked for and not more: a review asks the engine twice, and the second time with no more than the first."""
-        guided = prompt + (max(answer, scored + RETOKENISED) if scored else answer)
-        guided = min(guided, self._teacher.max_model_len)
-        written = max(0, min(request.max_guidance_tokens, self._teacher.max_model_len - prompt - answer))
-        return Usage(prompt_tokens=guided + (prompt + scored if scored else 0), completion_tokens=written)
+        context = self._teacher.max_model_len
+        answer = len(prompt.answer)
+        conversation = prompt.most - answer
+        guided = conversation + (max(answer, scored + RETOKENISED) if scored else answer)
+        written = max(0, min(request.max_guidance_tokens, context - prompt.tokens))
+        return Usage(
+            prompt_tokens=min(guided, context) + (conversation + scored if scored else 0), completion_tokens=written
+        )
 
-    async def _work(self, generation: Generation, asked: Asked, prompt: Prompt) -> FinishReason:
+    async def _do(self, generation: Generation, asked: Asked, work: Work) -> FinishReason:
         """Of a review the verdict, and guidance where that leaves room for it."""
         request = asked.request
         account = generation.account
         # Two requests may come with the same id; the engine wants them apart.
         engine_id = f"{account.subject.request_id}.{next(self._numbers)}"
-        answer = prompt.answer
-        if isinstance(request, ReviewRequest) and prompt.reviewed is not None:
+        prompt = work.prompt
+        if isinstance(request, ReviewRequest) and work.reviewed is not None:
+            reviewer = self._teacher.reviewer()
             reviewed = await review(
-                self._teacher,
-                request,
-                engine_id,
-                prompt_ids=prompt.ids,
-                before=prompt.answer,
-                ids=prompt.reviewed,
-                standing=asked.standing,
+                reviewer, request, engine_id, prompt=prompt, ids=work.reviewed, standing=asked.standing
             )
             account.prompt_tokens += reviewed.verdict.usage.prompt_tokens
             account.cached_tokens += reviewed.verdict.usage.cached_tokens
@@ -156,30 +153,36 @@ class Writer:
             generation.add(reviewed.verdict)
             if reviewed.verdict.accepted:
                 return FinishReason.STOP if request.ends else FinishReason.STEP
-            answer = self._teacher.encode_answer(request.answer + request.step[: reviewed.verdict.accepted_chars])
-        return await self._guide(generation, asked, engine_id, prompt.ids + answer)
+            answer = request.answer + request.step[: reviewed.verdict.accepted_chars]
+            prompt = prompt.going_on(answer, reviewer.encode_answer(answer))
+        return await self._guide(generation, asked, engine_id, prompt)
 
-    async def _guide(self, generation: Generation, asked: Asked, engine_id: str, ids: list[int]) -> FinishReason:
+    async def _guide(self, generation: Generation, asked: Asked, engine_id: str, prompt: Prompt) -> FinishReason:
         account, request = generation.account, asked.request
-        room = self._teacher.max_model_len - len(ids)
+        room = self._teacher.max_model_len - prompt.tokens
         budget = request.max_guidance_tokens
         sampling = _sampling(request, max_tokens=min(budget, room))
-        account.prompt_tokens += len(ids)
+        account.prompt_tokens += prompt.tokens
+        account.estimated = prompt.guess is not None
         cached = account.cached_tokens
         end = None
         before = ""
-        async with aclosing(self._teacher.stream(engine_id, ids, sampling, asked.standing)) as pieces:
+        dropped = False
+        async with aclosing(self._teacher.stream(engine_id, prompt, sampling, asked.standing)) as pieces:
             async for piece in pieces:
                 self._books.take(account, piece)
                 account.queue_s = account.queue_s if piece.queue_s is None else piece.queue_s
                 account.cached_tokens = max(account.cached_tokens, cached + piece.cached_tokens)
-                end = piece.end
-                if piece.token_ids or piece.text:
+                end = "limit" if dropped else piece.end
+                if (piece.token_ids or piece.text) and not dropped:
                     generation.add(piece)
                 left = sampling.max_tokens - account.completion_tokens
                 if request.whole_words and left > 0 and wraps_up(before, piece.text, left):
                     end = end or "limit"
-                    break
+                    # Where only a server's last word says what it is paid for, its few last tokens are waited for.
+                    dropped = account.estimated
+                    if not dropped:
+                        break
                 before = piece.text[-1:] or before
         if end is None:
             raise EngineFailed("the engine ended the answer without saying why")

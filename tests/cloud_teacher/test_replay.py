@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from cloud_teacher.replay import ReplayTeacher
-from cloud_teacher.teacher import ALONE, Piece, Sampling, Standing
+from cloud_teacher.teacher import ALONE, Piece, Prompt, Sampling, Standing
 from shared.errors import ConfigurationError
 from tests.cloud_teacher.fakes import ScriptedTeacher
+
+PROMPT = Prompt([], "", conversation=[1, 2])
 
 
 async def written(teacher: ReplayTeacher, sampling: Sampling, *, take: int = 100) -> list[Piece]:
     pieces = []
-    async with aclosing(teacher.stream("r", [1, 2], sampling)) as stream:
+    async with aclosing(teacher.stream("r", PROMPT, sampling)) as stream:
         async for piece in stream:
             pieces.append(piece)
             if len(pieces) == take:
@@ -29,11 +31,11 @@ class Continuing(ScriptedTeacher):
     """Goes on where its own words in the prompt end, as a model does."""
 
     def stream(
-        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
-        rest = ScriptedTeacher(*self.words[len(prompt_ids) - 2 :])
+        rest = ScriptedTeacher(*self.words[len(prompt.ids) - 2 :])
         self.samplings.append(sampling)
-        return rest.stream(request_id, prompt_ids, sampling, standing)
+        return rest.stream(request_id, prompt, sampling, standing)
 
 
 async def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
