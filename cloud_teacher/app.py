@@ -9,14 +9,15 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from cloud_teacher import guidance_api, usage_api
+from cloud_teacher import guidance_api, models_api, usage_api
 from cloud_teacher.cloud import Cloud
 from cloud_teacher.loading import Loading
 from cloud_teacher.metrics_port import metrics_port
-from cloud_teacher.opening import entry_of, open_teacher
+from cloud_teacher.opening import open_teacher, teachers_of
 from cloud_teacher.replay import ReplayTeacher
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
+from cloud_teacher.teachers import Member
 from shared.service import create_service
 from shared.telemetry import OFF, Telemetry
 
@@ -28,14 +29,14 @@ def create_app(
     telemetry: Telemetry = OFF,
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A cloud. It loads its own teacher from the settings unless it is given one; `on_failure` is told where one fails.
+    """A cloud. It loads its teachers from the settings unless it is given one; `on_failure` is told where all have failed.
 
-    It closes `telemetry` at its end.
+    It closes `telemetry` at its end. Raises ConfigurationError where the file of teachers is wrong.
     """
-    cloud = Cloud(settings, telemetry)
+    cloud = Cloud(settings, teachers_of(settings, teacher), telemetry)
 
-    def load(loading: Loading) -> Teacher:
-        loaded = teacher or open_teacher(entry_of(settings), settings, loading, telemetry.endpoint)
+    def load(member: Member, loading: Loading) -> Teacher:
+        loaded = teacher or open_teacher(member.entry, settings, loading, telemetry.endpoint)
         return ReplayTeacher(loaded, Path(settings.replay_file)) if settings.replay_file else loaded
 
     @asynccontextmanager
@@ -58,4 +59,5 @@ def create_app(
     )
     app.include_router(guidance_api.router)
     app.include_router(usage_api.router)
+    app.include_router(models_api.router)
     return app

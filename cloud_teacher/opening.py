@@ -5,6 +5,8 @@ from __future__ import annotations
 from cloud_teacher.loading import Loading
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
+from cloud_teacher.teachers import Member, Teachers
+from cloud_teacher.teachers_file import read_teachers
 from cloud_teacher.upstream.entry import TeacherEntry
 
 
@@ -22,6 +24,15 @@ def entry_of(settings: CloudSettings) -> TeacherEntry:
     )
 
 
+def teachers_of(settings: CloudSettings, teacher: Teacher | None = None) -> Teachers:
+    """Those of the file, or the one that the other settings describe, or the one given. Raises ConfigurationError."""
+    if settings.teachers_file and teacher is None:
+        entries = read_teachers(settings.teachers_file)
+        return Teachers([Member(entry, prices=entry.prices or settings.prices, rests=True) for entry in entries])
+    entry = TeacherEntry.model_construct(name=teacher.model) if teacher else entry_of(settings)
+    return Teachers([Member(entry, prices=settings.prices)])
+
+
 def open_teacher(
     entry: TeacherEntry, settings: CloudSettings, loading: Loading, traces_endpoint: str | None = None
 ) -> Teacher:
@@ -31,7 +42,9 @@ def open_teacher(
     """
     if entry.api == "vllm":
         return _engine(entry, settings, loading, traces_endpoint)
-    key = entry.key() or (settings.upstream_key.get_secret_value() if settings.upstream_key else None)
+    key = entry.key()
+    if settings.upstream_key and not settings.teachers_file:
+        key = settings.upstream_key.get_secret_value()
     max_model_len = entry.max_model_len or settings.max_model_len
     if entry.api == "completions":
         from cloud_teacher.tokenizer import load_tokenizer
@@ -55,4 +68,5 @@ def _engine(entry: TeacherEntry, settings: CloudSettings, loading: Loading, trac
     from shared.progress import Logged
 
     folder = ensure_folder(entry.upstream_model, progress=Logged())
-    return load_vllm(folder, settings, loading, traces_endpoint=traces_endpoint)
+    own = {"model": entry.name, "max_model_len": entry.max_model_len or settings.max_model_len}
+    return load_vllm(folder, settings.model_copy(update=own), loading, traces_endpoint=traces_endpoint)

@@ -51,6 +51,11 @@ class CloudSettings(BaseSettings):
     model: str = Field(
         default="qwen2.5-coder-1.5b-instruct", description="catalogue name, GGUF path, model folder, or hub name"
     )
+    teachers_file: FilePath | None = Field(
+        default=None,
+        description="YAML list of teachers by name, in the order in which they stand in for each other; unset: there is one, as "
+        "the settings below say; docs/operating.md has what an entry holds",
+    )
     upstream_url: str | None = Field(
         default=None,
         description="base URL (to /v1) of a server, by default one that completes token ids, as vLLM's does: it is the teacher, "
@@ -150,6 +155,8 @@ class CloudSettings(BaseSettings):
                 f"max_prompt_tokens ({self.max_prompt_tokens}) leaves no room for guidance: "
                 f"it must be below max_model_len ({self.max_model_len})"
             )
+        if self.teachers_file and self.upstream_url:
+            raise ConfigurationError("teachers_file and upstream_url: one of the two says where the teacher is")
         if (self.input_usd_per_million is None) != (self.output_usd_per_million is None):
             raise ConfigurationError("input_usd_per_million and output_usd_per_million are set together or not at all")
         if (self.tls_cert_file is None) != (self.tls_key_file is None) or (

@@ -71,6 +71,9 @@ class GuidanceRequest(WireModel):
         default="", description="what is written of the answer already: the teacher goes on from its end"
     )
     until_step: bool = Field(default=False, description="end with the first step of the answer: behind a line's end")
+    model: str | None = Field(
+        default=None, min_length=1, max_length=100, description="the teacher, by its name in the cloud; none: its first"
+    )
     priority: int = Field(
         default=0, ge=0, le=100, description="added to the key's: who can wait says a higher number, and goes later"
     )
