@@ -25,7 +25,7 @@ async def _undamaged(request: Request) -> None:
 router = APIRouter(dependencies=[Depends(_undamaged)])
 
 
-def _cloud(request: Request) -> Cloud:
+async def _cloud(request: Request) -> Cloud:  # without `async` each request would wait for a thread
     cloud = request.state.cloud
     assert isinstance(cloud, Cloud)  # noqa: S101 - the lifespan put it there
     return cloud
@@ -34,7 +34,7 @@ def _cloud(request: Request) -> Cloud:
 TheCloud = Annotated[Cloud, Depends(_cloud)]
 
 
-def _caller(request: Request, cloud: TheCloud) -> Caller:
+async def _caller(request: Request, cloud: TheCloud) -> Caller:
     return cloud.keys.identify(request.headers.get("authorization"))
 
 

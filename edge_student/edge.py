@@ -94,7 +94,7 @@ def _hint(name: str) -> Template:
     return template
 
 
-def _edge(request: Request) -> Edge:
+async def _edge(request: Request) -> Edge:  # without `async` each request would wait for a thread
     edge = request.state.edge
     assert isinstance(edge, Edge)  # noqa: S101 - the lifespan put it there
     return edge
@@ -103,6 +103,6 @@ def _edge(request: Request) -> Edge:
 TheEdge = Annotated[Edge, Depends(_edge)]
 
 
-def authorized(request: Request, edge: TheEdge) -> None:
+async def authorized(request: Request, edge: TheEdge) -> None:
     """Lets through who has a key, and everybody where none are set. Raises Unauthorized."""
     edge.keys.identify(request.headers.get("authorization"))

@@ -13,6 +13,7 @@ from fastapi.sse import EventSourceResponse
 from edge_student.ask import Ask
 from edge_student.choice import Part
 from edge_student.edge import Edge
+from edge_student.encoding import encode
 from edge_student.policy import plan
 from edge_student.student import Sampling, Structure, Student
 from edge_student.tools import ToolUse, conversation, tool_use
@@ -38,9 +39,8 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
     max_tokens = body.max_completion_tokens or body.max_tokens
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    # Off the event loop: a megabyte of text takes a while, and only its tokens tell whether it is too long.
-    prompt = await asyncio.to_thread(student.encode, messages)
-    structure = await asyncio.to_thread(_structure, body, tools, student)
+    prompt = await encode(student, messages)  # only tokens tell whether a text is too long
+    structure = await _structure(body, tools, student)
     sampling = _sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs)
     return Ask(
         request_id=request_id(request),
@@ -58,11 +58,12 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
     )
 
 
-def _structure(body: ChatCompletionRequest, tools: ToolUse | None, student: Student) -> Structure | None:
+async def _structure(body: ChatCompletionRequest, tools: ToolUse | None, student: Student) -> Structure | None:
+    """Off the event loop: a grammar is compiled in it."""
     if tools:
-        return tools.structure(student)
+        return await asyncio.to_thread(tools.structure, student)
     schema = body.response_format.schema_of_answer if body.response_format else None
-    return None if schema is None else student.structure(schema)
+    return None if schema is None else await asyncio.to_thread(student.structure, schema)
 
 
 async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask]:

@@ -13,6 +13,7 @@ from edge_student.ask import Ask
 from edge_student.choice import Choice, Counted, Finished, Part, Scored
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.drafting import draft_of
+from edge_student.encoding import encode
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
 from edge_student.seam import Seam
@@ -87,7 +88,7 @@ class Run:
             ahead.close()
         if not text:
             return
-        prompt = await asyncio.to_thread(self._student.encode, hint.apply(messages, draft=text))
+        prompt = await encode(self._student, hint.apply(messages, draft=text))
         if len(prompt) >= self._student.context_tokens:
             self.account.fallback = FallbackReason.TOO_LONG
         else:

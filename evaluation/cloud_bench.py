@@ -13,16 +13,19 @@ from typing import Annotated
 
 import typer
 
-from evaluation import cloud_figures, fleet
+from evaluation import cloud_figures, fleet, operator_gain
+from evaluation.client import Client
 from evaluation.main_job import Result, Say
 from evaluation.measuring import measuring
 from evaluation.rounds import Effort
-from evaluation.services import said_by_gkt
+from evaluation.services import said_by_gkt, started_edge
 from evaluation.vllm_server import Engine, our_cloud, vllm_serve
 
 STREAMS = (1, 4, 16)
 TOKENS = 32
 GIB = 1 << 30
+ADAPTIVE_QUESTIONS = 16
+"""Answers from which the lengths of the adaptive policy's guidance are taken."""
 
 
 class Part(StrEnum):
@@ -31,11 +34,15 @@ class Part(StrEnum):
     OVERHEAD = "overhead"
     FLEET = "fleet"
     HOT_PATH = "hot-path"
+    GAIN = "gain"
 
 
 def cloud(
     *,
     teacher: Annotated[str, typer.Option(help="Model of both servers.")] = "qwen2.5-coder-1.5b-instruct",
+    student: Annotated[
+        str, typer.Option(help="Model of the edge that says how much guidance the adaptive policy takes.")
+    ] = "qwen2.5-coder-0.5b-instruct",
     only: Annotated[
         list[Part] | None, typer.Option(help="Measure this part; may be given again; all where unset.")
     ] = None,
@@ -62,6 +69,8 @@ def cloud(
     fleet200_...: 200 edges at once, with a teacher that has no model and writes 20 tokens/s a stream.
     fleet1000_lost: 1,000 edges for a minute on a cloud with room for 200.
     hot_path_ms: processor time a request for key, limits and ledger.
+    operator_gain_...: answers/s that one teacher bears with guidance of 40 tokens, and of the adaptive policy, over those that
+    it writes alone.
 
     Leave the machine alone meanwhile.
 
@@ -72,11 +81,13 @@ def cloud(
     chosen = list(Part) if not only else [part for part in Part if part in only]
     numbers = sorted(set(streams or STREAMS))
     effort = Effort(rounds, tokens)
-    engine = partial(_engine, teacher, dtype, kv_cache_gib, max(numbers))
+    engine = partial(_engine, teacher, dtype, kv_cache_gib, max(*numbers, *operator_gain.LADDER))
     with measuring("looking whether the machine is idle") as run:
         run.look()
         for part in chosen:
-            with _measurements(part, engine, numbers, effort, run.say, start_s=start_s) as measurements:
+            with _measurements(
+                part, engine, numbers, effort, run.say, student=student, start_s=start_s
+            ) as measurements:
                 for name, measure in measurements.items():
                     run.take(name, measure)
         run.report(teacher, {"teacher": teacher, "vllm": _vllm_version()}, json_file)
@@ -84,7 +95,14 @@ def cloud(
 
 @contextmanager
 def _measurements(
-    part: Part, engine: Callable[[], Engine], numbers: list[int], effort: Effort, say: Say, *, start_s: float
+    part: Part,
+    engine: Callable[[], Engine],
+    numbers: list[int],
+    effort: Effort,
+    say: Say,
+    *,
+    student: str,
+    start_s: float,
 ) -> Iterator[dict[str, Callable[[], Result]]]:
     """The figures of a part: by their names, how each is measured, with what it needs running."""
     match part:
@@ -106,6 +124,16 @@ def _measurements(
             }
         case Part.HOT_PATH:
             yield {"hot_path_ms": partial(fleet.measure_hot_path, say, start_s=start_s)}
+        case Part.GAIN:
+            say("starting the cloud")
+            with our_cloud(engine(), start_s=start_s) as ours:
+                threads = len(os.sched_getaffinity(0))
+                with (
+                    started_edge(student, ours.url, ours.key, threads=threads, start_s=start_s) as (edge_url, _),
+                    Client(edge_url, ours.url, ours.key) as client,
+                ):
+                    lengths = operator_gain.measure_lengths(client, ADAPTIVE_QUESTIONS, say)
+                yield {"operator_gain": partial(operator_gain.measure_gain, ours, lengths, effort.rounds, say)}
 
 
 def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) -> Engine:

@@ -46,8 +46,42 @@ def together(server: Server, asks: Sequence[Ask], *, late: Ask | None = None) ->
         with ExitStack() as stack:
             _run(exchanges, straggler, stack)
     except OSError as error:
-        raise NotMeasured(f"the {server.name} at {server.url}: {type(error).__name__} {error}") from error
+        raise _unreachable(server, error) from error
     return [exchange.written() for exchange in ([*exchanges, straggler] if straggler else exchanges)]
+
+
+class Rolling(Protocol):
+    """Asks a server for streams, so many at a time, the next as one ends. Raises NotMeasured."""
+
+    def __call__(self, server: Server, asks: Sequence[Ask], at_once: int) -> list[Written]:
+        """The streams in order."""
+
+
+def rolling(server: Server, asks: Sequence[Ask], at_once: int) -> list[Written]:
+    """`Rolling`, over sockets: a connection of its own for each stream."""
+    exchanges = [_Exchange(server, ask) for ask in asks]
+    waiting = iter(exchanges)
+    try:
+        with ExitStack() as stack:
+            selector = stack.enter_context(selectors.DefaultSelector())
+
+            def begin() -> int:
+                exchange = next(waiting, None)
+                if exchange is None:
+                    return 0
+                exchange.connect(stack)
+                exchange.send(selector)
+                return 1
+
+            under_way = sum(begin() for _ in range(at_once))
+            while under_way:
+                for exchange in _ready(selector):
+                    if not exchange.read():
+                        selector.unregister(exchange.socket)
+                        under_way += begin() - 1
+    except OSError as error:
+        raise _unreachable(server, error) from error
+    return [exchange.written() for exchange in exchanges]
 
 
 def span_s(streams: Sequence[Written]) -> float:
@@ -64,13 +98,9 @@ def _run(exchanges: Sequence[_Exchange], late: _Exchange | None, stack: ExitStac
     waits = late
     left = len(exchanges) + (late is not None)
     while left:
-        ready = selector.select(LIMIT_S)
-        if not ready:
-            raise TimeoutError(f"nothing came for {LIMIT_S:g} s")
-        for key, _ in ready:
-            exchange = key.data
+        for exchange in _ready(selector):
             if not exchange.read():
-                selector.unregister(key.fileobj)
+                selector.unregister(exchange.socket)
                 left -= 1
                 if exchange is late:
                     return
@@ -79,6 +109,18 @@ def _run(exchanges: Sequence[_Exchange], late: _Exchange | None, stack: ExitStac
             waits = None
         elif waits and left == 1:
             raise NotMeasured("the streams ended before the late one could be sent")
+
+
+def _ready(selector: selectors.BaseSelector) -> list[_Exchange]:
+    """Those that have something to read."""
+    ready = selector.select(LIMIT_S)
+    if not ready:
+        raise TimeoutError(f"nothing came for {LIMIT_S:g} s")
+    return [key.data for key, _ in ready]
+
+
+def _unreachable(server: Server, error: OSError) -> NotMeasured:
+    return NotMeasured(f"the {server.name} at {server.url}: {type(error).__name__} {error}")
 
 
 class _Exchange:
@@ -94,16 +136,16 @@ class _Exchange:
         self.reads: list[Read] = []
 
     def connect(self, stack: ExitStack) -> None:
-        self._socket = stack.enter_context(socket.create_connection(self._address, timeout=LIMIT_S))
+        self.socket = stack.enter_context(socket.create_connection(self._address, timeout=LIMIT_S))
 
     def send(self, selector: selectors.BaseSelector) -> None:
         self.sent_s = time.perf_counter()
-        self._socket.sendall(self._request)
-        selector.register(self._socket, selectors.EVENT_READ, self)
+        self.socket.sendall(self._request)
+        selector.register(self.socket, selectors.EVENT_READ, self)
 
     def read(self) -> bool:
         """Note what has come. Returns False at the end."""
-        data = self._socket.recv(READ_BYTES)
+        data = self.socket.recv(READ_BYTES)
         self.reads.append((time.perf_counter(), data))
         return bool(data)
 

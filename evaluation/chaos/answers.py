@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,20 @@ from shared.openai import ChatCompletion, ChatCompletionChunk, ChunkChoice
 from shared.wire import ErrorBody
 
 DONE = "[DONE]"
+
+
+class FirstText:
+    """Hears a stream until somebody has written something, and stays where that is the teacher."""
+
+    def __init__(self) -> None:
+        self.at_s: float | None = None
+        """By `time.monotonic`; None where nothing is written yet."""
+        self.source: Source | None = None
+
+    def __call__(self, body: bytes) -> bool:
+        if self.at_s is None and (source := _first_source(body)):
+            self.at_s, self.source = time.monotonic(), source
+        return self.source is not Source.STUDENT
 
 
 class Malformed(Exception):
@@ -103,6 +118,18 @@ def _streamed(text: str) -> Answer | ErrorBody:
     if told != [(part.source, part.text) for part in _joined(answer.parts)]:
         raise Malformed("who wrote what is another in the chunks than in the report")
     return answer
+
+
+def _first_source(body: bytes) -> Source | None:
+    """Who wrote the first text of a stream that may not be over."""
+    for block in body.split(b"\n\n")[:-1]:
+        try:
+            chunk = ChatCompletionChunk.model_validate_json(block.removeprefix(b"data: "))
+        except ValidationError:
+            continue  # an error, a comment or the end: whoever reads all of it says what it is worth
+        if isinstance(chunk.gkt, ChunkSource) and any(choice.delta.content for choice in chunk.choices):
+            return chunk.gkt.source
+    return None
 
 
 def _events(text: str) -> list[str]:

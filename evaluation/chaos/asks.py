@@ -22,6 +22,9 @@ MODES = (
     Mode.DRAFT,
     Mode.OFF,
 )
+SLOW_SHARE = 0.2
+"""What a real student is asked beside a scripted one: a queue that grows and grows would be measured, not the faults."""
+
 QUESTIONS = (
     "Why is the sky blue?",
     "How do I make tea?",
@@ -87,16 +90,17 @@ def nonces(seed: int) -> Iterator[str]:
 
 
 def asks(seed: int, amount: int, edges: Sequence[str], *, span_s: float, slow_edges: Sequence[str] = ()) -> list[Ask]:
-    """Requests spread over a span, in the order of their times. Of `slow_edges` shorter answers are asked for."""
+    """Requests spread over a span, in the order of their times. `slow_edges` get fewer, for shorter answers."""
     draw = random.Random(f"asks {seed}")  # noqa: S311 - nothing secret
     numbers, fresh = count(1), nonces(seed)
+    shares = [SLOW_SHARE if edge in slow_edges else 1.0 for edge in edges]
     times = sorted(draw.uniform(0, span_s) for _ in range(amount))
     drawn: list[Ask] = []
     modes: list[Mode] = []
     for at_s in times:
         if not modes:
             modes = draw.sample(MODES, len(MODES))
-        edge = draw.choice(edges)
+        [edge] = draw.choices(edges, shares)
         stream = draw.random() < 0.6
         chosen = draw.random()
         behaviour = Behaviour.READS

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -50,12 +51,12 @@ class Clients:
         """Those who never read go now."""
         self._over.set()
 
-    async def ask(self, ask: Ask) -> Outcome:
-        """Send a request, and stay as long as its client does."""
+    async def ask(self, ask: Ask, stays: Callable[[bytes], bool] = lambda _: True) -> Outcome:
+        """Send a request, and stay as long as its client does; one that reads goes where `stays` says so of all it has read."""
         began = time.monotonic()
         match ask.behaviour:
             case Behaviour.READS:
-                return await self._read(ask, began)
+                return await self._read(ask, began, stays)
             case Behaviour.VANISHES:
                 try:
                     async with asyncio.timeout(ask.leaves_s):
@@ -65,7 +66,7 @@ class Clients:
             case Behaviour.NEVER_READS:
                 return await self._never_read(ask, began)
 
-    async def _read(self, ask: Ask, began: float) -> Outcome:
+    async def _read(self, ask: Ask, began: float, stays: Callable[[bytes], bool] = lambda _: True) -> Outcome:
         status: int | None = None
         body = bytearray()
         broke: str | None = None
@@ -76,6 +77,8 @@ class Clients:
                 status = response.status_code
                 async for data in response.aiter_bytes():
                     body += data
+                    if not stays(bytes(body)):
+                        break
         except httpx.TransportError as error:
             broke = f"{type(error).__name__} {error}".strip()
         except TimeoutError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
+from evaluation.chaos.answers import FirstText
 from evaluation.chaos.asks import Ask, asks, nonces, rounds
 from evaluation.chaos.client import Clients, Outcome
 from evaluation.chaos.clocks import Clocks
@@ -26,7 +27,7 @@ WARM_TRIES = 5
 SETTLE_S = 15.0
 """What is held is looked at again and again for so long, until it has returned."""
 SLACK_S = 1.0
-"""What a guided answer itself takes, and a machine that is busy."""
+"""What the way to the first guidance itself takes, and a machine that is busy."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _unrecovered(recovered: Mapping[str, float | None], limit_s: float) -> list[
     return [
         Violation(
             Invariant.RECOVERED,
-            f"{edge} gave no guided answer within {limit_s:g} s"
+            f"{edge} gave no guidance within {limit_s:g} s"
             + (", nor later" if seconds is None else f", but after {seconds:.1f} s"),
         )
         for edge, seconds in late.items()
@@ -165,12 +166,16 @@ async def _warm_up(clients: Clients, warm: Sequence[Ask]) -> None:
 async def _recovered(
     clients: Clients, edge: str, fresh: Iterator[str], since_s: float, within_s: float
 ) -> float | None:
-    """Seconds until an answer of an edge is guided again."""
+    """Seconds until an edge's client reads guidance again, of an answer that then comes to its end guided.
+
+    How long the student takes for its own part is not counted: that is its queue's and the device's business.
+    """
     while time.monotonic() < since_s + within_s:
-        [probe] = [ask for ask in rounds([edge], fresh, times=1) if ask.mode is Mode.FIXED and not ask.stream]
-        outcome = await clients.ask(replace(probe, guidance_tokens=8, max_tokens=12))  # whatever a student takes
-        if guided(outcome):
-            return outcome.ended_s - since_s
+        [probe] = [ask for ask in rounds([edge], fresh, times=1) if ask.mode is Mode.FIXED and ask.stream]
+        first = FirstText()
+        outcome = await clients.ask(replace(probe, guidance_tokens=8, max_tokens=12), first)
+        if guided(outcome) and first.at_s is not None:
+            return first.at_s - since_s
         await asyncio.sleep(PROBE_EVERY_S)
     return None
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from evaluation.apis import Ask, Server
-from evaluation.crowd import LATE_AFTER_READS, together
+from evaluation.crowd import LATE_AFTER_READS, rolling, together
 from evaluation.figures import NotMeasured
 from tests.running import serving
 
@@ -70,6 +70,20 @@ async def test_streams_run_side_by_side_and_each_token_has_its_time() -> None:
     assert written[1].first_s < written[0].times[-1]
     assert {body["prompt"] for body in continuing.asked} == {"one", "two"}
     assert all(body["repeat_penalty"] == 1 and body["temperature"] == 0 for body in continuing.asked)
+
+
+async def test_the_next_stream_is_sent_as_one_ends() -> None:
+    continuing = Continuing()
+    asks = [Ask(f"{number}", 4 + number) for number in range(5)]
+
+    async with serving(continuing.app, ready=False) as url:
+        written = await asyncio.to_thread(rolling, Server("fake", url), asks, 2)
+
+    assert all(stream.full(ask) for stream, ask in zip(written, asks, strict=True))
+    for number, stream in enumerate(written):
+        under_way = [one for one in written[:number] if one.end_s > stream.sent_s]
+        assert len(under_way) < 2
+        assert number < 2 or under_way, "a place that is free is taken"
 
 
 async def test_a_late_request_comes_while_the_others_write_and_ends_it_all() -> None:

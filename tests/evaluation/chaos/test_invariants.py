@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.chaos.answers import Answer, Malformed, read
+from evaluation.chaos.answers import Answer, FirstText, Malformed, read
 from evaluation.chaos.asks import Ask, Behaviour
 from evaluation.chaos.client import Outcome
 from evaluation.chaos.idle import Bounds, Idle, grown
@@ -80,6 +80,21 @@ def test_a_good_stream_breaks_nothing() -> None:
     ask = Ask(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?")
 
     assert judge(outcome(streamed(written()), ask=ask), {MINE, OTHERS}, [], SCRIPTED).kind == "whole"
+
+
+def test_who_wrote_the_first_text_is_heard_as_it_comes() -> None:
+    body = streamed(written(teacher=2))
+    until = body.index(b"data: ", body.index(b'"source"'))
+    early, guided, alone = FirstText(), FirstText(), FirstText()
+
+    assert early(body[: until - 1])
+    assert early.source is None, "an event that is not whole says nothing"
+    assert guided(body[:until])
+    assert guided.source is Source.TEACHER
+    came_s = guided.at_s
+    assert guided(body), "the student's words come behind"
+    assert guided.at_s == came_s
+    assert not alone(streamed(written(teacher=0)[1:]))
 
 
 def test_an_answer_that_fell_back_is_degraded_and_breaks_nothing() -> None:
