@@ -28,10 +28,12 @@ def create_app(
     teacher: Teacher | None = None,
     telemetry: Telemetry = OFF,
     on_failure: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A cloud. It loads its teachers from the settings unless it is given one; `on_failure` is told where all have failed.
+    """A cloud. It loads its teachers from the settings unless it is given one.
 
-    It closes `telemetry` at its end. Raises ConfigurationError where the file of teachers is wrong.
+    `on_ready` is told when the first of them is there, `on_failure` where all have failed, then or later. It closes `telemetry`
+    at its end. Raises ConfigurationError where the file of teachers is wrong.
     """
     cloud = Cloud(settings, teachers_of(settings, teacher), telemetry)
 
@@ -42,7 +44,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Cloud]]:
         with metrics_port(settings.host, settings.metrics_port, cloud.registries):
-            running = asyncio.create_task(cloud.run(load, on_failure))
+            running = asyncio.create_task(cloud.run(load, on_failure, on_ready))
             try:
                 yield {"cloud": cloud}
             finally:
@@ -60,4 +62,5 @@ def create_app(
     app.include_router(guidance_api.router)
     app.include_router(usage_api.router)
     app.include_router(models_api.router)
+    app.state.health = cloud.health
     return app

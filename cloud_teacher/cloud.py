@@ -75,18 +75,24 @@ class Cloud:
         for member in teachers:
             self._metrics.up.labels(member.name).set_function(member.is_up)
 
-    async def run(self, load: Callable[[Member, Loading], Teacher], on_failure: Callable[[], None]) -> None:
-        """Load the teachers and watch over them until cancelled, and close them. Calls `on_failure` where all have failed."""
+    async def run(
+        self, load: Callable[[Member, Loading], Teacher], on_failure: Callable[[], None], on_ready: Callable[[], None]
+    ) -> None:
+        """Load the teachers and watch over them until cancelled, and close them.
+
+        Calls `on_ready` once one is loaded, `on_failure` where all have failed.
+        """
         refreshing = asyncio.create_task(self.keys.refresh())
         try:
             await self.keys.read()
             async with asyncio.TaskGroup() as group:
                 for member in self._teachers:
-                    group.create_task(self._tend(member, load))
+                    group.create_task(self._tend(member, load, on_ready))
             on_failure()
         except Exception as error:
             self._failure = _said(error)
-            logger.exception("the service failed: %s", self._failure)
+            unexpected = None if isinstance(error, GktError) else error
+            logger.error("the service failed: %s", self._failure, exc_info=unexpected)
             on_failure()
         finally:
             refreshing.cancel()
@@ -98,11 +104,17 @@ class Cloud:
                 await asyncio.to_thread(self.store.close)
             await asyncio.to_thread(self._telemetry.close)
 
-    async def _tend(self, member: Member, load: Callable[[Member, Loading], Teacher]) -> None:
+    async def _tend(
+        self, member: Member, load: Callable[[Member, Loading], Teacher], on_ready: Callable[[], None]
+    ) -> None:
         """Load a teacher and watch over it. Ends where it has failed for good."""
         try:
-            member.teacher = await Loading().run(lambda loading: load(member, loading))
+            teacher = await Loading().run(lambda loading: load(member, loading))
+            first = all(other.teacher is None for other in self._teachers)
+            member.teacher = teacher
             logger.info("the teacher %s is ready", member.name)
+            if first:
+                on_ready()
             while True:
                 member.teacher.check_health()
                 await asyncio.sleep(HEALTH_EVERY_S)

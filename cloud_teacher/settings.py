@@ -54,7 +54,7 @@ class CloudSettings(BaseSettings):
     teachers_file: FilePath | None = Field(
         default=None,
         description="YAML list of teachers by name, in the order in which they stand in for each other; unset: there is one, as "
-        "the settings below say; docs/operating.md has what an entry holds",
+        "the settings below say; an entry's keys are below",
     )
     upstream_url: str | None = Field(
         default=None,
@@ -69,7 +69,7 @@ class CloudSettings(BaseSettings):
     upstream_continuation: Continuation = Field(
         default="none",
         description="how a chat server is asked to go on with an answer: `flags` (vLLM), `prefix`, `trailing`, `ask`; `none`: "
-        "such requests are refused; docs/operating.md has what each is",
+        "such requests are refused; see `continuation` below",
     )
     upstream_key: SecretStr | None = Field(default=None, description="bearer key for upstream_url")
     upstream_model: str | None = Field(default=None, description="the model's name there; unset: model")

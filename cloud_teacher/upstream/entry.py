@@ -68,9 +68,13 @@ class TeacherEntry(BaseModel):
     fallbacks: tuple[str, ...] | None = Field(
         default=None, description="names of those asked in its place where it fails; unset: all below it"
     )
-    input_usd_per_million: Price | None = None
-    cached_input_usd_per_million: Price | None = None
-    output_usd_per_million: Price | None = None
+    input_usd_per_million: Price | None = Field(
+        default=None, description="price of prompt tokens; unset: the service's prices hold"
+    )
+    cached_input_usd_per_million: Price | None = Field(
+        default=None, description="price of prompt tokens that it had cached; unset: as any prompt token"
+    )
+    output_usd_per_million: Price | None = Field(default=None, description="price of its own tokens, thoughts included")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -80,7 +80,11 @@ async def test_an_edge_is_guided_by_chat_apis_of_which_it_may_name_one(tmp_path:
 
 async def test_one_that_cannot_go_on_with_an_answer_is_left_once_there_is_one() -> None:
     async with edge() as upstream:
-        chat_api = {"upstream_url": f"{upstream}/v1", "upstream_api": "chat", "upstream_model": "gkt-student"}
+        chat_api: dict[str, Any] = {
+            "upstream_url": f"{upstream}/v1",
+            "upstream_api": "chat",
+            "upstream_model": "gkt-student",
+        }
         async with (
             serving(create_cloud(CloudSettings(**chat_api))) as cloud_url,
             edge(cloud_url=cloud_url) as url,
