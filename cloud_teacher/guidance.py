@@ -13,11 +13,12 @@ from cloud_teacher.account import GONE, Account, Books, Subject
 from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
+from cloud_teacher.preparing import Asked
 from cloud_teacher.sharing import Sharing
 from cloud_teacher.spans import end, request_span
 from cloud_teacher.teacher import Piece
 from cloud_teacher.teachers import Teachers
-from cloud_teacher.writing import Asked, Writer
+from cloud_teacher.writing import Writer
 from shared.errors import BudgetTooLarge, GktError, InternalError, UnknownTemplate
 from shared.telemetry import OFF, Span, Telemetry
 from shared.templates import Templates

@@ -78,12 +78,14 @@ class ReplayTeacher:
             pieces = []  # a chat API does not go on as if it had never stopped: it is asked for all of it again
         known = list(pieces)
         text, written, count = prompt.text, list(prompt.answer), 0
-        for piece in pieces:
+        for place, piece in enumerate(pieces, 1):
             text += piece.text
             written += piece.token_ids
             count += piece.count
             if count >= sampling.max_tokens and piece.end is None:
-                piece = replace(piece, end="limit")
+                behind = pieces[place] if place < len(pieces) else piece
+                usage = piece.usage if behind.count else behind.usage  # what a server said of an answer that ended here
+                piece = replace(piece, end="limit", usage=usage)
             yield piece
             if piece.end:
                 return

@@ -5,58 +5,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from cloud_teacher.account import GONE, Account, Books
 from cloud_teacher.admission import Admission
-from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
+from cloud_teacher.preparing import Asked, Work, prepare
 from cloud_teacher.review import review
-from cloud_teacher.teacher import Prompt, Sampling, Standing, Teacher
+from cloud_teacher.teacher import Prompt, Sampling, Teacher
 from cloud_teacher.teachers import FAILURES, Member, Teachers
-from shared.errors import EngineFailed, GktError, InternalError, NotReady, PromptTooLong, Unsupported
-from shared.templates import Template
-from shared.wire import FinishReason, GuidanceRequest, Message, ReviewRequest, Usage
+from shared.errors import EngineFailed, GktError, InternalError, NotReady, Unsupported
+from shared.wire import FinishReason, GuidanceRequest, ReviewRequest
 from shared.words import wraps_up
 
 logger = logging.getLogger("gkt.cloud")
 
-LONG_TEXT_CHARS = 20_000
-"""Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
-
 STEP_END = "\n"
-
-
-RETOKENISED = 16
-"""An answer that is cut and tokenised again may have a few tokens more than it had as part of the whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that may be tried, and whose it is."""
-
-    request: GuidanceRequest
-    template: Template
-    caller: Caller
-
-    cache_salt: str | None = None
-    trace: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def standing(self) -> Standing:
-        return Standing(self.caller.allowance.priority + self.request.priority, self.cache_salt, self.trace)
-
-
-class Work(NamedTuple):
-    """What the teacher is asked, and the most that it can come to."""
-
-    prompt: Prompt
-    reviewed: list[int] | None
-    """Ids of what is written of the answer and a review's step, as one text."""
-    most: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +94,7 @@ class Writer:
         account = generation.account
         try:
             teacher = member.ask()
-            work = await self._prepare(teacher, asked)
+            work = await prepare(teacher, asked, self._max_prompt_tokens)
         except (*FAILURES, Unsupported) as error:
             raise _Next(error) from error
         account.turn_to(teacher.model, member.prices)
@@ -165,31 +130,6 @@ class Writer:
             generation.fail(error)
             return False
         return True
-
-    async def _prepare(self, teacher: Teacher, asked: Asked) -> Work:
-        """The conversation as the teacher gets it.
-
-        Raises InvalidRequest, Unsupported, and PromptTooLong where no token would fit behind them and what is written of the
-        answer, or they are beyond the limit.
-        """
-        request = asked.request
-        if request.json_schema is not None:
-            await asyncio.to_thread(teacher.check_schema, request.json_schema)
-        messages = asked.template.apply(request.messages)
-        reviewer = teacher.reviewer() if isinstance(request, ReviewRequest) else None
-        step = request.answer + request.step if isinstance(request, ReviewRequest) else None
-
-        def encode() -> tuple[Prompt, list[int] | None]:
-            reviewed = reviewer.encode_answer(step) if reviewer and step is not None else None
-            return teacher.encode(messages, request.answer), reviewed
-
-        is_long = _is_long(messages, step or request.answer)
-        prompt, reviewed = await asyncio.to_thread(encode) if is_long else encode()
-        most = min(self._max_prompt_tokens, teacher.max_model_len - 1)
-        if prompt.tokens > most:
-            raise PromptTooLong(f"the prompt has {prompt.tokens} tokens; {most} is the most", param="messages")
-        scored = 0 if reviewed is None else len(reviewed) + 1  # and the answer's end
-        return Work(prompt, reviewed, _most(request, prompt, scored, teacher.max_model_len))
 
     def _engine_id(self, account: Account) -> str:
         """Two requests may come with the same id; the engine wants them apart."""
@@ -254,21 +194,6 @@ class Writer:
             raise EngineFailed("the engine ended the answer without saying why")
         limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH
         return {"stop": FinishReason.STOP, "string": FinishReason.STEP}.get(end, limit)
-
-
-def _most(request: GuidanceRequest, prompt: Prompt, scored: int, context: int) -> Usage:
-    """What is asked for and not more: a review asks the engine twice, and the second time with no more than the first."""
-    answer = len(prompt.answer)
-    conversation = prompt.most - answer
-    guided = conversation + (max(answer, scored + RETOKENISED) if scored else answer)
-    written = max(0, min(request.max_guidance_tokens, context - prompt.tokens))
-    return Usage(
-        prompt_tokens=min(guided, context) + (conversation + scored if scored else 0), completion_tokens=written
-    )
-
-
-def _is_long(messages: list[Message], answer: str) -> bool:
-    return sum(len(message.content) for message in messages) + len(answer) > LONG_TEXT_CHARS
 
 
 def _sampling(request: GuidanceRequest, *, max_tokens: int) -> Sampling:

@@ -168,7 +168,7 @@ class ChatTeacher:
         tokens = len(told) if told else self._tokens(text or _thought(choice))
         piece = Piece(text, (), logprobs=logprobs, tokens=tokens, usage=usage, cached_tokens=cached)
         if choice.finish_reason and choice.finish_reason not in ENDS:
-            raise EngineFailed(f"the upstream ended its answer for another reason: {choice.finish_reason[:40]}")
+            raise EngineFailed("the upstream ended its answer for a reason that is no end of one")
         return piece, ENDS[choice.finish_reason] if choice.finish_reason else None
 
     def _tokens(self, text: str) -> int:

@@ -16,7 +16,11 @@ from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
 from cloud_teacher.app import create_app
+from cloud_teacher.caller import Allowance
 from cloud_teacher.settings import CloudSettings
+from cloud_teacher.store.database import connect
+from cloud_teacher.store.keys import create
+from cloud_teacher.store.rows import usage as rows_usage
 from cloud_teacher.teachers import Member
 from cloud_teacher.upstream.entry import TeacherEntry
 from shared.errors import EngineFailed, NotReady, TooManyRequests
@@ -97,7 +101,7 @@ async def test_the_next_is_asked_where_one_refuses_and_it_alone_is_named_counted
 ) -> None:
     store = f"sqlite:///{tmp_path / 'store.db'}"
     own = {"input_usd_per_million": 100, "output_usd_per_million": 100, "cool_down_s": 0}
-    prices = {"input_usd_per_million": 1, "output_usd_per_million": 10}
+    prices: dict[str, Any] = {"input_usd_per_million": 1, "output_usd_per_million": 10}
     async with running(tmp_path, first=own, store_url=SecretStr(store), **prices) as cloud:
         cloud.first.status, cloud.first.headers = status, {"retry-after": "0"}
         start, *_, done = await cloud.ask()
@@ -205,6 +209,37 @@ async def test_it_serves_while_one_is_loaded_and_after_one_has_died(tmp_path: Pa
         assert "has no config.json" in ready["detail"]
         dead = await cloud.client.post("/v1/guidance", json={**ASKED, "model": "here"})
         assert (dead.status_code, dead.json()["error"]["code"]) == (500, "engine_failed")
+
+
+async def test_who_leaves_while_one_is_silent_has_no_other_asked(tmp_path: Path) -> None:
+    async with running(tmp_path) as cloud:
+        cloud.first.waits_before = 0
+        asking = asyncio.create_task(cloud.ask())
+        while not cloud.first.asked:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await cloud.first.left.wait()
+        cloud.first.waits_before = None
+        assert await cloud.said() == ("first", "Paris is it")
+        assert cloud.second.asked == []
+
+
+async def test_what_was_set_aside_for_one_that_failed_comes_free(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    async with running(tmp_path, store_url=SecretStr(store), first={"cool_down_s": 0}) as cloud:
+        engine = connect(store)
+        # Each of the two can come to 104 tokens: as many bytes, a template's around them, and the guidance.
+        key = create(engine, "edge", Allowance(daily_tokens=120))
+        cloud.client.headers["authorization"] = f"Bearer {key}"
+        cloud.first.status = 500
+        while (await cloud.client.get("/v1/models")).status_code == 401:  # keys are read each second
+            await asyncio.sleep(0.05)
+        assert await cloud.said() == ("second", "Oslo")
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT count(*) FROM reservations")).scalar() == 0
+        (day,) = rows_usage(engine)
+        assert (day.requests, day.prompt_tokens, day.completion_tokens) == (1, 8, 2)
+        engine.dispose()
 
 
 def test_after_its_rest_one_request_tries_it_and_the_others_wait_for_that() -> None:
