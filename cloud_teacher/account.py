@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
@@ -37,12 +37,16 @@ class Account:
     """What one request took so far. Times are of `time.monotonic`."""
 
     subject: Subject
+    prices: Prices | None = None
+    """Of the teacher that writes; None where there are none."""
     arrived_s: float = field(default_factory=time.monotonic)
     arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
     prompt_tokens: int = 0
     """Of all that the engine was asked: a review that ends in guidance asks twice."""
     cached_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False
+    """Whether a server is to say what was used, and has not."""
     shared: Literal["joined", "cached"] | None = None
     """How it was told what another request has computed: then no tokens are its own."""
     shared_tokens: int = 0
@@ -56,6 +60,19 @@ class Account:
     outcome: str = field(default=GONE)
     reservation: str | None = None
     """What is set aside for it of its key's daily budget."""
+    engaged: bool = False
+    """Whether a teacher was asked: then it is written down, however it ends."""
+
+    def turn_to(self, model: str, prices: Prices | None) -> None:
+        """A teacher is asked, perhaps in the place of one that failed before its first word and is owed nothing."""
+        self.subject = replace(self.subject, model=model)
+        self.prices = prices
+        self.owe_nothing()
+
+    def owe_nothing(self) -> None:
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.estimated = False
+        self.queue_s = None
 
     def told(self, tokens: int) -> None:
         """Its reader was told so many. Those of its own are counted as they are computed."""
@@ -69,6 +86,7 @@ class Account:
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
             completion_tokens=self.completion_tokens,
+            estimated=self.estimated,
         )
 
     @property
@@ -92,20 +110,23 @@ class Books:
     def __init__(
         self,
         metrics: CloudMetrics,
-        prices: Prices | None = None,
         ledger: Ledger | None = None,
         *,
         shared_price: Literal["free", "cached"] = "free",
     ) -> None:
         self._shared_price = shared_price
         self.metrics = metrics
-        self._prices = prices
         self._ledger = ledger
 
     def take(self, account: Account, piece: Piece) -> None:
         """Add what the teacher has just written."""
         now = time.monotonic()
-        account.completion_tokens += len(piece.token_ids)
+        account.completion_tokens += piece.count
+        if piece.usage:  # whoever is paid by a server's count counts like it
+            account.prompt_tokens, account.cached_tokens = piece.usage.prompt_tokens, piece.usage.cached_tokens
+            account.completion_tokens, account.estimated = piece.usage.completion_tokens, False
+        if not piece.text and not piece.token_ids:
+            return
         if account.last_s is None:
             account.first_s = now
             self.metrics.first_token.observe(now - account.arrived_s)
@@ -113,32 +134,34 @@ class Books:
             self.metrics.inter_token.observe(now - account.last_s)
         account.last_s = now
 
-    def cost_usd(self, usage: Usage) -> float | None:
-        """By the operator's prices; None where there are none."""
-        return self._prices.cost_usd(usage) if self._prices else None
+    def cost_usd(self, account: Account) -> float | None:
+        """Of what was computed, by the teacher's prices; None where there are none."""
+        return account.prices.cost_usd(account.usage) if account.prices else None
 
-    def shared_nano_usd(self, usage: Usage) -> int:
+    def shared_nano_usd(self, usage: Usage, prices: Prices | None) -> int:
         """What guidance costs that is told again: nothing, or all of it at the price of cached tokens, as the operator has it."""
-        if self._prices is None or self._shared_price == "free":
+        if prices is None or self._shared_price == "free":
             return 0
         tokens = usage.prompt_tokens + usage.completion_tokens
-        return self._prices.nano_usd(Usage(prompt_tokens=tokens, cached_tokens=tokens, completion_tokens=0))
+        return prices.nano_usd(Usage(prompt_tokens=tokens, cached_tokens=tokens, completion_tokens=0))
 
-    def shared_cost_usd(self, usage: Usage) -> float | None:
+    def shared_cost_usd(self, usage: Usage, prices: Prices | None) -> float | None:
         """The same in dollars; None where there are no prices."""
-        return self.shared_nano_usd(usage) / NANO if self._prices else None
+        return self.shared_nano_usd(usage, prices) / NANO if prices else None
 
     def close_shared(self, account: Account, prompt_tokens: int) -> asyncio.Future[None]:
         """Write down what was told again, of a generation with such a prompt. As `close`."""
         told = Usage(prompt_tokens=prompt_tokens, completion_tokens=account.shared_tokens)
-        nano_usd = self.shared_nano_usd(told)
+        nano_usd = self.shared_nano_usd(told, account.prices)
         self.metrics.count_shared(account.shared or "", account.shared_tokens, nano_usd / NANO)
         return self._record(account, nano_usd=nano_usd)
 
     def close(self, account: Account) -> asyncio.Future[None]:
         """Write down what was computed. It is on the disk once this is awaited, which raises StoreFailed; it need not be."""
-        self.metrics.count(account.usage, self.cost_usd(account.usage))
-        return self._record(account, nano_usd=self._prices.nano_usd(account.usage) if self._prices else 0)
+        self.metrics.count(
+            account.usage, self.cost_usd(account), teacher=account.subject.model, outcome=account.outcome
+        )
+        return self._record(account, nano_usd=account.prices.nano_usd(account.usage) if account.prices else 0)
 
     def _record(self, account: Account, *, nano_usd: int) -> asyncio.Future[None]:
         if self._ledger is None:
@@ -165,5 +188,6 @@ class Books:
             finish_reason=account.outcome,
             shared=account.shared,
             cost_nano_usd=nano_usd,
+            estimated=account.estimated,
         )
         return self._ledger.record(row, account.reservation)

@@ -15,7 +15,7 @@ from cloud_teacher.fair_queue import FairQueue, Ticket
 from cloud_teacher.ledger import Asked, Ledger
 from cloud_teacher.rates import Rates
 from shared.errors import BudgetSpent, BudgetTooLarge, Overloaded, TooManyRequests
-from shared.prices import NANO, Prices
+from shared.prices import NANO
 from shared.wire import Usage
 
 FIRST_GUESS_S = 1.0
@@ -38,7 +38,6 @@ class Admission:
         *,
         max_waiting: int = 0,
         deadline_s: float = 10.0,
-        prices: Prices | None = None,
         ledger: Ledger | None = None,
     ) -> None:
         self._queue = FairQueue(max_running, max_waiting, deadline_s)
@@ -46,7 +45,6 @@ class Admission:
         self._max_per_caller = max_running_per_caller
         self._requests: Counter[str] = Counter()
         self._rates = Rates()
-        self._prices = prices
         self._ledger = ledger
         self._mean_s = FIRST_GUESS_S
 
@@ -85,7 +83,7 @@ class Admission:
         """
         tokens = most.prompt_tokens + most.completion_tokens
         with self._rates.tokens(caller, tokens, account):
-            nano_usd = self._prices.most_nano_usd(most) if self._prices else 0
+            nano_usd = account.prices.most_nano_usd(most) if account.prices else 0
             account.reservation = await self.reserve(caller, account, tokens, nano_usd)
             ticket = Ticket(caller.name, tokens, caller.allowance.weight, priority)
             arrived = time.monotonic()
@@ -104,6 +102,12 @@ class Admission:
             finally:
                 self._queue.leave(ticket, account.tokens)
                 self._mean_s += WEIGHT * (time.monotonic() - began - self._mean_s)
+
+    def give_back(self, account: Account) -> None:
+        """What was set aside came to nothing."""
+        if account.reservation and self._ledger:
+            self._ledger.release(account.reservation)
+            account.reservation = None
 
     async def reserve(self, caller: Caller, account: Account, tokens: int, nano_usd: int) -> str | None:
         """Set aside, of the key's daily budget if it has one, what a request can come to.

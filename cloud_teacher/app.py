@@ -9,13 +9,15 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from cloud_teacher import guidance_api, usage_api
+from cloud_teacher import guidance_api, models_api, usage_api
 from cloud_teacher.cloud import Cloud
 from cloud_teacher.loading import Loading
 from cloud_teacher.metrics_port import metrics_port
+from cloud_teacher.opening import open_teacher, teachers_of
 from cloud_teacher.replay import ReplayTeacher
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import Teacher
+from cloud_teacher.teachers import Member
 from shared.service import create_service
 from shared.telemetry import OFF, Telemetry
 
@@ -28,16 +30,15 @@ def create_app(
     on_failure: Callable[[], None] = lambda: None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A cloud. It loads its own teacher from the settings unless it is given one.
+    """A cloud. It loads its teachers from the settings unless it is given one.
 
-    `on_ready` is told when the teacher is there, `on_failure` where it fails, then or later. It closes `telemetry` at its end.
+    `on_ready` is told when the first of them is there, `on_failure` where all have failed, then or later. It closes `telemetry`
+    at its end. Raises ConfigurationError where the file of teachers is wrong.
     """
-    cloud = Cloud(settings, telemetry)
+    cloud = Cloud(settings, teachers_of(settings, teacher), telemetry)
 
-    def load(loading: Loading) -> Teacher:
-        loaded = teacher or (
-            _upstream(settings) if settings.upstream_url else _vllm(settings, loading, telemetry.endpoint)
-        )
+    def load(member: Member, loading: Loading) -> Teacher:
+        loaded = teacher or open_teacher(member.entry, settings, loading, telemetry.endpoint)
         return ReplayTeacher(loaded, Path(settings.replay_file)) if settings.replay_file else loaded
 
     @asynccontextmanager
@@ -60,21 +61,6 @@ def create_app(
     )
     app.include_router(guidance_api.router)
     app.include_router(usage_api.router)
+    app.include_router(models_api.router)
     app.state.health = cloud.health
     return app
-
-
-def _vllm(settings: CloudSettings, loading: Loading, traces_endpoint: str | None) -> Teacher:
-    from cloud_teacher.conversion import ensure_folder
-    from cloud_teacher.vllm_teacher import load_vllm
-    from shared.progress import Logged
-
-    folder = ensure_folder(settings.model, progress=Logged())
-    return load_vllm(folder, settings, loading, traces_endpoint=traces_endpoint)
-
-
-def _upstream(settings: CloudSettings) -> Teacher:
-    from cloud_teacher.openai_teacher import OpenAITeacher
-    from cloud_teacher.tokenizer import load_tokenizer
-
-    return OpenAITeacher(settings, load_tokenizer(settings.model))

@@ -1,9 +1,10 @@
-"""What the cloud's endpoints work with: the use case once the teacher is loaded, the keys, the metrics."""
+"""What the cloud's endpoints work with: the use case once a teacher is loaded, the keys, the metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,7 @@ from cloud_teacher.settings import CloudSettings
 from cloud_teacher.sharing import Sharing
 from cloud_teacher.storage import Storage
 from cloud_teacher.teacher import Teacher
+from cloud_teacher.teachers import Member, Teachers
 from shared.errors import EngineFailed, GktError, NotReady
 from shared.telemetry import OFF, Telemetry
 from shared.templates import Templates
@@ -29,118 +31,132 @@ HEALTH_EVERY_S = 1.0
 
 
 class Cloud:
-    """One cloud service: loads its teacher beside the event loop, serves once that is there, and watches it.
+    """One cloud service: loads its teachers beside the event loop, serves once one is there, and watches them.
 
-    A teacher that failed, while it was loaded or later, is never mended here: `run` says so and ends. Whoever runs the
-    process has it end too, with a status that is not 0, so that its supervisor starts a new one.
+    A teacher that failed, while it was loaded or later, is never mended here. Once all have, `run` says so and ends. Whoever
+    runs the process has it end too, with a status that is not 0, so that its supervisor starts a new one.
     """
 
-    def __init__(self, settings: CloudSettings, telemetry: Telemetry = OFF) -> None:
+    def __init__(self, settings: CloudSettings, teachers: Teachers, telemetry: Telemetry = OFF) -> None:
         self.store = Storage(settings.store_url.get_secret_value()) if settings.store_url else None
         self.keys = self.store.keyring(settings.keys) if self.store else Keyring(settings.keys)
-        self._settings = settings
+        self._teachers = teachers
         self._telemetry = telemetry
-        self._templates = Templates.load()
         ledger = self.store.ledger if self.store else None
         self._admission = Admission(
             settings.max_running,
             settings.max_running_per_key,
             max_waiting=settings.max_queue,
             deadline_s=settings.queue_deadline_s,
-            prices=settings.prices,
             ledger=ledger,
         )
         self._metrics = CloudMetrics(lambda: self._admission.running, lambda: self._admission.waiting)
-        self._books = Books(self._metrics, settings.prices, ledger, shared_price=settings.share_price)
-        self._sharing = Sharing(
+        books = Books(self._metrics, ledger, shared_price=settings.share_price)
+        sharing = Sharing(
             settings.share,
             across_keys=settings.share_across_keys,
             cache_tokens=settings.share_cache_tokens,
             lasts_s=settings.share_cache_s,
         )
-        self._teacher: Teacher | None = None
-        self._guidance: GuidanceService | None = None
-        """None where there is none to be had; `_service` is the one to close."""
-        self._service: GuidanceService | None = None
+        self._guidance = GuidanceService(
+            teachers,
+            templates=Templates.load(),
+            limits=Limits(
+                max_prompt_tokens=settings.max_prompt_tokens, max_guidance_tokens=settings.max_guidance_tokens
+            ),
+            admission=self._admission,
+            books=books,
+            sharing=sharing,
+            telemetry=telemetry,
+        )
+        self.started = int(time.time())
         self._failure: str | None = None
+        """Of the service itself."""
+        for member in teachers:
+            self._metrics.up.labels(member.name).set_function(member.is_up)
 
     async def run(
-        self, load: Callable[[Loading], Teacher], on_failure: Callable[[], None], on_ready: Callable[[], None]
+        self, load: Callable[[Member, Loading], Teacher], on_failure: Callable[[], None], on_ready: Callable[[], None]
     ) -> None:
-        """Load the teacher, watch over it until cancelled, and close it.
+        """Load the teachers and watch over them until cancelled, and close them.
 
-        Calls `on_ready` once it is loaded, `on_failure` where it fails.
+        Calls `on_ready` once one is loaded, `on_failure` where all have failed.
         """
         refreshing = asyncio.create_task(self.keys.refresh())
         try:
             await self.keys.read()
-            self._serve(await Loading().run(load))
-            on_ready()
-            await self._watch()
+            async with asyncio.TaskGroup() as group:
+                for member in self._teachers:
+                    group.create_task(self._tend(member, load, on_ready))
+            on_failure()
         except Exception as error:
-            self._failure = str(error) or type(error).__name__
-            self._guidance = None
+            self._failure = _said(error)
             unexpected = None if isinstance(error, GktError) else error
-            logger.error("the teacher %s failed: %s", self._settings.model, self._failure, exc_info=unexpected)
+            logger.error("the service failed: %s", self._failure, exc_info=unexpected)
             on_failure()
         finally:
             refreshing.cancel()
-            if self._service:
-                await self._service.close()
-            if self._teacher:
-                await self._teacher.close()
+            await self._guidance.close()
+            for member in self._teachers:
+                if member.teacher:
+                    await member.teacher.close()
             if self.store:
                 await asyncio.to_thread(self.store.close)
             await asyncio.to_thread(self._telemetry.close)
 
-    def _serve(self, teacher: Teacher) -> None:
-        self._teacher = teacher
-        self._guidance = self._service = GuidanceService(
-            teacher,
-            templates=self._templates,
-            limits=Limits(
-                max_prompt_tokens=self._settings.max_prompt_tokens,
-                max_guidance_tokens=self._settings.max_guidance_tokens,
-            ),
-            admission=self._admission,
-            books=self._books,
-            sharing=self._sharing,
-            telemetry=self._telemetry,
-        )
-        logger.info("the teacher %s is ready", teacher.model)
-
-    async def _watch(self) -> None:
-        assert self._teacher is not None  # noqa: S101
-        while True:
-            self._teacher.check_health()
-            await asyncio.sleep(HEALTH_EVERY_S)
+    async def _tend(
+        self, member: Member, load: Callable[[Member, Loading], Teacher], on_ready: Callable[[], None]
+    ) -> None:
+        """Load a teacher and watch over it. Ends where it has failed for good."""
+        try:
+            teacher = await Loading().run(lambda loading: load(member, loading))
+            first = all(other.teacher is None for other in self._teachers)
+            member.teacher = teacher
+            logger.info("the teacher %s is ready", member.name)
+            if first:
+                on_ready()
+            while True:
+                member.teacher.check_health()
+                await asyncio.sleep(HEALTH_EVERY_S)
+        except Exception as error:
+            member.failure = _said(error)
+            unexpected = None if isinstance(error, GktError) else error
+            logger.error("the teacher %s failed: %s", member.name, member.failure, exc_info=unexpected)
 
     @property
     def guidance(self) -> GuidanceService:
-        """The use case. Raises NotReady while the teacher loads, EngineFailed where it failed."""
+        """The use case. Raises NotReady while no teacher is loaded, EngineFailed where all have failed."""
         if self._failure:
             raise EngineFailed(self._failure)
-        if self._guidance is None:
-            raise NotReady(f"{self._settings.model} is being loaded", retry_after_s=5)
+        if all(member.failure for member in self._teachers):
+            raise EngineFailed(self._teachers.first.failure or "")
+        if all(member.failure or member.teacher is None for member in self._teachers):
+            raise NotReady(f"{self._teachers.first.name} is being loaded", retry_after_s=5)
         return self._guidance
 
     def health(self) -> Health:
-        """Whether guidance can be had now, and why not."""
-        failure = self._failure or self._engine_failure()
-        if failure:
-            return Health(status="failed", model=self._settings.model, detail=failure)
-        if self._teacher is None:
-            return Health(status="loading", model=self._settings.model, detail="the teacher is being loaded")
-        return Health(status="ok", model=self._teacher.model)
+        """Whether guidance can be had now, of any teacher, and why not of the others."""
+        if self._failure:
+            return Health(status="failed", model=self._teachers.first.name, detail=self._failure)
+        states = [(member.name, *member.state()) for member in self._teachers]
+        several = len(states) > 1
+        away = [f"{name}: {why}" if several else why for name, _, why in states if why]
+        detail = "; ".join(away) or None
+        for status in ("ok", "loading"):
+            for name, found, _ in states:
+                if found == status:
+                    return Health(status=status, model=name, detail=detail)
+        return Health(status="failed", model=self._teachers.first.name, detail=detail)
 
-    def _engine_failure(self) -> str | None:
-        try:
-            if self._teacher:
-                self._teacher.check_health()
-        except EngineFailed as error:
-            return error.message
-        return None
+    @property
+    def names(self) -> list[str]:
+        """Of the teachers, in order."""
+        return [member.name for member in self._teachers]
 
     def registries(self) -> list[CollectorRegistry]:
-        """Our metrics, then the engine's."""
-        return [self._metrics.registry, *([self._teacher.registry] if self._teacher else [])]
+        """Our metrics, then the engines'."""
+        return [self._metrics.registry, *(member.teacher.registry for member in self._teachers if member.teacher)]
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

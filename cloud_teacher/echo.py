@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cloud_teacher.app import create_app
 from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
+from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
 from shared.echo import next_word, read_mark
 from shared.serving import serve_as
 from shared.wire import Message
@@ -44,8 +44,12 @@ class EchoTeacher:
         self.registry = CollectorRegistry()
         self._token_s = settings.token_ms / 1000
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return [*self.encode_answer("".join(f"{m.role}: {m.content}\n" for m in messages)), BEGIN]
+    def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
+        ids = [*self.encode_answer("".join(f"{m.role}: {m.content}\n" for m in messages)), BEGIN]
+        return Prompt(messages, answer, conversation=ids, answer=self.encode_answer(answer))
+
+    def reviewer(self) -> Reviewer:
+        return self
 
     def encode_answer(self, text: str) -> list[int]:
         return [ord(character) for character in text]
@@ -57,10 +61,9 @@ class EchoTeacher:
         """It does not write JSON; what it writes is not taken."""
 
     async def stream(
-        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
-        begin = prompt_ids.index(BEGIN)
-        mark, answer = read_mark(self.decode(prompt_ids[:begin])), self.decode(prompt_ids[begin:])
+        mark, answer = read_mark(self.decode(prompt.conversation)), prompt.text
         for number in range(1, sampling.max_tokens + 1):
             await asyncio.sleep(self._token_s)
             word = next_word(mark, answer, "t")

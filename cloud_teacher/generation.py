@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import contextmanager
 
 from cloud_teacher.account import Account
-from cloud_teacher.teacher import Piece
+from cloud_teacher.teacher import Piece, Teacher
 from shared.wire import FinishReason, Usage, Verdict
 
 Item = Verdict | Piece
@@ -28,8 +28,11 @@ class Generation:
         """Why it ended, once it has."""
         self.error: Exception | None = None
         """What ended it instead; before it was admitted, why it was not."""
+        self.author: Teacher | None = None
+        """Who writes it, once it is admitted."""
         self.most: Usage | None = None
         """What it can come to, once it is admitted."""
+        self._expected: tuple[Teacher, Usage] | None = None
         self._readers = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -41,12 +44,18 @@ class Generation:
 
     # What the writer says.
 
-    def admit(self, most: Usage) -> None:
-        """The engine is asked from now on, for what can come to so much."""
-        self.most = most
-        self._wake()
+    def expect(self, author: Teacher, most: Usage) -> None:
+        """A teacher is asked now, for what can come to so much. Until it has written something another may be."""
+        self._expected = author, most
+
+    def admit(self) -> None:
+        """It is this teacher's, however it goes on."""
+        if self._expected and not self.admitted:
+            self.author, self.most = self._expected
+            self._wake()
 
     def add(self, item: Item) -> None:
+        self.admit()
         if isinstance(item, Piece) and self.first_usage is None:
             self.first_usage = self.account.usage
         self.items.append(item)
@@ -54,6 +63,7 @@ class Generation:
 
     def end(self, reason: FinishReason) -> None:
         """All is written, and written down."""
+        self.admit()
         self.reason = reason
         self._wake()
 
@@ -83,12 +93,13 @@ class Generation:
             if not self._readers and self._task and not self._task.done():
                 self._task.cancel()
 
-    async def until_admitted(self) -> None:
-        """Raises what keeps it from being admitted."""
-        while not self.admitted:
+    async def until_admitted(self) -> Teacher:
+        """Who writes it. Raises what keeps it from being admitted."""
+        while self.author is None:
             if self.error:
                 raise self.error
             await self._change()
+        return self.author
 
     async def read(self) -> AsyncGenerator[Item, None]:
         """All that is written and will be. Raises what ends it before its end."""

@@ -13,10 +13,12 @@ from cloud_teacher.account import GONE, Account, Books, Subject
 from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
+from cloud_teacher.preparing import Asked
 from cloud_teacher.sharing import Sharing
 from cloud_teacher.spans import end, request_span
-from cloud_teacher.teacher import Piece, Teacher
-from cloud_teacher.writing import Asked, Writer
+from cloud_teacher.teacher import Piece
+from cloud_teacher.teachers import Teachers
+from cloud_teacher.writing import Writer
 from shared.errors import BudgetTooLarge, GktError, InternalError, UnknownTemplate
 from shared.telemetry import OFF, Span, Telemetry
 from shared.templates import Templates
@@ -52,11 +54,11 @@ class Reading:
 
 
 class GuidanceService:
-    """Answers guidance requests with one teacher."""
+    """Answers guidance requests, each with one of its teachers."""
 
     def __init__(
         self,
-        teacher: Teacher,
+        teachers: Teachers,
         *,
         templates: Templates,
         limits: Limits,
@@ -65,14 +67,14 @@ class GuidanceService:
         sharing: Sharing | None = None,
         telemetry: Telemetry = OFF,
     ) -> None:
-        self._teacher = teacher
+        self._teachers = teachers
         self._templates = templates
         self._limits = limits
         self._admission = admission
         self._books = books
         self._sharing = sharing or Sharing()
         self._telemetry = telemetry
-        self._writer = Writer(teacher, max_prompt_tokens=limits.max_prompt_tokens, admission=admission, books=books)
+        self._writer = Writer(teachers, max_prompt_tokens=limits.max_prompt_tokens, admission=admission, books=books)
         self._writing: set[asyncio.Task[None]] = set()
 
     async def answer(
@@ -83,29 +85,30 @@ class GuidanceService:
         After `Start` every error is an event: exactly one of `Done` and `Failure` comes last, unless the reader leaves,
         which closes the generator and with it the engine's work. `trace` has the caller's W3C headers.
 
-        Raises PromptTooLong, BudgetTooLarge, UnknownTemplate, InvalidRequest, Overloaded, TooManyRequests, EngineFailed,
-        StoreFailed.
+        Raises PromptTooLong, BudgetTooLarge, UnknownTemplate, UnknownModel, InvalidRequest, Overloaded, TooManyRequests,
+        EngineFailed, NotReady, StoreFailed.
         """
         reading = Reading(request_id, caller)
+        named = request.model or self._teachers.first.name
         reading.span = request_span(
-            self._telemetry, request, model=self._teacher.model, request_id=request_id, key=caller.name, trace=trace
+            self._telemetry, request, model=named, request_id=request_id, key=caller.name, trace=trace
         )
         try:
             template = self._templates.get(request.template)
             if template.takes_draft:
                 raise UnknownTemplate(f"template {template.name!r} is the student's, no guidance", param="template")
             self._check_budget(request.max_guidance_tokens)
-            self._teacher.check_health()
+            self._teachers.in_order(request.model)
             asked = Asked(request, template, caller, self._sharing.cache_salt(caller), reading.span.headers)
             with self._admission.request(caller), self._begin(asked, reading) as (generation, account):
-                await generation.until_admitted()
+                author = await generation.until_admitted()
                 await self._pay(generation, account, reading)
                 reading.span.event("admitted")
                 yield Start(
                     request_id=request_id,
-                    model=self._teacher.model,
+                    model=author.model,
                     template=template.identity,
-                    tokenizer=self._teacher.fingerprint,
+                    tokenizer=author.fingerprint,
                 )
                 try:
                     begun = False
@@ -113,7 +116,7 @@ class GuidanceService:
                         if isinstance(item, Verdict):
                             yield item
                         else:
-                            account.told(len(item.token_ids))
+                            account.told(item.count)
                             if not begun:
                                 reading.span.event("first_token")
                             yield _guidance(item, None if begun else generation.first_usage)
@@ -152,7 +155,7 @@ class GuidanceService:
             request_id=reading.request_id,
             key=asked.caller.name,
             kind=kind,
-            model=self._teacher.model,
+            model=asked.request.model or self._teachers.first.name,
             template=asked.template.identity,
         )
         account = Account(subject, arrived_s=reading.arrived_s)
@@ -183,7 +186,8 @@ class GuidanceService:
         """Open the account of a request that another one has written. What it can cost is set aside, if that is anything."""
         if account.shared is None:
             return
-        most_nano_usd = self._books.shared_nano_usd(generation.most) if generation.most else 0
+        account.turn_to(generation.account.subject.model, generation.account.prices)
+        most_nano_usd = self._books.shared_nano_usd(generation.most, account.prices) if generation.most else 0
         if most_nano_usd:
             account.reservation = await self._admission.reserve(reading.caller, account, 0, most_nano_usd)
         reading.to_close = account
@@ -191,10 +195,10 @@ class GuidanceService:
     async def _done(self, generation: Generation, account: Account, reading: Reading) -> Done:
         reason, usage = generation.reason, generation.account.usage
         assert reason is not None  # noqa: S101 - it was read to its end
-        cost_usd = self._books.cost_usd(usage)
+        cost_usd = self._books.cost_usd(generation.account)
         if account.shared:
             account.outcome, reading.to_close = reason, None
-            cost_usd = self._books.shared_cost_usd(usage)
+            cost_usd = self._books.shared_cost_usd(usage, account.prices)
             await self._books.close_shared(account, usage.prompt_tokens)
         reading.outcome = reason
         return Done(
@@ -242,4 +246,5 @@ def _guidance(piece: Piece, usage: Usage | None) -> Guidance:
         token_ids=list(piece.token_ids),
         logprobs=None if piece.logprobs is None else list(piece.logprobs),
         usage=usage,
+        tokens=piece.tokens,
     )

@@ -30,6 +30,7 @@ class Row:
     finish_reason: str
     shared: str | None
     cost_nano_usd: int
+    estimated: bool = False
 
 
 Spent = Literal["tokens", "money"]

@@ -35,6 +35,28 @@ class CloudMetrics:
             registry=self.registry,
         )
         self.shared_tokens = Counter("gkt_shared_tokens", "The teacher's tokens in those", registry=self.registry)
+        self.teacher_requests = Counter(
+            "gkt_teacher_requests",
+            "Requests that a teacher was asked, by how they ended; `gkt_teacher_failovers` has those it handed on",
+            ["teacher", "outcome"],
+            registry=self.registry,
+        )
+        self.teacher_tokens = Counter(
+            "gkt_teacher_tokens",
+            "Tokens by teacher: of the prompt, those of it that were cached, and of the answer",
+            ["teacher", "kind"],
+            registry=self.registry,
+        )
+        self.teacher_cost = Counter(
+            "gkt_teacher_cost_usd", "Cost by teacher, by its prices", ["teacher"], registry=self.registry
+        )
+        self.failovers = Counter(
+            "gkt_teacher_failovers",
+            "Requests that another was asked, because this teacher failed before its first word, by the error's code",
+            ["teacher", "code"],
+            registry=self.registry,
+        )
+        self.up = Gauge("gkt_teacher_up", "Whether a teacher can be asked now", ["teacher"], registry=self.registry)
         self.first_token = Histogram(
             "gkt_time_to_first_token_seconds",
             "From the request's arrival to the first guidance",
@@ -59,8 +81,13 @@ class CloudMetrics:
         self.shared_tokens.inc(tokens)
         self.cost.inc(cost_usd)
 
-    def count(self, usage: Usage, cost_usd: float | None) -> None:
+    def count(self, usage: Usage, cost_usd: float | None, *, teacher: str, outcome: str) -> None:
         """The tokens of a request that has ended, however it did."""
+        self.teacher_requests.labels(teacher, outcome).inc()
+        computed = {"prompt": usage.prompt_tokens, "cached": usage.cached_tokens, "completion": usage.completion_tokens}
+        for kind, tokens in computed.items():
+            self.teacher_tokens.labels(teacher, kind).inc(tokens)
+        self.teacher_cost.labels(teacher).inc(cost_usd or 0)
         self.prompt_tokens.inc(usage.prompt_tokens)
         self.cached_tokens.inc(usage.cached_tokens)
         self.generation_tokens.inc(usage.completion_tokens)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloud_teacher.teacher import Scores, Standing, Teacher
+from cloud_teacher.teacher import Prompt, Reviewer, Scores, Standing
 from shared.wire import ReviewRequest, Usage, Verdict
 
 
@@ -19,34 +19,34 @@ class Reviewed:
 
 
 async def review(
-    teacher: Teacher,
+    teacher: Reviewer,
     request: ReviewRequest,
     engine_id: str,
     *,
-    prompt_ids: list[int],
-    before: list[int],
+    prompt: Prompt,
     ids: list[int],
     standing: Standing,
 ) -> Reviewed:
     """Score a step behind the answer so far, token by token. Raises EngineFailed.
 
-    `before` are the ids of that answer, `ids` those of answer and step as one text.
+    `prompt` has that answer, `ids` are those of answer and step as one text.
     """
     nothing = Usage(prompt_tokens=0, completion_tokens=0)
     text = request.answer + request.step
     # The step's own tokens: the last one of what was written before may now be a longer one.
-    first = common_length(before, ids)
+    first = common_length(prompt.answer, ids)
     answer = [*ids, teacher.end_id] if request.ends else ids
     scored = len(answer) - first
     # Where the context ends nobody can go on: what cannot be read is let through.
-    if not scored or len(prompt_ids) + len(answer) >= teacher.max_model_len:
+    asked = prompt.conversation + answer
+    if not scored or len(asked) >= teacher.max_model_len:
         return Reviewed(Verdict(accepted_chars=len(request.step), accepted=True, scored_tokens=0, usage=nothing))
-    scores = await teacher.score(f"{engine_id}.review", prompt_ids + answer, len(prompt_ids) + first, standing)
+    scores = await teacher.score(f"{engine_id}.review", asked, len(prompt.conversation) + first, standing)
     at = first_doubt(scores, request.doubt)
     kept = len(request.step)
     if at is not None:
         kept = max(0, kept_chars(text, teacher.decode(ids[: first + at])) - len(request.answer))
-    usage = Usage(prompt_tokens=len(prompt_ids) + len(answer), cached_tokens=scores.cached_tokens, completion_tokens=0)
+    usage = Usage(prompt_tokens=len(asked), cached_tokens=scores.cached_tokens, completion_tokens=0)
     verdict = Verdict(accepted_chars=kept, accepted=at is None, scored_tokens=scored, usage=usage)
     return Reviewed(verdict, scores.queue_s)
 

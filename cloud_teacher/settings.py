@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cloud_teacher.upstream.entry import Continuation
 from shared.errors import ConfigurationError
 from shared.keys import BearerKeys
 from shared.logs import LogFormat
@@ -50,10 +51,25 @@ class CloudSettings(BaseSettings):
     model: str = Field(
         default="qwen2.5-coder-1.5b-instruct", description="catalogue name, GGUF path, model folder, or hub name"
     )
+    teachers_file: FilePath | None = Field(
+        default=None,
+        description="YAML list of teachers by name, in the order in which they stand in for each other; unset: there is one, as "
+        "the settings below say; an entry's keys are below",
+    )
     upstream_url: str | None = Field(
         default=None,
-        description="base URL (to /v1) of a server that completes token ids, as vLLM's does: it is the teacher, and no engine "
-        "is started here; model then says whose tokenizer and chat template it has",
+        description="base URL (to /v1) of a server, by default one that completes token ids, as vLLM's does: it is the teacher, "
+        "and no engine is started here; model then says whose tokenizer and chat template it has",
+    )
+    upstream_api: Literal["completions", "chat"] = Field(
+        default="completions",
+        description="`chat`: it is a server that takes conversations, as OpenAI's does; nothing is known of its tokenizer, and "
+        "nothing is reviewed",
+    )
+    upstream_continuation: Continuation = Field(
+        default="none",
+        description="how a chat server is asked to go on with an answer: `flags` (vLLM), `prefix`, `trailing`, `ask`; `none`: "
+        "such requests are refused; see `continuation` below",
     )
     upstream_key: SecretStr | None = Field(default=None, description="bearer key for upstream_url")
     upstream_model: str | None = Field(default=None, description="the model's name there; unset: model")
@@ -139,6 +155,8 @@ class CloudSettings(BaseSettings):
                 f"max_prompt_tokens ({self.max_prompt_tokens}) leaves no room for guidance: "
                 f"it must be below max_model_len ({self.max_model_len})"
             )
+        if self.teachers_file and self.upstream_url:
+            raise ConfigurationError("teachers_file and upstream_url: one of the two says where the teacher is")
         if (self.input_usd_per_million is None) != (self.output_usd_per_million is None):
             raise ConfigurationError("input_usd_per_million and output_usd_per_million are set together or not at all")
         if (self.tls_cert_file is None) != (self.tls_key_file is None) or (

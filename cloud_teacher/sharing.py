@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
-from cloud_teacher.writing import Asked
+from cloud_teacher.preparing import Asked
 from shared.keys import ANYONE
 
 How = Literal["joined", "cached"]

@@ -46,6 +46,7 @@ def end(span: Span, generation: Generation | None, account: Account | None, outc
                 "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
                 "gen_ai.response.finish_reasons": [outcome] if outcome in list(FinishReason) else None,
                 "gen_ai.response.time_to_first_chunk": None if first_ms is None else first_ms / 1000,
+                "gen_ai.response.model": account.subject.model,
                 "gkt.queue_ms": timing.queue_ms,
                 "gkt.template": account.subject.template,
                 "gkt.shared": account.shared,

@@ -47,6 +47,10 @@ class FolderTokenizer:
             raise ValueError("no chat template")
         return self._template
 
+    def count(self, text: str) -> int:
+        """How many tokens a text has by itself."""
+        return len(self.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
         return text

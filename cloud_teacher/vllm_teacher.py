@@ -22,7 +22,7 @@ from cloud_teacher.hf_chat import chat_format
 from cloud_teacher.loading import Loading
 from cloud_teacher.processes import end_children
 from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
+from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
 from shared.chat import ChatFormat
 from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
@@ -106,8 +106,12 @@ class VllmTeacher:
         self.fingerprint = self._format.fingerprint
         self.registry: CollectorRegistry = REGISTRY  # where vLLM registers its own, and nobody else here anything
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._format.encode(messages)
+    def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
+        ids = self._format.encode(messages)
+        return Prompt(messages, answer, conversation=ids, answer=self.encode_answer(answer))
+
+    def reviewer(self) -> Reviewer:
+        return self
 
     def encode_answer(self, text: str) -> list[int]:
         return self._format.encode_plain(text)
@@ -128,7 +132,7 @@ class VllmTeacher:
             raise InvalidRequest(f"json_schema: {error}", param="json_schema") from error
 
     async def stream(
-        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -153,8 +157,8 @@ class VllmTeacher:
             output_kind=RequestOutputKind.DELTA,
         )
         try:
-            prompt = tokens_input(prompt_ids, cache_salt=standing.cache_salt)
-            outputs = self._engine.generate(prompt, parameters, request_id, **self._options(standing))
+            tokens = tokens_input(prompt.ids, cache_salt=standing.cache_salt)
+            outputs = self._engine.generate(tokens, parameters, request_id, **self._options(standing))
             async with aclosing(outputs):
                 async for output in outputs:
                     yield _piece(output)

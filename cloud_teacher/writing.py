@@ -4,64 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+import logging
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from cloud_teacher.account import GONE, Books
+from cloud_teacher.account import GONE, Account, Books
 from cloud_teacher.admission import Admission
-from cloud_teacher.caller import Caller
 from cloud_teacher.generation import Generation
+from cloud_teacher.preparing import Asked, Work, prepare
 from cloud_teacher.review import review
-from cloud_teacher.teacher import Sampling, Standing, Teacher
-from shared.errors import EngineFailed, GktError, InternalError, PromptTooLong
-from shared.templates import Template
-from shared.wire import FinishReason, GuidanceRequest, Message, ReviewRequest, Usage
+from cloud_teacher.teacher import Prompt, Sampling, Teacher
+from cloud_teacher.teachers import FAILURES, Member, Teachers
+from shared.errors import EngineFailed, GktError, InternalError, NotReady, Unsupported
+from shared.wire import FinishReason, GuidanceRequest, ReviewRequest
 from shared.words import wraps_up
 
-LONG_TEXT_CHARS = 20_000
-"""Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
+logger = logging.getLogger("gkt.cloud")
 
 STEP_END = "\n"
 
 
-RETOKENISED = 16
-"""An answer that is cut and tokenised again may have a few tokens more than it had as part of the whole."""
-
-
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that may be tried, and whose it is."""
+class _Call:
+    """One teacher that is asked."""
 
-    request: GuidanceRequest
-    template: Template
-    caller: Caller
-
-    cache_salt: str | None = None
-    trace: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def standing(self) -> Standing:
-        return Standing(self.caller.allowance.priority + self.request.priority, self.cache_salt, self.trace)
+    member: Member
+    teacher: Teacher
+    generation: Generation
+    asked: Asked
+    engine_id: str
 
 
-class Prompt(NamedTuple):
-    """A conversation as ids, and the most that the request can come to."""
+class _Next(Exception):
+    """Another teacher may do what this one could not."""
 
-    ids: list[int]
-    answer: list[int]
-    """What is written of the answer already."""
-    reviewed: list[int] | None
-    """That and a review's step, as one text."""
-    most: Usage
+    def __init__(self, error: GktError) -> None:
+        self.error = error
 
 
 class Writer:
-    """Writes generations with one teacher."""
+    """Writes generations, each with the first teacher that can."""
 
-    def __init__(self, teacher: Teacher, *, max_prompt_tokens: int, admission: Admission, books: Books) -> None:
-        self._teacher = teacher
+    def __init__(self, teachers: Teachers, *, max_prompt_tokens: int, admission: Admission, books: Books) -> None:
+        self._teachers = teachers
         self._max_prompt_tokens = max_prompt_tokens
         self._admission = admission
         self._books = books
@@ -70,28 +55,73 @@ class Writer:
     async def write(self, generation: Generation, asked: Asked) -> None:
         """Write it to its end and close its account; all that goes wrong is the generation's to tell. Cancel it to stop."""
         account = generation.account
-        admitted = False
         try:
-            prompt = await self._prompt(asked)
-            async with self._admission.place(asked.caller, account, prompt.most, asked.standing.priority):
-                admitted = True
-                generation.admit(prompt.most)
-                reason = await self._work(generation, asked, prompt)
+            reason = await self._in_turn(generation, asked)
             account.outcome = reason
         except asyncio.CancelledError:
             account.outcome = GONE
-            if admitted:
+            if account.engaged:
                 self._books.close(account)
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, who reads has to know
             account.outcome = error.code if isinstance(error, GktError) else InternalError.code
-            if admitted:
+            if account.engaged:
                 await self._written_down(generation)
             generation.fail(error)
         else:
             # Before anybody hears of the end: what was said to be done is in the ledger, whatever happens next.
             if await self._written_down(generation):
                 generation.end(reason)
+
+    async def _in_turn(self, generation: Generation, asked: Asked) -> FinishReason:
+        """One teacher after the other, until one has written something. Raises what the last of them raises."""
+        members = self._teachers.in_order(asked.request.model)
+        failure: GktError | None = None
+        for member in members:
+            try:
+                return await self._with(member, generation, asked, alone=member is members[-1])
+            except _Next as handed_on:
+                error = handed_on.error
+                if failure is None or not isinstance(error, Unsupported):
+                    failure = error
+                if member is not members[-1]:
+                    self._books.metrics.failovers.labels(member.name, error.code).inc()
+        assert failure is not None  # noqa: S101 - there is one teacher at least
+        raise failure
+
+    async def _with(self, member: Member, generation: Generation, asked: Asked, *, alone: bool) -> FinishReason:
+        """Raises _Next where this teacher failed before its first word: whatever it has done is not told and not paid for."""
+        account = generation.account
+        try:
+            teacher = member.ask()
+            work = await prepare(teacher, asked, self._max_prompt_tokens)
+        except (*FAILURES, Unsupported) as error:
+            raise _Next(error) from error
+        account.turn_to(teacher.model, member.prices)
+        try:
+            async with self._admission.place(asked.caller, account, work.most, asked.standing.priority):
+                account.engaged = True
+                generation.expect(teacher, work.most)
+                if alone:
+                    generation.admit()
+                call = _Call(member, teacher, generation, asked, self._engine_id(account))
+                try:
+                    reason = await self._do(call, work)
+                except GktError as error:
+                    if account.estimated and not generation.items:
+                        account.owe_nothing()  # nobody has sent a bill
+                    member.failed(error)
+                    if generation.admitted or not isinstance(error, FAILURES):
+                        raise
+                    logger.warning("%s: %s failed: %s", account.subject.request_id, member.name, error.message)
+                    account.owe_nothing()
+                    raise _Next(error) from error
+                member.answered()
+                return reason
+        except _Next:
+            self._admission.give_back(account)
+            account.engaged = False
+            raise
 
     async def _written_down(self, generation: Generation) -> bool:
         try:
@@ -101,94 +131,69 @@ class Writer:
             return False
         return True
 
-    async def _prompt(self, asked: Asked) -> Prompt:
-        """The conversation as the engine gets it.
+    def _engine_id(self, account: Account) -> str:
+        """Two requests may come with the same id; the engine wants them apart."""
+        return f"{account.subject.request_id}.{next(self._numbers)}"
 
-        Raises InvalidRequest, and PromptTooLong where no token would fit behind them and what is written of the answer, or
-        they are beyond the limit.
-        """
-        request = asked.request
-        if request.json_schema is not None:
-            await asyncio.to_thread(self._teacher.check_schema, request.json_schema)
-        messages = asked.template.apply(request.messages)
-
-        step = request.answer + request.step if isinstance(request, ReviewRequest) else None
-
-        def encode() -> tuple[list[int], list[int], list[int] | None]:
-            reviewed = None if step is None else self._teacher.encode_answer(step)
-            return self._teacher.encode(messages), self._teacher.encode_answer(request.answer), reviewed
-
-        is_long = _is_long(messages, step or request.answer)
-        ids, answer, reviewed = await asyncio.to_thread(encode) if is_long else encode()
-        most = min(self._max_prompt_tokens, self._teacher.max_model_len - 1)
-        if len(ids) + len(answer) > most:
-            raise PromptTooLong(f"the prompt has {len(ids) + len(answer)} tokens; {most} is the most", param="messages")
-        scored = 0 if reviewed is None else len(reviewed) + 1  # and the answer's end
-        return Prompt(ids, answer, reviewed, self._most(request, len(ids), len(answer), scored))
-
-    def _most(self, request: GuidanceRequest, prompt: int, answer: int, scored: int) -> Usage:
-        """What is asked for and not more: a review asks the engine twice, and the second time with no more than the first."""
-        guided = prompt + (max(answer, scored + RETOKENISED) if scored else answer)
-        guided = min(guided, self._teacher.max_model_len)
-        written = max(0, min(request.max_guidance_tokens, self._teacher.max_model_len - prompt - answer))
-        return Usage(prompt_tokens=guided + (prompt + scored if scored else 0), completion_tokens=written)
-
-    async def _work(self, generation: Generation, asked: Asked, prompt: Prompt) -> FinishReason:
+    async def _do(self, call: _Call, work: Work) -> FinishReason:
         """Of a review the verdict, and guidance where that leaves room for it."""
-        request = asked.request
-        account = generation.account
-        # Two requests may come with the same id; the engine wants them apart.
-        engine_id = f"{account.subject.request_id}.{next(self._numbers)}"
-        answer = prompt.answer
-        if isinstance(request, ReviewRequest) and prompt.reviewed is not None:
+        request, account = call.asked.request, call.generation.account
+        prompt = work.prompt
+        if isinstance(request, ReviewRequest) and work.reviewed is not None:
+            reviewer = call.teacher.reviewer()
             reviewed = await review(
-                self._teacher,
-                request,
-                engine_id,
-                prompt_ids=prompt.ids,
-                before=prompt.answer,
-                ids=prompt.reviewed,
-                standing=asked.standing,
+                reviewer, request, call.engine_id, prompt=prompt, ids=work.reviewed, standing=call.asked.standing
             )
             account.prompt_tokens += reviewed.verdict.usage.prompt_tokens
             account.cached_tokens += reviewed.verdict.usage.cached_tokens
             account.queue_s = reviewed.queue_s
-            generation.add(reviewed.verdict)
+            call.generation.add(reviewed.verdict)
             if reviewed.verdict.accepted:
                 return FinishReason.STOP if request.ends else FinishReason.STEP
-            answer = self._teacher.encode_answer(request.answer + request.step[: reviewed.verdict.accepted_chars])
-        return await self._guide(generation, asked, engine_id, prompt.ids + answer)
+            answer = request.answer + request.step[: reviewed.verdict.accepted_chars]
+            prompt = prompt.going_on(answer, reviewer.encode_answer(answer))
+        first_token_s = call.member.entry.first_token_s
+        try:
+            async with asyncio.timeout(first_token_s) as silence:
+                return await self._guide(call, prompt, silence)
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            raise NotReady(f"{call.member.name} has said nothing for {first_token_s} s") from None
 
-    async def _guide(self, generation: Generation, asked: Asked, engine_id: str, ids: list[int]) -> FinishReason:
-        account, request = generation.account, asked.request
-        room = self._teacher.max_model_len - len(ids)
+    async def _guide(self, call: _Call, prompt: Prompt, silence: asyncio.Timeout) -> FinishReason:
+        account, request = call.generation.account, call.asked.request
+        room = call.teacher.max_model_len - prompt.tokens
         budget = request.max_guidance_tokens
         sampling = _sampling(request, max_tokens=min(budget, room))
-        account.prompt_tokens += len(ids)
+        account.prompt_tokens += prompt.tokens
+        account.estimated = prompt.guess is not None
         cached = account.cached_tokens
         end = None
         before = ""
-        async with aclosing(self._teacher.stream(engine_id, ids, sampling, asked.standing)) as pieces:
+        dropped = False
+        async with aclosing(call.teacher.stream(call.engine_id, prompt, sampling, call.asked.standing)) as pieces:
             async for piece in pieces:
                 self._books.take(account, piece)
                 account.queue_s = account.queue_s if piece.queue_s is None else piece.queue_s
                 account.cached_tokens = max(account.cached_tokens, cached + piece.cached_tokens)
-                end = piece.end
-                if piece.token_ids or piece.text:
-                    generation.add(piece)
+                end = "limit" if dropped else piece.end
+                if (piece.token_ids or piece.text) and not dropped:
+                    silence.reschedule(None)
+                    call.member.answered()
+                    call.generation.add(piece)
                 left = sampling.max_tokens - account.completion_tokens
                 if request.whole_words and left > 0 and wraps_up(before, piece.text, left):
                     end = end or "limit"
-                    break
+                    # Where only a server's last word says what it is paid for, its few last tokens are waited for.
+                    dropped = account.estimated
+                    if not dropped:
+                        break
                 before = piece.text[-1:] or before
         if end is None:
             raise EngineFailed("the engine ended the answer without saying why")
         limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH
         return {"stop": FinishReason.STOP, "string": FinishReason.STEP}.get(end, limit)
-
-
-def _is_long(messages: list[Message], answer: str) -> bool:
-    return sum(len(message.content) for message in messages) + len(answer) > LONG_TEXT_CHARS
 
 
 def _sampling(request: GuidanceRequest, *, max_tokens: int) -> Sampling:

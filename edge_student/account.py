@@ -49,7 +49,7 @@ class Account:
         if event.usage:
             self._count_prompt(event.usage)
         if isinstance(event, Guidance):
-            self._wrote(self.teacher, len(event.token_ids))
+            self._wrote(self.teacher, event.count)
 
     def teacher_done(self, done: Done) -> None:
         if done.cost_usd is not None:

@@ -59,4 +59,5 @@ class Ask:
             json_schema=sampling.structure.json_schema if sampling.structure else None,
             logprobs=sampling.top_logprobs is not None,
             whole_words=not plan.alone,
+            model=plan.teacher,
         )

@@ -28,7 +28,7 @@ async def draft_of(request: GuidanceRequest, headers: dict[str, str], cloud: Clo
                         account.teacher_began(event)
                     case Guidance():
                         account.teacher_said(event)
-                        text += seam.push(event.text, len(event.token_ids))
+                        text += seam.push(event.text, event.count)
                     case Done():
                         account.teacher_done(event)
                         complete = event.finish_reason is FinishReason.STOP

@@ -8,7 +8,7 @@ from shared.wire import Guidance
 
 
 def logprobs_of_guidance(event: Guidance) -> list[TokenLogprob]:
-    if event.logprobs is None or not event.token_ids:
+    if event.logprobs is None or not event.count:
         return []
     return [TokenLogprob(token=event.text, bytes=list(event.text.encode()), logprob=sum(event.logprobs))]
 

@@ -39,6 +39,8 @@ class Plan:
     sure: float = 0.0
     lines: int = 1
     """As in `shared.guided.GktOptions`."""
+    teacher: str | None = None
+    """By its name in the cloud; None: the cloud's first."""
     policy: str | None = None
     """Name of the policy file that decided the mode, if one did."""
 
@@ -110,6 +112,7 @@ def plan(
         agree=_first(options.agree, settings.agree),
         sure=_first(_first(options.sure, settings.sure), SURE if mode is Mode.ON_DEMAND else 0.0),
         lines=_first(options.lines, settings.lines) if mode is Mode.REVIEW else 1,
+        teacher=options.teacher or settings.teacher,
         policy=policy if wished is None and mode is settings.mode else None,
     )
 

@@ -172,8 +172,8 @@ class Run:
                             self.account.teacher_began(event)
                         case Guidance():
                             self.account.teacher_said(event)
-                            text = seam.push(event.text, len(event.token_ids))
-                            for part in self._take(text, len(event.token_ids), logprobs_of_guidance(event)):
+                            text = seam.push(event.text, event.count)
+                            for part in self._take(text, event.count, logprobs_of_guidance(event)):
                                 yield part
                             if self.account.fallback:
                                 return  # which closes the stream: nothing behind this can be used

@@ -62,7 +62,7 @@ class EdgeSettings(BaseSettings):
     policy_file: str | None = Field(
         default=None,
         description="policy file, as `gkt tune` writes it: its values take the place of the defaults of `mode`, "
-        "`max_guidance_tokens`, `template`, `doubt`, `agree`, `lines` and `sure`; one that is set here wins over the file",
+        "`max_guidance_tokens`, `template`, `teacher`, `doubt`, `agree`, `lines` and `sure`; one that is set here wins",
     )
     mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name none")
     max_guidance_tokens: int = Field(
@@ -97,6 +97,12 @@ class EdgeSettings(BaseSettings):
     template: str | None = Field(
         default=None,
         description="guidance template, `name` or `name@version`; unset: `answer`, in mode `draft` `draft`",
+    )
+    teacher: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="the teacher, by its name in the cloud; unset: the cloud's first",
     )
     hint_template: str = Field(
         default="hint", description="mode `draft`: template that puts the teacher's draft before the student's eyes"

@@ -268,7 +268,7 @@ class Turns:
         if self._sequence and event.text:
             self._sequence.extend(event.text)
         logprobs = logprobs_of_guidance(event) if self._shown_logprobs else []
-        parts = self._choice.take(event.text, Source.TEACHER, tokens=len(event.token_ids), logprobs=logprobs)
+        parts = self._choice.take(event.text, Source.TEACHER, tokens=event.count, logprobs=logprobs)
         if self._choice.tokens >= self._sampling.max_tokens and not self._choice.ended:
             parts += self._choice.end("length")  # how much of the step stands was not known when the teacher was asked
         return parts

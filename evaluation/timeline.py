@@ -164,5 +164,5 @@ def guidance(reads: Sequence[Read]) -> GuidanceRun:
     first = next((at_s for at_s, event in written if event.text), None)
     if first is None or len(written) < 2:
         raise NotMeasured("the teacher wrote no text")
-    after_first = sum(len(event.token_ids) for _, event in written[1:])
+    after_first = sum(event.count for _, event in written[1:])
     return GuidanceRun(first, ratio(after_first, written[-1][0] - written[0][0]), done)

@@ -55,6 +55,7 @@ def cloud(
             "GKT_CLOUD_LOG_LEVEL": log_level,
         }
     )
+    from cloud_teacher.opening import own_engine
     from cloud_teacher.replicas import Replicas, check_fields
     from cloud_teacher.settings import CloudSettings
 
@@ -64,7 +65,8 @@ def cloud(
     if ray:
         need_ray()
         check_fields(settings, Replicas.parse(replicas or "1"), machines=False)
-    if not settings.upstream_url:
+    model_here = own_engine(settings)
+    if model_here:
         need_cloud_engine()
     free_port(settings.host, settings.port, option="--port")
     if settings.metrics_port:
@@ -74,8 +76,8 @@ def cloud(
     from cloud_teacher.conversion import ensure_folder
     from gkt.models import shown_progress
 
-    if not settings.upstream_url:
-        ensure_folder(settings.model, progress=shown_progress())
+    if model_here:
+        ensure_folder(model_here, progress=shown_progress())
     if ray:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it as it is imported; by itself it drops lines alike
         from gkt.on_ray import serve_here

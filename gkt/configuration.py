@@ -9,6 +9,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from cloud_teacher.settings import CloudSettings
+from cloud_teacher.upstream.entry import TeacherEntry
 from edge_student.settings import EdgeSettings
 
 HEAD = """# Configuration
@@ -22,7 +23,7 @@ This page is made from the settings: `python -m gkt.configuration > docs/configu
 
 def page() -> str:
     """The whole page, Markdown."""
-    return "\n".join([HEAD, *_table("The edge", EdgeSettings), *_table("The cloud", CloudSettings)])
+    return "\n".join([HEAD, *_table("The edge", EdgeSettings), *_table("The cloud", CloudSettings), *_entry()])
 
 
 def _table(title: str, settings: type[BaseSettings]) -> Iterator[str]:
@@ -33,6 +34,17 @@ def _table(title: str, settings: type[BaseSettings]) -> Iterator[str]:
     for name, field in settings.model_fields.items():
         default = "" if field.default in {None, PydanticUndefined, ()} else f"`{field.default}`"
         yield f"| `{prefix}{name.upper()}` | {default} | {field.description} |"
+    yield ""
+
+
+def _entry() -> Iterator[str]:
+    yield "## A teacher of the cloud\n"
+    yield "An entry of `GKT_CLOUD_TEACHERS_FILE`; [operating.md](operating.md#teachers-elsewhere) has how they are used.\n"
+    yield "| key | default | |"
+    yield "|---|---|---|"
+    for name, field in TeacherEntry.model_fields.items():
+        default = "" if field.default in ({}, None, PydanticUndefined, ()) else f"`{field.default}`"
+        yield f"| `{name}` | {default} | {field.description} |"
     yield ""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray import serve
 
+from cloud_teacher.opening import own_engine
 from cloud_teacher.processes import adopt_orphans, end_descendants
 from cloud_teacher.replicas import Replicas, check_fields
 from cloud_teacher.serve import CLOSING_S, NAME, Given, MakeApp, application, engine_app
@@ -135,7 +136,7 @@ def _delete(grace_s: float) -> None:
 def _gpus(settings: CloudSettings, replicas: Replicas) -> float:
     """Of each replica. Raises ConfigurationError where there are not enough."""
     there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
-    if settings.upstream_url or not there:
+    if not own_engine(settings) or not there:
         return 0
     if replicas.least > there:
         raise ConfigurationError(f"{replicas.least} replicas want a GPU each, and Ray has {there:g}")

@@ -5,7 +5,10 @@ GktError
 │   ├── InvalidRequest        400    invalid_request
 │   │   ├── PromptTooLong     400    prompt_too_long
 │   │   ├── BudgetTooLarge    400    budget_too_large
-│   │   └── BodyDamaged       400    body_damaged
+│   │   ├── BodyDamaged       400    body_damaged
+│   │   └── Unsupported       400    unsupported_by_teacher
+│   │       ├── NoReview      400    review_unsupported
+│   │       └── NoGoingOn     400    continuation_unsupported
 │   ├── Unauthorized          401    invalid_api_key
 │   ├── NotFound              404    not_found
 │   │   ├── UnknownModel      404    model_not_found
@@ -78,6 +81,24 @@ class BudgetTooLarge(InvalidRequest):
 
 class BodyDamaged(InvalidRequest):
     code = "body_damaged"
+
+
+class Unsupported(InvalidRequest):
+    """The teacher cannot do it; another may."""
+
+    code = "unsupported_by_teacher"
+
+
+class NoReview(Unsupported):
+    """It tells no probabilities of what others have written."""
+
+    code = "review_unsupported"
+
+
+class NoGoingOn(Unsupported):
+    """It cannot go on behind the beginning of an answer."""
+
+    code = "continuation_unsupported"
 
 
 class Unauthorized(ClientError):

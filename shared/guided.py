@@ -66,6 +66,9 @@ class PolicyFields(WireModel):
     mode: Mode | None = None
     max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
     template: str | None = Field(default=None, min_length=1, max_length=100)
+    teacher: str | None = Field(
+        default=None, min_length=1, max_length=100, description="by its name in the cloud; none: the cloud's first"
+    )
     doubt: float | None = Field(
         default=None, ge=0, le=1, description="review: the teacher doubts a token less probable to it than this"
     )

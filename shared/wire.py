@@ -71,6 +71,9 @@ class GuidanceRequest(WireModel):
         default="", description="what is written of the answer already: the teacher goes on from its end"
     )
     until_step: bool = Field(default=False, description="end with the first step of the answer: behind a line's end")
+    model: str | None = Field(
+        default=None, min_length=1, max_length=100, description="the teacher, by its name in the cloud; none: its first"
+    )
     priority: int = Field(
         default=0, ge=0, le=100, description="added to the key's: who can wait says a higher number, and goes later"
     )
@@ -107,6 +110,9 @@ class Usage(WireModel):
     prompt_tokens: int = Field(ge=0)
     cached_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(ge=0)
+    estimated: bool = Field(
+        default=False, description="counted by the cloud itself: the server behind it has told nothing, or not yet"
+    )
 
 
 class Timing(WireModel):
@@ -124,13 +130,16 @@ class Start(WireModel):
     request_id: str
     model: str
     template: str = Field(description="`name@version#hash` of the template that was rendered")
-    tokenizer: str = Field(description="fingerprint of the teacher's tokenizer and chat template")
+    tokenizer: str = Field(
+        description="fingerprint of the teacher's tokenizer and chat template; empty where those are not known"
+    )
 
 
 class Guidance(WireModel):
     """The next words. `text` may be empty where a token ends inside a character; `logprobs` has one entry a token.
 
-    The first one has the `usage` so far, for whoever leaves before `Done`.
+    The first one has the `usage` so far, for whoever leaves before `Done`. A teacher behind a chat API tells no ids: there
+    `token_ids` is empty, and `tokens` says how many they are, as nearly as is known.
     """
 
     event: ClassVar[str] = "guidance"
@@ -138,6 +147,12 @@ class Guidance(WireModel):
     token_ids: list[int]
     logprobs: list[float] | None = None
     usage: Usage | None = None
+    tokens: int | None = Field(default=None, ge=0)
+
+    @property
+    def count(self) -> int:
+        """How many tokens this is."""
+        return len(self.token_ids) if self.tokens is None else self.tokens
 
 
 class Verdict(WireModel):

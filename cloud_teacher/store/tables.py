@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
 )
 
 metadata = MetaData()
@@ -68,9 +69,11 @@ ledger = Table(
     Column("finish_reason", String(64), nullable=False),
     Column("shared", String(16)),
     Column("cost_nano_usd", BigInteger, nullable=False),
+    Column("estimated", Boolean, nullable=False, server_default=false()),
     Index("ix_ledger_key_day", "key", "day"),
 )
-"""One row a stream. Where it was told what another had computed, `shared` says how, and its own tokens are 0."""
+"""One row a stream. Where it was told what another had computed, `shared` says how, and its own tokens are 0. `estimated`: the
+server that computed it has not said how many tokens that were."""
 
 days = Table(
     "days",

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
-from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
+from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
 from shared.errors import EngineFailed, InvalidRequest
 from shared.wire import Message
 
@@ -44,8 +44,12 @@ class ScriptedTeacher:
         """Cleared, it stops the teacher before its next word."""
         self.gate.set()
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return [ord(c) for c in "".join(f"{m.role}:{m.content}\n" for m in messages)]
+    def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
+        ids = [ord(c) for c in "".join(f"{m.role}:{m.content}\n" for m in messages)]
+        return Prompt(messages, answer, conversation=ids, answer=self.encode_answer(answer))
+
+    def reviewer(self) -> Reviewer:
+        return self
 
     def encode_answer(self, text: str) -> list[int]:
         return [ord(c) for c in text]
@@ -66,10 +70,10 @@ class ScriptedTeacher:
             raise InvalidRequest("json_schema: not supported", param="json_schema")
 
     async def stream(
-        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         self.request_ids.append(request_id)
-        self.prompts.append("".join(map(chr, prompt_ids)))
+        self.prompts.append("".join(map(chr, prompt.ids)))
         self.samplings.append(sampling)
         self.standings.append(standing)
         try:

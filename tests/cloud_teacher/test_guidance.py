@@ -9,6 +9,7 @@ from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.guidance import GuidanceService, Limits
 from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.teachers import Teachers
 from shared.templates import Templates
 from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, Message
 from tests.cloud_teacher.fakes import ScriptedTeacher
@@ -29,7 +30,7 @@ async def test_whole_words_end_where_a_word_begins_that_would_hardly_fit(
     teacher = ScriptedTeacher(*words)
     admission = Admission(max_running=1)
     service = GuidanceService(
-        teacher,
+        Teachers.of(teacher),
         templates=Templates.load(),
         limits=Limits(max_prompt_tokens=100, max_guidance_tokens=100),
         admission=admission,

@@ -5,19 +5,24 @@ from __future__ import annotations
 import resource
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from cloud_teacher.replay import ReplayTeacher
-from cloud_teacher.teacher import ALONE, Piece, Sampling, Standing
+from cloud_teacher.teacher import ALONE, Piece, Prompt, Sampling, Standing
 from shared.errors import ConfigurationError
+from shared.wire import Usage
 from tests.cloud_teacher.fakes import ScriptedTeacher
+
+PROMPT = Prompt([], "", conversation=[1, 2])
 
 
 async def written(teacher: ReplayTeacher, sampling: Sampling, *, take: int = 100) -> list[Piece]:
     pieces = []
-    async with aclosing(teacher.stream("r", [1, 2], sampling)) as stream:
+    async with aclosing(teacher.stream("r", PROMPT, sampling)) as stream:
         async for piece in stream:
             pieces.append(piece)
             if len(pieces) == take:
@@ -29,11 +34,11 @@ class Continuing(ScriptedTeacher):
     """Goes on where its own words in the prompt end, as a model does."""
 
     def stream(
-        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
-        rest = ScriptedTeacher(*self.words[len(prompt_ids) - 2 :])
+        rest = ScriptedTeacher(*self.words[len(prompt.ids) - 2 :])
         self.samplings.append(sampling)
-        return rest.stream(request_id, prompt_ids, sampling, standing)
+        return rest.stream(request_id, prompt, sampling, standing)
 
 
 async def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
@@ -98,4 +103,34 @@ async def test_a_disk_that_is_full_fails_no_answer(tmp_path: Path) -> None:
 
     assert [piece.text for piece in pieces] == ["a", "b"]
     assert len(scores.ranks) == 2
+    await teacher.close()
+
+
+async def test_a_chat_api_is_asked_for_all_of_it_again_where_the_memory_ends(tmp_path: Path) -> None:
+    prompt = Prompt([], "", guess=(5, 9))
+    used = Usage(prompt_tokens=7, completion_tokens=3)
+
+    class Chat(ScriptedTeacher):
+        asked: ClassVar[list[Prompt]] = []
+
+        async def stream(
+            self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        ) -> AsyncGenerator[Piece, None]:
+            self.asked.append(prompt)
+            for word in ["a", "b", "c"][: sampling.max_tokens]:
+                yield Piece(word, (), tokens=1)
+            yield Piece("", (), tokens=0, usage=used, end="stop" if sampling.max_tokens > 3 else "limit")
+
+    async def said(teacher: ReplayTeacher, max_tokens: int) -> list[Piece]:
+        async with aclosing(teacher.stream("r", prompt, Sampling(max_tokens=max_tokens))) as stream:
+            return [piece async for piece in stream]
+
+    teacher = ReplayTeacher(Chat(), tmp_path / "said")
+    short, again, whole, once_more = [await said(teacher, count) for count in (2, 2, 10, 10)]
+    assert "".join(piece.text for piece in short) == "ab"
+    assert [(piece.text, piece.end, piece.usage) for piece in again] == [("a", None, None), ("b", "limit", used)]
+    assert "".join(piece.text for piece in whole) == "abc"
+    assert [replace(piece, token_ids=()) for piece in once_more] == whole
+    assert whole[-1].usage == used
+    assert Chat.asked == [prompt, prompt], "from the beginning, and only where it was not known"
     await teacher.close()

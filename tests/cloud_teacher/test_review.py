@@ -11,6 +11,7 @@ from cloud_teacher.admission import Admission
 from cloud_teacher.caller import Caller
 from cloud_teacher.guidance import GuidanceService, Limits
 from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.teachers import Teachers
 from shared.templates import Templates
 from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, ReviewRequest, Verdict
 from tests.cloud_teacher.fakes import ScriptedTeacher
@@ -20,7 +21,7 @@ MESSAGES = [Message(role="user", content="How many?")]
 
 async def events_of(teacher: ScriptedTeacher, request: GuidanceRequest) -> list[Event]:
     service = GuidanceService(
-        teacher,
+        Teachers.of(teacher),
         templates=Templates.load(),
         limits=Limits(max_prompt_tokens=200, max_guidance_tokens=100),
         admission=Admission(max_running=1),

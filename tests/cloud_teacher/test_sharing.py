@@ -16,12 +16,12 @@ from cloud_teacher.account import Account, Subject
 from cloud_teacher.app import create_app
 from cloud_teacher.caller import Allowance, Caller
 from cloud_teacher.generation import Generation
+from cloud_teacher.preparing import Asked
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.sharing import ENTRY_TOKENS, Sharing
 from cloud_teacher.store.keys import create
 from cloud_teacher.store.rows import usage
 from cloud_teacher.store.tables import ledger
-from cloud_teacher.writing import Asked
 from shared.streams import decode
 from shared.templates import Templates
 from shared.wire import Done, Event, Failure, FinishReason, Guidance, GuidanceRequest, Message, Start, Verdict

@@ -50,3 +50,15 @@ async def test_how_words_are_chosen_reaches_both_sides() -> None:
         chosen = asdict(sequence.sampling)
         assert {name: chosen[name] for name in both} == both
         assert (chosen["typical_p"], chosen["logit_bias"]) == (0.8, ((50, -100.0), (51, 2.5)))
+
+
+async def test_the_teacher_that_a_request_names_wins_over_the_edges() -> None:
+    async with edge(teacher="gpt") as running:
+        for options in ({}, {"teacher": "qwen"}):
+            assert (await running.chat(gkt=options)).status_code == 200
+        wrong = await running.chat(gkt={"teacher": ""})
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "gkt.teacher")
+        assert [request.model for request in running.cloud.requests] == ["gpt", "qwen"]
+    async with edge() as running:
+        await running.chat()
+        assert running.cloud.requests[0].model is None

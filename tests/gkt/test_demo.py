@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cloud_teacher.app import create_app as create_cloud
 from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import ALONE, Piece, Sampling, Standing
+from cloud_teacher.teacher import ALONE, Piece, Prompt, Sampling, Standing
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from gkt.tour import CUT_QUESTION, QUESTIONS
@@ -35,10 +35,10 @@ class WaitingTeacher(ScriptedTeacher):
     """Whether its engine fails where it should write the whole answer to the first question."""
 
     async def stream(
-        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         place = 0
-        async for piece in super().stream(request_id, prompt_ids, sampling, standing):
+        async for piece in super().stream(request_id, prompt, sampling, standing):
             if place and CUT_QUESTION in self.prompts[-1]:
                 await until(lambda: self.link.live == 0)
             if place and self.fails_alone and QUESTIONS["fibre"] in self.prompts[-1] and sampling.max_tokens > 8:

@@ -11,6 +11,7 @@ WALL = {("time", "time"), ("datetime", "now"), ("datetime", "utcnow"), ("datetim
 TOLD = {
     "cloud_teacher/account.py",  # when a row of the ledger began
     "cloud_teacher/admission.py",  # which day's budget it is
+    "cloud_teacher/cloud.py",  # `created` of models
     "cloud_teacher/rates.py",  # `limits` counts its windows by it; a jump makes one window longer or shorter
     "edge_student/app.py",  # `created` of models
     "edge_student/chat_api.py",  # `created` of answers

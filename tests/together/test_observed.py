@@ -121,8 +121,17 @@ async def test_no_label_of_the_metrics_grows_with_the_callers() -> None:
         await asyncio.gather(*[call(number, seed=number) for number in range(20)])
         many = labels((await client.get("/metrics")).text)
     assert few == many
-    assert {name for name, _ in many} == {"outcome", "how", "le"}
-    known = {*FinishReason, "gone", "template_not_found", "joined", "cached"}
+    assert {name for name, _ in many} == {"outcome", "how", "teacher", "kind", "le"}
+    known = {
+        *FinishReason,
+        "gone",
+        "template_not_found",
+        "joined",
+        "cached",
+        "scripted-teacher",
+        "prompt",
+        "completion",
+    }
     assert {value for name, value in many if name != "le"} <= known
 
 

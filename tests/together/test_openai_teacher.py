@@ -13,10 +13,11 @@ from fastapi import FastAPI
 
 from cloud_teacher.app import create_app as create_cloud
 from cloud_teacher.conversion import ensure_folder
-from cloud_teacher.openai_teacher import OpenAITeacher
+from cloud_teacher.opening import entry_of
 from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import Sampling
+from cloud_teacher.teacher import Prompt, Sampling
 from cloud_teacher.tokenizer import FolderTokenizer
+from cloud_teacher.upstream.completions import CompletionsTeacher
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError, EngineFailed, InvalidRequest, NotReady, Overloaded, TooManyRequests
@@ -27,7 +28,7 @@ SMOLLM = "smollm2-135m-instruct"
 QUESTION = [Message(role="user", content="Explain in a few sentences why the sky is blue.")]
 
 
-def teacher_of(url: str) -> OpenAITeacher:
+def teacher_of(url: str) -> CompletionsTeacher:
     settings = CloudSettings(
         model=SMOLLM,
         upstream_url=f"{url}/v1",
@@ -35,7 +36,7 @@ def teacher_of(url: str) -> OpenAITeacher:
         max_model_len=1024,
         max_prompt_tokens=512,
     )
-    return OpenAITeacher(settings, FolderTokenizer(Path(ensure_folder(SMOLLM))))
+    return CompletionsTeacher(entry_of(settings), FolderTokenizer(Path(ensure_folder(SMOLLM))), max_model_len=1024)
 
 
 @asynccontextmanager
@@ -44,8 +45,10 @@ async def upstream() -> AsyncGenerator[str]:
         yield url
 
 
-async def written(teacher: OpenAITeacher, ids: list[int], **sampling: Any) -> tuple[str, list[int], str | None, int]:
-    pieces = [piece async for piece in teacher.stream("r", ids, Sampling(**sampling))]
+async def written(
+    teacher: CompletionsTeacher, prompt: Prompt, **sampling: Any
+) -> tuple[str, list[int], str | None, int]:
+    pieces = [piece async for piece in teacher.stream("r", prompt, Sampling(**sampling))]
     assert [piece.end for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     tokens = [token for piece in pieces for token in piece.token_ids]
     return "".join(piece.text for piece in pieces), tokens, pieces[-1].end, pieces[0].cached_tokens
@@ -54,8 +57,9 @@ async def written(teacher: OpenAITeacher, ids: list[int], **sampling: Any) -> tu
 async def test_it_writes_scores_and_counts_as_the_server_does() -> None:
     async with upstream() as url:
         teacher = teacher_of(url)
-        ids = teacher.encode(QUESTION)
-        text, tokens, end, cached = await written(teacher, ids, max_tokens=20)
+        prompt = teacher.encode(QUESTION)
+        ids = prompt.ids
+        text, tokens, end, cached = await written(teacher, prompt, max_tokens=20)
         assert (len(tokens), end, cached) == (20, "limit", 0)
         assert teacher.decode(tokens) == text
         # What it has written itself is its own choice, token by token, and what it knows is not computed again.
@@ -66,7 +70,7 @@ async def test_it_writes_scores_and_counts_as_the_server_does() -> None:
         wrong = await teacher.score("r", [*ids, *teacher.encode_answer("Zebra")], len(ids))
         assert wrong.ranks[0] == 2
         assert wrong.logprobs[0] < min(scores.logprobs)
-        line, _, end, cached = await written(teacher, ids, max_tokens=200, stop=(".",), logprobs=True)
+        line, _, end, cached = await written(teacher, prompt, max_tokens=200, stop=(".",), logprobs=True)
         assert end == "string"
         assert line.endswith(".")
         assert text.startswith(line) or line.startswith(text)
@@ -143,7 +147,7 @@ async def test_what_the_server_refuses_is_an_error_of_ours_without_its_words(
         assert getattr(raised.value, "retry_after_s", None) == 7.0
     teacher = teacher_of(url)
     with pytest.raises(NotReady):
-        await written(teacher, [1, 2], max_tokens=1)
+        await written(teacher, Prompt([], "", conversation=[1, 2]), max_tokens=1)
     await teacher.close()
 
 

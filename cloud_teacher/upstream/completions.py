@@ -9,56 +9,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry
 
 from cloud_teacher.hf_chat import chat_format
-from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import ALONE, Piece, Sampling, Scores, Standing
+from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
 from cloud_teacher.tokenizer import FolderTokenizer
-from shared.errors import ConfigurationError, EngineFailed, InvalidRequest, NotReady, Overloaded, TooManyRequests
+from cloud_teacher.upstream.client import cached_of, client_of, headers_of, standing_of
+from cloud_teacher.upstream.entry import TeacherEntry
+from cloud_teacher.upstream.errors import as_ours
+from shared.errors import EngineFailed
 from shared.wire import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from openai.types import Completion, CompletionUsage
-
-CONNECT_S = 5.0
-SILENCE_S = 120.0
-"""The server may be silent for so long: prompts wait there too."""
-RETRY_S = 2.0
-"""Where the server does not say when to come again."""
+    from openai.types import Completion
 
 
-class OpenAITeacher:
+class CompletionsTeacher:
     """The Teacher protocol over a server's completions API."""
 
-    def __init__(self, settings: CloudSettings, tokenizer: FolderTokenizer) -> None:
-        """Raises ConfigurationError where there is no upstream, or the tokenizer has no chat template."""
-        from openai import AsyncOpenAI, Timeout
-
-        if settings.upstream_url is None:
-            raise ConfigurationError("upstream_url: says where the teacher is; none is set")
-        self.model = settings.upstream_model or settings.model
-        self.max_model_len = settings.max_model_len
+    def __init__(
+        self, entry: TeacherEntry, tokenizer: FolderTokenizer, *, max_model_len: int, key: str | None = None
+    ) -> None:
+        """Raises ConfigurationError where the tokenizer has no chat template."""
+        self.model = entry.name
+        self.max_model_len = max_model_len
         self.registry = CollectorRegistry()
         self.end_id = tokenizer.end_id
+        self._asked_for = entry.upstream_model
         self._tokenizer = tokenizer
         self._format = chat_format(tokenizer)
         self.fingerprint = self._format.fingerprint
-        key = settings.upstream_key.get_secret_value() if settings.upstream_key else "none"
-        self._client = AsyncOpenAI(
-            base_url=settings.upstream_url,
-            api_key=key,
-            max_retries=0,  # the edge decides whether to try again
-            timeout=Timeout(SILENCE_S, connect=CONNECT_S),
-        )
+        self._client = client_of(entry, key)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._format.encode(messages)
+    def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
+        ids = self._format.encode(messages)
+        return Prompt(messages, answer, conversation=ids, answer=self.encode_answer(answer))
+
+    def reviewer(self) -> Reviewer:
+        return self
 
     def encode_answer(self, text: str) -> list[int]:
         return self._format.encode_plain(text)
@@ -70,10 +60,10 @@ class OpenAITeacher:
         """The server refuses what it cannot hold to."""
 
     async def stream(
-        self, request_id: str, prompt_ids: list[int], sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         extensions: dict[str, Any] = {
-            **_standing(standing),
+            **standing_of(standing),
             "return_token_ids": True,
             "include_stop_str_in_output": True,
             "top_k": max(sampling.top_k, 0),
@@ -83,10 +73,10 @@ class OpenAITeacher:
         if sampling.json_schema is not None:
             extensions["structured_outputs"] = {"json": sampling.json_schema}
         usage: dict[str, bool] = {"include_usage": True, "continuous_usage_stats": True}
-        with _as_ours():
+        with as_ours():
             chunks = await self._client.completions.create(
-                model=self.model,
-                prompt=prompt_ids,
+                model=self._asked_for,
+                prompt=prompt.ids,
                 max_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -97,10 +87,11 @@ class OpenAITeacher:
                 stop=list(sampling.stop) or None,
                 stream=True,
                 stream_options=usage,  # type: ignore[call-overload]
-                extra_headers={"x-request-id": request_id, **standing.trace},
+                extra_headers=headers_of(request_id, standing),
                 extra_body=extensions,
             )
-            try:
+        try:
+            with as_ours(begun=True):
                 ended = False
                 async for chunk in chunks:
                     if not chunk.choices:
@@ -110,20 +101,20 @@ class OpenAITeacher:
                     yield piece
                 if not ended:
                     raise EngineFailed("the upstream ended its answer without saying why")
-            finally:
-                await chunks.close()
+        finally:
+            await chunks.close()
 
     async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
-        with _as_ours():
+        with as_ours():
             answer = await self._client.completions.create(
-                model=self.model,
+                model=self._asked_for,
                 prompt=ids,
                 max_tokens=0,
                 temperature=0,
                 echo=True,
                 logprobs=1,
-                extra_headers={"x-request-id": request_id, **standing.trace},
-                extra_body={"logprob_start_len": start, **_standing(standing)},
+                extra_headers=headers_of(request_id, standing),
+                extra_body={"logprob_start_len": start, **standing_of(standing)},
             )
         told = answer.choices[0].logprobs
         wanted = len(ids) - start
@@ -137,7 +128,7 @@ class OpenAITeacher:
         return Scores(
             logprobs=logprobs,
             ranks=[_rank(one, top) for one, top in zip(logprobs, tops[last - wanted : last], strict=True)],
-            cached_tokens=_cached(answer.usage),
+            cached_tokens=cached_of(answer.usage),
         )
 
     def check_health(self) -> None:
@@ -163,50 +154,10 @@ class OpenAITeacher:
             token_ids=list(ids),
             logprobs=None if logprobs is None else [value or 0.0 for value in logprobs[: len(ids)]],
             end=end,
-            cached_tokens=_cached(chunk.usage),
+            cached_tokens=cached_of(chunk.usage),
         )
-
-
-def _standing(standing: Standing) -> dict[str, Any]:
-    """As vLLM's server takes it: a priority only where there is one, as a server without priorities refuses it."""
-    salt = {} if standing.cache_salt is None else {"cache_salt": standing.cache_salt}
-    return salt | ({"priority": standing.priority} if standing.priority else {})
 
 
 def _rank(logprob: float, top: dict[str, float] | None) -> int:
     """1 where nothing is more probable; of the others it is not known how many there are."""
     return 1 if top and logprob >= max(top.values()) else 2
-
-
-def _cached(usage: CompletionUsage | None) -> int:
-    details = usage.prompt_tokens_details if usage else None
-    return (details.cached_tokens or 0) if details else 0
-
-
-@contextmanager
-def _as_ours() -> Generator[None]:
-    """What goes wrong with the server, as an error of ours. Its own message is not for the edge: it may hold text."""
-    from openai import APIConnectionError, APIError, APIStatusError
-
-    try:
-        yield
-    except APIStatusError as error:
-        match error.status_code:
-            case 429:
-                raise TooManyRequests("the upstream has enough of us", retry_after_s=_wait_s(error)) from error
-            case 503:
-                raise Overloaded("the upstream has no room", retry_after_s=_wait_s(error)) from error
-            case 400 | 422:
-                raise InvalidRequest("the upstream refuses the request") from error
-        raise EngineFailed(f"the upstream answers with status {error.status_code}") from error
-    except APIConnectionError as error:
-        raise NotReady("the upstream cannot be reached", retry_after_s=RETRY_S) from error
-    except APIError as error:
-        raise EngineFailed(f"the upstream broke off: {type(error).__name__}") from error
-
-
-def _wait_s(error: Any) -> float:
-    try:
-        return max(0.0, float(error.response.headers.get("retry-after", RETRY_S)))
-    except ValueError:
-        return RETRY_S
