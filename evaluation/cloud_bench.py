@@ -24,8 +24,8 @@ from evaluation.vllm_server import Engine, our_cloud, vllm_serve
 STREAMS = (1, 4, 16)
 TOKENS = 32
 GIB = 1 << 30
-ADAPTIVE_QUESTIONS = 16
-"""Answers from which the lengths of the adaptive policy's guidance are taken."""
+EDGE_QUESTIONS = 12
+"""Answers from which the lengths of the adaptive policy's guidance are taken, and the student's pace."""
 
 
 class Part(StrEnum):
@@ -41,7 +41,8 @@ def cloud(
     *,
     teacher: Annotated[str, typer.Option(help="Model of both servers.")] = "qwen2.5-coder-1.5b-instruct",
     student: Annotated[
-        str, typer.Option(help="Model of the edge that says how much guidance the adaptive policy takes.")
+        str,
+        typer.Option(help="Model of the edge that finishes answers, for its pace and what its adaptive policy takes."),
     ] = "qwen2.5-coder-0.5b-instruct",
     only: Annotated[
         list[Part] | None, typer.Option(help="Measure this part; may be given again; all where unset.")
@@ -132,8 +133,8 @@ def _measurements(
                     started_edge(student, ours.url, ours.key, threads=threads, start_s=start_s) as (edge_url, _),
                     Client(edge_url, ours.url, ours.key) as client,
                 ):
-                    lengths = operator_gain.measure_lengths(client, ADAPTIVE_QUESTIONS, say)
-                yield {"operator_gain": partial(operator_gain.measure_gain, ours, lengths, effort.rounds, say)}
+                    edges = operator_gain.measure_edge(client, EDGE_QUESTIONS, say)
+                yield {"operator_gain": partial(operator_gain.measure_gain, ours, edges, effort.rounds, say)}
 
 
 def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) -> Engine:

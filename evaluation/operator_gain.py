@@ -1,9 +1,8 @@
 """What guidance buys the operator of a teacher: how many more answers a second it takes part in, at the same p95.
 
 Answers of 200 tokens: the teacher writes all of one, or its guidance, and the edges' own devices, which are none of the
-operator's, finish it. So many streams as the server bears are kept under way, and the next is sent as one ends. "The same p95"
-is that of the time a token (a stream's whole time over its tokens, the wait for its first included: the "normalized latency" of
-arXiv 2309.06180), so a reader anywhere sees text come as fast. It does not count that a short stream is over sooner.
+operator's, finish it. A number of streams is kept under way, and the next is sent as one ends. "The same p95" is that of an
+answer's whole time: the teacher's part as it was measured, and the student's at the pace that an edge has here by itself.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from shared.guided import Mode
 ANSWER_TOKENS = 200
 PREFIX_TOKENS = 40
 BASE = 4
-"""Streams of the teacher alone that are under way: the p95 that these have is what the others are held to."""
-LADDER = (1, 2, 4, 8)
+"""Answers of the teacher alone that are under way: the p95 that these have is what the others are held to."""
+LADDER = (4, 8, 16)
 """Streams of guidance under way, of which those are sought that have the same p95."""
 TURNS = 3
 """Each place under way is taken so often, at least."""
@@ -32,46 +31,56 @@ TURNS = 3
 
 @dataclass(frozen=True)
 class Load:
-    """What a server did under so many streams at once: streams ended in a second, and the p95 of seconds a token."""
+    """What a server bore with so many streams at once: answers ended in a second, and the p95 of an answer's time."""
 
     per_s: float
-    token_s: float
+    p95_s: float
 
 
-def measure_lengths(client: Client, questions: int, say: Say) -> list[int]:
-    """How many tokens of the teacher the adaptive policy takes for each of some answers, through a real edge.
+@dataclass(frozen=True)
+class Edges:
+    """What edges do: how many tokens of the teacher their adaptive policy takes for some answers, and their tokens/s."""
 
-    What the teacher writes before a hand-over reaches it, a token or two, is not among them.
+    adaptive: Sequence[int]
+    student_per_s: float
+
+
+def measure_edge(client: Client, questions: int, say: Say) -> Edges:
+    """Of a real edge, while nothing else runs.
+
+    What the teacher writes before a hand-over reaches it, a token or two, is not among those that are taken.
     """
     taken: list[int] = []
+    rates: list[float] = []
     for prompt in islice(lessons(), questions):
-        say(f"operator_gain: the adaptive policy, question {len(taken) + 1} of {questions}")
+        say(f"operator_gain: an edge, question {len(taken) + 1} of {questions}")
         taken.append(client.answer(prompt, model="gkt", max_tokens=ANSWER_TOKENS, mode=Mode.ADAPTIVE).teacher_tokens)
-    return taken
+        rates.append(client.answer(prompt, model="gkt", max_tokens=PREFIX_TOKENS, mode=Mode.OFF).student_rate)
+    return Edges(taken, median(rates))
 
 
 def measure_gain(
-    server: Server, lengths: Sequence[int], rounds: int, say: Say, *, base: int = BASE, ask: Rolling = rolling
+    server: Server, edges: Edges, rounds: int, say: Say, *, base: int = BASE, ask: Rolling = rolling
 ) -> Result:
-    """`lengths` are those of the adaptive policy's guidance. Answers that end early by themselves count as they are."""
+    """Answers that end early by themselves count as they are."""
     numbers = count(1)
     prompts = (f"{next(numbers)}. {prompt}" for prompt in lessons())
-    arms = {"40": [PREFIX_TOKENS], "adaptive": list(lengths)}
+    arms = {"40": [PREFIX_TOKENS], "adaptive": list(edges.adaptive)}
     gains: dict[str, list[float]] = {arm: [] for arm in arms}
     alone: list[Load] = []
     for number in range(rounds):
         say(f"operator_gain: the teacher alone, round {number + 1} of {rounds}")
-        alone.append(_load(server, prompts, [ANSWER_TOKENS], base, ask))
+        alone.append(_load(server, prompts, [ANSWER_TOKENS], base, edges, ask=ask))
         for arm, tokens in arms.items():
             say(f"operator_gain_{arm}: round {number + 1} of {rounds}")
-            ladder = [_load(server, prompts, tokens, at_once, ask) for at_once in LADDER]
-            gains[arm].append(ratio(_rate_at(ladder, alone[-1].token_s), alone[-1].per_s))
-    per_s, token_s = median([load.per_s for load in alone]), median([load.token_s for load in alone])
+            ladder = [_load(server, prompts, tokens, at_once, edges, ask=ask) for at_once in LADDER]
+            gains[arm].append(ratio(_rate_at(ladder, alone[-1].p95_s), alone[-1].per_s))
+    per_s, p95_s = median([load.per_s for load in alone]), median([load.p95_s for load in alone])
     how = (
-        f"answers/s that one teacher bears at the p95 a token that it has alone with {base} streams of {ANSWER_TOKENS} "
-        f"({1000 * token_s:.0f} ms, {per_s:.3f} answers/s), over those; medians of {rounds} rounds"
+        f"answers/s at the p95 ({p95_s:.1f} s) that the teacher has alone with {base} answers of {ANSWER_TOKENS} tokens under "
+        f"way, over its answers/s then ({per_s:.3f}); students {edges.student_per_s:.1f} tokens/s; medians of {rounds} rounds"
     )
-    taken = ratio(sum(lengths), len(lengths))
+    taken = ratio(sum(edges.adaptive), len(edges.adaptive))
     return Result(
         [
             Figure("operator_gain_40", median(gains["40"]), f"guidance of {PREFIX_TOKENS} tokens: {how}"),
@@ -81,41 +90,46 @@ def measure_gain(
         ],
         {
             "operator_alone_answers_per_s": per_s,
-            "operator_alone_p95_token_ms": 1000 * token_s,
+            "operator_alone_p95_s": p95_s,
             "operator_adaptive_tokens": taken,
+            "operator_student_tokens_per_s": edges.student_per_s,
         },
     )
 
 
-def _load(server: Server, prompts: Iterator[str], tokens: Sequence[int], at_once: int, ask: Rolling) -> Load:
+def _load(
+    server: Server, prompts: Iterator[str], tokens: Sequence[int], at_once: int, edges: Edges, *, ask: Rolling
+) -> Load:
     """Streams enough that every place is taken `TURNS` times, or every length once."""
     streams = max(TURNS * at_once, len(tokens))
     asks = [Ask(prompt, most) for prompt, most in zip(prompts, islice(cycle(tokens), streams), strict=False) if most]
-    return _of(ask(server, asks, at_once), streams, at_once)
+    written = ask(server, asks, at_once)
+    times = [
+        one.end_s - one.sent_s + (ANSWER_TOKENS - asked.max_tokens) / edges.student_per_s
+        for one, asked in zip(written, asks, strict=True)
+    ]
+    return Load(_per_s(written, streams, at_once), p95(times))
 
 
-def _of(written: Sequence[Written], streams: int, at_once: int) -> Load:
-    """Counted is the time in which all places are taken: until the last stream is sent."""
+def _per_s(written: Sequence[Written], streams: int, at_once: int) -> float:
+    """Answers in a second of which all places are taken: until the last stream is sent. One without guidance costs nothing."""
     began_s, until_s = min(one.sent_s for one in written), max(one.sent_s for one in written)
     ended = sum(one.end_s <= until_s for one in written)
     if not ended:
         raise NotMeasured(f"no stream ended before the last of {len(written)} was sent, {at_once} at once")
-    per_s = ratio(ended, until_s - began_s) * streams / len(written)  # an answer without guidance costs nothing
-    return Load(per_s, p95([ratio(one.end_s - one.sent_s, one.completion_tokens or 0) for one in written]))
+    return ratio(ended, until_s - began_s) * streams / len(written)
 
 
-def _rate_at(ladder: Sequence[Load], token_s: float) -> float:
-    """Answers a second where the p95 is `token_s`: between the two steps of the ladder beside it, or the best step's."""
-    within = [load for load in ladder if load.token_s <= token_s]
+def _rate_at(ladder: Sequence[Load], p95_s: float) -> float:
+    """Answers a second where the p95 is `p95_s`: between the two steps of the ladder beside it, or the best step's."""
+    within = [load for load in ladder if load.p95_s <= p95_s]
     if not within:
-        fastest = 1000 * min(load.token_s for load in ladder)
-        raise NotMeasured(
-            f"no number of streams has a p95 of {1000 * token_s:.0f} ms a token; the least is {fastest:.0f} ms"
-        )
+        fastest = min(load.p95_s for load in ladder)
+        raise NotMeasured(f"no number of streams has a p95 of {p95_s:.1f} s; the least is {fastest:.1f} s")
     best = max(within, key=lambda load: load.per_s)
-    beyond = [load for load in ladder if load.token_s > token_s and load.per_s > best.per_s]
+    beyond = [load for load in ladder if load.p95_s > p95_s and load.per_s > best.per_s]
     if not beyond:
         return best.per_s
-    above = min(beyond, key=lambda load: load.token_s)
-    part = (token_s - best.token_s) / (above.token_s - best.token_s)
+    above = min(beyond, key=lambda load: load.p95_s)
+    part = (p95_s - best.p95_s) / (above.p95_s - best.p95_s)
     return best.per_s + part * (above.per_s - best.per_s)

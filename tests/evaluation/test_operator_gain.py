@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.apis import Ask, Server, Written
 from evaluation.figures import NotMeasured
-from evaluation.operator_gain import ANSWER_TOKENS, BASE, measure_gain
+from evaluation.operator_gain import ANSWER_TOKENS, BASE, LADDER, Edges, measure_gain
 
 SERVER = Server("cloud", "http://cloud")
 
@@ -34,25 +34,32 @@ class Shared:
         return Written(sent_s, [free[place]], free[place], "length", 5, ask.max_tokens)
 
 
-def gains(server: Shared, lengths: Sequence[int]) -> tuple[float, float]:
-    result = measure_gain(SERVER, lengths, 1, lambda _: None, ask=server)
+def gains(server: Shared, lengths: Sequence[int], student_per_s: float = 1000.0) -> tuple[float, float]:
+    result = measure_gain(SERVER, Edges(lengths, student_per_s), 1, lambda _: None, ask=server)
     values = {figure.name: figure.value for figure in result.figures}
     return values["operator_gain_40"], values["operator_gain_adaptive"]
 
 
-def test_without_any_cost_of_a_prompt_the_gain_is_that_of_the_tokens() -> None:
-    server = Shared(0.1, 0.01)
+def test_a_teacher_that_batches_for_nothing_has_its_most_streams_under_way() -> None:
+    server = Shared(0.1, 0.0)
     fixed, adaptive = gains(server, [20])
-    assert fixed == pytest.approx(200 / 40)
-    assert adaptive == pytest.approx(200 / 20)
+    most = max(LADDER) / BASE
+    assert fixed == pytest.approx(most * 200 / 40)
+    assert adaptive == pytest.approx(most * 200 / 20)
     assert len(set(server.prompts)) == len(server.prompts), "no prompt is met twice"
     assert server.asked[0] == (BASE, [ANSWER_TOKENS] * 12)
 
 
-def test_what_a_prompt_costs_is_held_against_short_guidance() -> None:
-    fixed, _ = gains(Shared(0.1, 0.05, first_s=2.0), [20])
-    # Alone: 4 at 0.3 s a token and 0.01 for the prompt. Of 40 tokens 0.05 for the prompt: 3.2 at once are as fast.
-    assert 4 * 0.8 < fixed < 5 * 0.8 + 1e-6
+def test_a_teacher_that_gains_nothing_by_batches_gains_by_the_tokens() -> None:
+    fixed, adaptive = gains(Shared(0.0, 0.1), [20])
+    assert fixed == pytest.approx(200 / 40)
+    assert adaptive == pytest.approx(200 / 20)
+
+
+def test_no_more_streams_are_counted_than_keep_the_p95() -> None:
+    # Alone: 4 at once take 200 * 0.1 s. Guided, the student takes 16 s of the 20: the teacher's 40 may take 4 s.
+    fixed, _ = gains(Shared(0.09, 0.0025), [20], student_per_s=10.0)
+    assert fixed == pytest.approx(200 / 40)
 
 
 def test_answers_that_take_no_guidance_cost_nothing() -> None:
@@ -61,6 +68,6 @@ def test_answers_that_take_no_guidance_cost_nothing() -> None:
     assert half == pytest.approx(2 * all_of_them)
 
 
-def test_a_teacher_that_is_never_so_fast_has_no_gain() -> None:
+def test_students_that_are_too_slow_leave_no_gain() -> None:
     with pytest.raises(NotMeasured, match="no number of streams has a p95"):
-        gains(Shared(0.1, 0.0, first_s=10.0), [20])
+        gains(Shared(0.1, 0.0), [20], student_per_s=5.0)
