@@ -53,8 +53,9 @@ class Breaker:
         self._open_until = self._told_until if self._clock() < self._told_until else None
         self._trial = False
 
-    def failed(self) -> None:
-        self._failures += 1
+    def failed(self, *, surely: bool = False) -> None:
+        """`surely`: one such failure is enough."""
+        self._failures += self._limit if surely else 1
         self._trial = False
         if self._failures >= self._limit or self._open_until is not None:
             self._open_until = max(self._told_until, self._clock() + self._open_s)

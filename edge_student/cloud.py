@@ -28,10 +28,14 @@ READ_OUT_S = 0.1
 class CloudFailed(Exception):
     """There is no (more) guidance. What had arrived stays good."""
 
-    def __init__(self, reason: FallbackReason, detail: str = "", *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, reason: FallbackReason, detail: str = "", *, retry_after_s: float | None = None, waited: bool = False
+    ) -> None:
+        """`waited`: a deadline passed before the first token."""
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.retry_after_s = retry_after_s
+        self.waited = waited
 
 
 @dataclass
@@ -98,6 +102,8 @@ class HttpCloud:
         self._first_token_s = settings.first_token_deadline_s
         self._next_token_s = settings.next_token_deadline_s
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+        self._heard_s = 0.0
+        """When the cloud last said anything to anybody."""
         self._warming: asyncio.Task[None] | None = None
 
     async def guide(
@@ -106,6 +112,7 @@ class HttpCloud:
         if not self.breaker.allow():
             raise CloudFailed(FallbackReason.BREAKER_OPEN, "the cloud failed of late and is left alone for a while")
         judged = alive = False
+        asked_s = asyncio.get_running_loop().time()
         path = "/v1/review" if isinstance(request, ReviewRequest) else "/v1/guidance"
         span = self._span(path, headers)
         try:
@@ -118,7 +125,7 @@ class HttpCloud:
                     yield event
         except CloudFailed as failure:
             judged = True
-            self._judge(failure)
+            self._judge(failure, asked_s)
             span.fail(failure.reason)
             raise
         finally:
@@ -158,14 +165,15 @@ class HttpCloud:
             async with asyncio.timeout(self._first_token_s):
                 await self._http.get("/health")
 
-    def _judge(self, failure: CloudFailed) -> None:
+    def _judge(self, failure: CloudFailed, asked_s: float) -> None:
         if failure.retry_after_s is not None:
             self.breaker.hold(failure.retry_after_s)
         elif failure.reason in {FallbackReason.REJECTED, FallbackReason.UNAUTHORIZED, FallbackReason.RATE_LIMITED}:
             # The cloud is well and said no. Asking again costs a round trip, not a deadline.
             self.breaker.succeeded()
         else:
-            self.breaker.failed()
+            # Where a whole deadline passed and nobody heard a byte, one more to wait for it would learn nothing.
+            self.breaker.failed(surely=failure.waited and self._heard_s < asked_s)
 
     async def _events(
         self, path: str, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic, span: Span
@@ -183,6 +191,7 @@ class HttpCloud:
                 response = await self._http.send(
                     self._http.build_request("POST", path, content=body, headers=headers), stream=True
                 )
+                self._heard_s = clock()
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
             span.set({"http.response.status_code": response.status_code})
@@ -192,6 +201,7 @@ class HttpCloud:
                 while True:
                     async with asyncio.timeout_at(deadline):
                         event = await anext(events)
+                    self._heard_s = clock()
                     if isinstance(event, Failure):
                         reason = FallbackReason.UNAVAILABLE if event.retryable else FallbackReason.FAILED
                         raise CloudFailed(reason, event.code, retry_after_s=event.retry_after_s)
@@ -205,13 +215,14 @@ class HttpCloud:
                         await _read_out(events)
                         return
         except TimeoutError:
-            raise CloudFailed(late) from None
+            raise CloudFailed(late, waited=late is FallbackReason.FIRST_TOKEN_DEADLINE) from None
         except StreamBroken as error:
             raise CloudFailed(FallbackReason.BROKEN, error.message) from error
         except StreamGarbled as error:
             raise CloudFailed(FallbackReason.GARBLED, error.message) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise CloudFailed(FallbackReason.UNREACHABLE, type(error).__name__) from error
+            waited = isinstance(error, httpx.ConnectTimeout)
+            raise CloudFailed(FallbackReason.UNREACHABLE, type(error).__name__, waited=waited) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CloudFailed(FallbackReason.BROKEN, type(error).__name__) from error
         except CloudFailed:

@@ -132,7 +132,11 @@ class EdgeSettings(BaseSettings):
     next_token_deadline_s: float = Field(
         default=2.0, gt=0, description="between two tokens of the teacher; then the student goes on"
     )
-    breaker_failures: int = Field(default=3, ge=1, description="failures in a row after which the cloud is left alone")
+    breaker_failures: int = Field(
+        default=3,
+        ge=1,
+        description="failures in a row after which the cloud is left alone; a deadline in which nobody heard of it is enough",
+    )
     breaker_open_s: float = Field(default=10.0, gt=0, description="for so long, until one request tries again")
 
     max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")

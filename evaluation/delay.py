@@ -37,7 +37,7 @@ def measure_delay(student: str, effort: Effort, say: Say, *, threads: int, start
 
 def measure_dead_link(client: Client, effort: Effort, say: Say, *, deadline_s: float) -> Result:
     """Of an edge that has not been asked yet. The same question each time, so that every prompt is computed already."""
-    alone = [_ask(client, Mode.OFF).total_s for _ in range(3)][1:]
+    alone = [_ask(client, Mode.OFF).total_s for _ in range(10)][1:]
     waited: list[float] = []
     for number in count(1):
         say(f"a dead link: request {number}")

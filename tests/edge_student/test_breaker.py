@@ -20,6 +20,18 @@ def test_opens_after_failures_in_a_row_only() -> None:
     assert not breaker.allow()
 
 
+def test_one_failure_that_leaves_no_doubt_is_enough() -> None:
+    clock = Clock()
+    breaker = Breaker(failures=3, open_s=10, clock=clock)
+    breaker.failed(surely=True)
+    assert not breaker.allow()
+    clock.now += 10
+    assert breaker.allow()
+    breaker.succeeded()
+    breaker.failed()
+    assert breaker.allow()
+
+
 def test_half_open_lets_one_through_and_its_success_closes() -> None:
     clock = Clock()
     breaker = Breaker(failures=1, open_s=10, clock=clock)

@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import pytest
 from fastapi import FastAPI, Request
 from fastapi.sse import EventSourceResponse
 
-from edge_student.cloud import HttpCloud, Traffic
+from edge_student.breaker import BreakerState
+from edge_student.cloud import CloudFailed, HttpCloud, Traffic
 from edge_student.settings import EdgeSettings
+from shared.guided import FallbackReason
 from shared.streams import encode
 from shared.wire import Guidance, GuidanceRequest, Message, Start
 from tests.running import serving
@@ -56,3 +59,31 @@ async def test_whoever_leaves_a_stream_finds_a_connection_open_for_the_next() ->
     assert (first, health_path, second) == ("/v1/guidance", "/health", "/v1/guidance")
     assert a != b
     assert c == b, "the connection that was opened meanwhile"
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_deadline_in_which_nobody_heard_a_byte_opens_the_breaker_at_once(begins: bool) -> None:
+    app = FastAPI()
+    over = asyncio.Event()
+
+    @app.post("/v1/guidance")
+    async def guidance() -> EventSourceResponse:
+        async def events() -> AsyncGenerator[bytes]:
+            yield encode(Start(request_id="r", model="m", template="t", tokenizer="t"))
+            await over.wait()
+
+        if not begins:
+            await over.wait()
+        return EventSourceResponse(events())
+
+    async with serving(app, ready=False) as url:
+        cloud = HttpCloud(url, EdgeSettings(first_token_deadline_s=0.3, breaker_failures=3))
+        with pytest.raises(CloudFailed) as failed:
+            async for _ in cloud.guide(REQUEST, {}, Traffic()):
+                pass
+        over.set()
+        await cloud.close()
+    assert failed.value.reason is FallbackReason.FIRST_TOKEN_DEADLINE
+    assert cloud.breaker.state is (BreakerState.CLOSED if begins else BreakerState.OPEN), (
+        "a slow teacher is not a dead link"
+    )
