@@ -6,24 +6,22 @@ import ipaddress
 from typing import Literal, Self
 
 from pydantic import Field, FilePath, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from cloud_teacher.upstream.entry import Continuation
 from shared.errors import ConfigurationError
 from shared.keys import BearerKeys
-from shared.logs import LogFormat
 from shared.prices import Prices
+from shared.settings import ServiceSettings
 from shared.tls import ServerTls
 
 
-class CloudSettings(BaseSettings):
+class CloudSettings(ServiceSettings):
     """Raises ConfigurationError where fields contradict each other, pydantic's ValidationError where one is wrong by itself."""
 
-    model_config = SettingsConfigDict(env_prefix="GKT_CLOUD_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="GKT_CLOUD_")
 
     host: str = Field(default="127.0.0.1", description="address to listen on; beyond loopback only with a key")
-    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
     metrics_port: int | None = Field(
         default=None,
         ge=1,
@@ -117,8 +115,6 @@ class CloudSettings(BaseSettings):
         description="what guidance costs that is told again: nothing, or all its tokens as cached prompt tokens",
     )
 
-    max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
-
     replay_file: str | None = Field(
         default=None,
         description="for evaluation: a file in which the teacher's words and scores are kept, and from which they are told again",
@@ -129,20 +125,6 @@ class CloudSettings(BaseSettings):
         default=None, ge=0, description="price of prompt tokens found in the prefix cache; unset: as any prompt token"
     )
     output_usd_per_million: float | None = Field(default=None, ge=0, description="price of the teacher's tokens")
-
-    shutdown_grace_s: int = Field(
-        default=20, ge=0, description="guidance under way may take this long to end at shutdown"
-    )
-    log_level: str = Field(
-        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
-    )
-    log_format: LogFormat = Field(
-        default="text",
-        description="`json`: one object a line, with the ids of request and trace, and no text of prompts",
-    )
-    trace_content: bool = Field(
-        default=False, description="have traces hold the text of prompts and answers too, where traces are on"
-    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,20 +7,18 @@ import ssl
 from typing import Self
 
 from pydantic import Field, FilePath, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.guided import Mode
 from shared.keys import BearerKeys
-from shared.logs import LogFormat
+from shared.settings import ServiceSettings
 from shared.tls import client_context
 
 
-class EdgeSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="GKT_EDGE_", frozen=True, extra="forbid")
+class EdgeSettings(ServiceSettings):
+    model_config = SettingsConfigDict(env_prefix="GKT_EDGE_")
 
-    host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8081, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
 
     api_keys: BearerKeys = Field(
         default=(),
@@ -138,21 +136,6 @@ class EdgeSettings(BaseSettings):
         description="failures in a row after which the cloud is left alone; a deadline in which nobody heard of it is enough",
     )
     breaker_open_s: float = Field(default=10.0, gt=0, description="for so long, until one request tries again")
-
-    max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
-    shutdown_grace_s: int = Field(
-        default=20, ge=0, description="answers under way may take this long to end at shutdown"
-    )
-    log_level: str = Field(
-        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
-    )
-    log_format: LogFormat = Field(
-        default="text",
-        description="`json`: one object a line, with the ids of request and trace, and no text of prompts",
-    )
-    trace_content: bool = Field(
-        default=False, description="have traces hold the text of prompts and answers too, where traces are on"
-    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

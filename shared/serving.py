@@ -6,12 +6,12 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
 
 from shared.logs import LogFormat, set_up_logs
+from shared.settings import ServiceSettings
 from shared.tls import ServerTls
 
 KEEP_ALIVE_S = 75
@@ -112,23 +112,6 @@ def serve(
     except KeyboardInterrupt:
         return 130
     return 1 if server.failed or not server.started else 0
-
-
-class ServiceSettings(Protocol):
-    """What the settings of a service say of how it is served."""
-
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def port_file(self) -> str | None: ...
-    @property
-    def shutdown_grace_s(self) -> int: ...
-    @property
-    def log_level(self) -> str: ...
-    @property
-    def log_format(self) -> LogFormat: ...
 
 
 def serve_as(
