@@ -19,7 +19,7 @@ from cloud_teacher.spans import end, request_span
 from cloud_teacher.teacher import Piece
 from cloud_teacher.teachers import Teachers
 from cloud_teacher.writing import Writer
-from shared.errors import BudgetTooLarge, GktError, InternalError, UnknownTemplate
+from shared.errors import BudgetTooLarge, EngineFailed, GktError, InternalError, StoreFailed, UnknownTemplate
 from shared.telemetry import OFF, Span, Telemetry
 from shared.templates import Templates
 from shared.wire import Done, Event, Failure, Guidance, GuidanceRequest, ReviewRequest, Start, Usage, Verdict
@@ -125,6 +125,7 @@ class GuidanceService:
                 except Exception as error:  # noqa: BLE001 - 200 is sent: whatever it is has to become an event
                     yield self._failure(error, reading)
         except GktError as error:
+            _warn(error, reading)
             reading.outcome = error.code
             reading.span.fail(error.code)
             raise
@@ -209,6 +210,7 @@ class GuidanceService:
         if not isinstance(error, GktError):
             logger.error("%s crashed", reading.request_id, exc_info=error)
             error = InternalError("something went wrong here; the log has it under this request's id")
+        _warn(error, reading)
         reading.outcome = error.code
         reading.span.fail(error.code)
         return Failure(
@@ -237,6 +239,12 @@ class GuidanceService:
             account.completion_tokens if account else 0,
             took_s * 1000,
         )
+
+
+def _warn(error: GktError, reading: Reading) -> None:
+    """Of what the operator has to mend. Such messages are ours and hold no text of anyone."""
+    if isinstance(error, EngineFailed | StoreFailed):
+        logger.warning("%s failed: %s", reading.request_id, error.message)
 
 
 def _guidance(piece: Piece, usage: Usage | None) -> Guidance:

@@ -21,7 +21,7 @@ from evaluation.lab.rows import Row
 from evaluation.lab.task import Task
 
 PROBE_TOKENS = 8
-LASTING = frozenset({"not_configured", "unauthorized", "rejected", "unreachable"})
+LASTING = frozenset({"not_configured", "unauthorized", "rejected", "unreachable", "failed"})
 """Fallbacks that the next request would meet too."""
 
 

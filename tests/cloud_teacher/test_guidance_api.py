@@ -226,7 +226,7 @@ async def test_one_key_may_not_take_every_place() -> None:
         assert len(await ask(client, authorization="Bearer another")) == 4
 
 
-async def test_an_engine_that_fails_in_mid_stream_ends_it_with_an_error_event() -> None:
+async def test_an_engine_that_fails_in_mid_stream_ends_it_with_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
     async with cloud(ScriptedTeacher("a", "b", "c", dies_after=2)) as client:
         *_, last, failure = await ask(client)
         assert isinstance(last, Guidance)
@@ -234,6 +234,7 @@ async def test_an_engine_that_fails_in_mid_stream_ends_it_with_an_error_event() 
         assert (failure.code, failure.retryable) == ("engine_failed", False)
         assert await metric(client, 'gkt_guidance_requests_total{outcome="engine_failed"}') == 1
         assert await metric(client, "gkt_generation_tokens_total") == 2
+    assert [record.levelname for record in caplog.records if failure.message in record.getMessage()] == ["WARNING"]
 
 
 async def test_a_crash_in_mid_stream_tells_nothing_of_its_inside(caplog: pytest.LogCaptureFixture) -> None:

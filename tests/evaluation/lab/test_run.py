@@ -242,11 +242,12 @@ async def test_an_arm_that_the_edge_does_not_know_is_known_before_anything_is_ru
     assert not (tmp_path / "out" / "run.json").exists()
 
 
-async def test_an_arm_without_its_cloud_is_known_before_anything_is_run(tmp_path: Path) -> None:
-    edge = ScriptedEdge(lambda _: Reply(student=["x"], fallback="not_configured"))
+@pytest.mark.parametrize("fallback", ["not_configured", "failed"])
+async def test_an_arm_without_its_cloud_is_known_before_anything_is_run(tmp_path: Path, fallback: str) -> None:
+    edge = ScriptedEdge(lambda _: Reply(student=["x"], fallback=fallback))
 
     async with serving(edge.app) as url:
-        with pytest.raises(ArmRefused, match=r"'teacher' needs the cloud.*not_configured"):
+        with pytest.raises(ArmRefused, match=rf"'teacher' needs the cloud.*{fallback}"):
             await run(setup(tmp_path, arms=("teacher",)), url, tmp_path / "out", silent)
 
     assert edge.questions() == []
