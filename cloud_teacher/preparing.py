@@ -11,10 +11,9 @@ from cloud_teacher.caller import Caller
 from cloud_teacher.teacher import Prompt, Standing, Teacher
 from shared.errors import PromptTooLong
 from shared.templates import Template
-from shared.wire import GuidanceRequest, Message, ReviewRequest, Usage
+from shared.tokenising import tokenised
+from shared.wire import GuidanceRequest, ReviewRequest, Usage
 
-LONG_TEXT_CHARS = 20_000
-"""Longer conversations are tokenised beside the event loop, so that the streams of others don't wait for it."""
 RETOKENISED = 16
 """An answer that is cut and tokenised again may have a few tokens more than it had as part of the whole."""
 
@@ -61,8 +60,7 @@ async def prepare(teacher: Teacher, asked: Asked, max_prompt_tokens: int) -> Wor
         reviewed = reviewer.encode_answer(step) if reviewer and step is not None else None
         return teacher.encode(messages, request.answer), reviewed
 
-    is_long = _is_long(messages, step or request.answer)
-    prompt, reviewed = await asyncio.to_thread(encode) if is_long else encode()
+    prompt, reviewed = await tokenised(encode, messages, step or request.answer)
     most = min(max_prompt_tokens, teacher.max_model_len - 1)
     if prompt.tokens > most:
         raise PromptTooLong(f"the prompt has {prompt.tokens} tokens; {most} is the most", param="messages")
@@ -79,7 +77,3 @@ def _most(request: GuidanceRequest, prompt: Prompt, scored: int, context: int) -
     return Usage(
         prompt_tokens=min(guided, context) + (conversation + scored if scored else 0), completion_tokens=written
     )
-
-
-def _is_long(messages: list[Message], answer: str) -> bool:
-    return sum(len(message.content) for message in messages) + len(answer) > LONG_TEXT_CHARS

@@ -161,13 +161,10 @@ class CloudSettings(ServiceSettings):
     @property
     def prices(self) -> Prices | None:
         """The operator's prices; None where there are none."""
-        if self.input_usd_per_million is None or self.output_usd_per_million is None:
-            return None
-        cached = self.cached_input_usd_per_million
-        return Prices(
-            input_usd=self.input_usd_per_million,
-            cached_input_usd=self.input_usd_per_million if cached is None else cached,
-            output_usd=self.output_usd_per_million,
+        return Prices.of(
+            self.input_usd_per_million,
+            self.output_usd_per_million,
+            cached_input_usd=self.cached_input_usd_per_million,
         )
 
 

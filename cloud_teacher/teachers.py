@@ -77,15 +77,14 @@ class Member:
 
     def state(self) -> tuple[str, str | None]:
         """`ok`, `loading` or `failed`, and why. One that rests is `failed` until it may be tried again."""
-        try:
-            if self.failure is None and self.teacher is None:
-                return "loading", "the teacher is being loaded"
-            if self.failure is None and self.teacher is not None:
-                self.teacher.check_health()
-        except EngineFailed as error:
-            return "failed", error.message
         if self.failure:
             return "failed", self.failure
+        if self.teacher is None:
+            return "loading", "the teacher is being loaded"
+        try:
+            self.teacher.check_health()
+        except EngineFailed as error:
+            return "failed", error.message
         if self._trouble and self._clock() < self._rests_until_s:
             return "failed", self._trouble
         return "ok", None
@@ -119,13 +118,10 @@ class Teachers:
 
         Raises UnknownModel.
         """
-        if name is None:
-            member = self.first
-        elif (named := self._by_name.get(name)) is None:
+        member = self.first if name is None else self._by_name.get(name)
+        if member is None:
             known = ", ".join(self._by_name)
             raise UnknownModel(f"there is no teacher {name!r}; there are {known}", param="model")
-        else:
-            member = named
         if member.entry.fallbacks is None:
             return self._members[self._members.index(member) :]
         return [member, *(self._by_name[other] for other in member.entry.fallbacks)]

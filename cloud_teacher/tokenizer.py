@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,6 @@ class FolderTokenizer:
     def count(self, text: str) -> int:
         """How many tokens a text has by itself."""
         return len(self.backend_tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
-        return text
 
 
 def load_tokenizer(name: str) -> FolderTokenizer:

@@ -11,21 +11,19 @@ import math
 import os
 import platform
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from cloud_teacher.hf_chat import chat_format
 from cloud_teacher.loading import Loading
 from cloud_teacher.processes import end_children
 from cloud_teacher.settings import CloudSettings
 from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
-from shared.chat import ChatFormat
+from cloud_teacher.token_ids import TokenIds
 from shared.errors import EngineFailed, InvalidRequest
-from shared.wire import Message
 
 logger = logging.getLogger("gkt.cloud")
 
@@ -92,33 +90,20 @@ def load_vllm(
     return VllmTeacher(engine, settings.model)
 
 
-class VllmTeacher:
+class VllmTeacher(TokenIds):
     """A running engine behind the Teacher protocol."""
 
     def __init__(self, engine: Any, model: str) -> None:
+        tokenizer = engine.get_tokenizer()
+        super().__init__(tokenizer, tokenizer.eos_token_id)
         self._engine = engine
         self._traced = engine.observability_config.otlp_traces_endpoint is not None
-        self._tokenizer = engine.get_tokenizer()
-        self._format: ChatFormat = chat_format(self._tokenizer)
-        self.end_id: int = self._tokenizer.eos_token_id
         self.model = model
         self.max_model_len: int = engine.model_config.max_model_len
-        self.fingerprint = self._format.fingerprint
         self.registry: CollectorRegistry = REGISTRY  # where vLLM registers its own, and nobody else here anything
-
-    def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
-        ids = self._format.encode(messages)
-        return Prompt(messages, answer, conversation=ids, answer=self.encode_answer(answer))
 
     def reviewer(self) -> Reviewer:
         return self
-
-    def encode_answer(self, text: str) -> list[int]:
-        return self._format.encode_plain(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.backend_tokenizer.decode(list(ids), skip_special_tokens=False)
-        return text
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         from vllm.exceptions import VLLMValidationError

@@ -13,7 +13,6 @@ from fastapi.sse import EventSourceResponse
 from edge_student.ask import Ask
 from edge_student.choice import Part
 from edge_student.edge import Edge
-from edge_student.encoding import encode
 from edge_student.policy import plan
 from edge_student.student import Sampling, Structure, Student
 from edge_student.tools import ToolUse, conversation, tool_use
@@ -23,6 +22,7 @@ from shared.openai import ChatCompletionRequest, CompletionOptions, CompletionRe
 from shared.service import error_body, request_id, unless_gone
 from shared.streams import OPENAI_DONE, encode_data, with_first
 from shared.telemetry import trace_headers
+from shared.tokenising import tokenised
 
 MAX_PROMPTS = 512
 """Of one request. They take turns at the engine, so this bounds the size of an answer only."""
@@ -39,7 +39,7 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
     max_tokens = body.max_completion_tokens or body.max_tokens
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    prompt = await encode(student, messages)  # only tokens tell whether a text is too long
+    prompt = await tokenised(lambda: student.encode(messages), messages)  # only tokens tell whether a text is too long
     structure = await _structure(body, tools, student)
     sampling = _sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs)
     return Ask(

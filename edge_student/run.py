@@ -13,7 +13,6 @@ from edge_student.ask import Ask
 from edge_student.choice import Choice, Counted, Finished, Part, Scored
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.drafting import draft_of
-from edge_student.encoding import encode
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
 from edge_student.seam import Seam
@@ -24,6 +23,7 @@ from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import AnswerEnd, TokenLogprob
 from shared.telemetry import Span
 from shared.templates import Template
+from shared.tokenising import tokenised
 from shared.wire import Done, FinishReason, Guidance, Message, Start
 
 logger = logging.getLogger("gkt.answering")
@@ -88,7 +88,8 @@ class Run:
             ahead.close()
         if not text:
             return
-        prompt = await encode(self._student, hint.apply(messages, draft=text))
+        hinted = hint.apply(messages, draft=text)
+        prompt = await tokenised(lambda: self._student.encode(hinted), hinted)
         if len(prompt) >= self._student.context_tokens:
             self.account.fallback = FallbackReason.TOO_LONG
         else:

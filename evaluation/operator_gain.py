@@ -59,9 +59,7 @@ def measure_edge(client: Client, questions: int, say: Say) -> Edges:
     return Edges(taken, median(rates))
 
 
-def measure_gain(
-    server: Server, edges: Edges, rounds: int, say: Say, *, base: int = BASE, ask: Rolling = rolling
-) -> Result:
+def measure_gain(server: Server, edges: Edges, rounds: int, say: Say, *, ask: Rolling = rolling) -> Result:
     """Answers that end early by themselves count as they are."""
     numbers = count(1)
     prompts = (f"{next(numbers)}. {prompt}" for prompt in lessons())
@@ -70,14 +68,14 @@ def measure_gain(
     alone: list[Load] = []
     for number in range(rounds):
         say(f"operator_gain: the teacher alone, round {number + 1} of {rounds}")
-        alone.append(_load(server, prompts, [ANSWER_TOKENS], base, edges, ask=ask))
+        alone.append(_load(server, prompts, [ANSWER_TOKENS], BASE, edges, ask=ask))
         for arm, tokens in arms.items():
             say(f"operator_gain_{arm}: round {number + 1} of {rounds}")
             ladder = [_load(server, prompts, tokens, at_once, edges, ask=ask) for at_once in LADDER]
             gains[arm].append(ratio(_rate_at(ladder, alone[-1].p95_s), alone[-1].per_s))
     per_s, p95_s = median([load.per_s for load in alone]), median([load.p95_s for load in alone])
     how = (
-        f"answers/s at the p95 ({p95_s:.1f} s) that the teacher has alone with {base} answers of {ANSWER_TOKENS} tokens under "
+        f"answers/s at the p95 ({p95_s:.1f} s) that the teacher has alone with {BASE} answers of {ANSWER_TOKENS} tokens under "
         f"way, over its answers/s then ({per_s:.3f}); students {edges.student_per_s:.1f} tokens/s; medians of {rounds} rounds"
     )
     taken = ratio(sum(edges.adaptive), len(edges.adaptive))

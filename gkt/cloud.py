@@ -62,9 +62,10 @@ def cloud(
     settings = read_settings(CloudSettings)
     if replicas and not ray:
         raise ConfigurationError("--replicas goes with --ray")
+    wanted = Replicas.parse(replicas or "1")
     if ray:
         need_ray()
-        check_fields(settings, Replicas.parse(replicas or "1"), machines=False)
+        check_fields(settings, wanted, machines=False)
     model_here = own_engine(settings)
     if model_here:
         need_cloud_engine()
@@ -82,7 +83,7 @@ def cloud(
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it as it is imported; by itself it drops lines alike
         from gkt.on_ray import serve_here
 
-        raise typer.Exit(serve_here(settings, Replicas.parse(replicas or "1")))
+        raise typer.Exit(serve_here(settings, wanted))
     from cloud_teacher.__main__ import run
 
     run()

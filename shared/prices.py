@@ -19,6 +19,15 @@ class Prices:
     cached_input_usd: float
     output_usd: float
 
+    @classmethod
+    def of(
+        cls, input_usd: float | None, output_usd: float | None, *, cached_input_usd: float | None = None
+    ) -> Prices | None:
+        """As settings have them: None where one is missing; cached prompt tokens cost what others do unless they have a price."""
+        if input_usd is None or output_usd is None:
+            return None
+        return cls(input_usd, input_usd if cached_input_usd is None else cached_input_usd, output_usd)
+
     def cost_usd(self, usage: Usage) -> float:
         """What a request cost, in dollars."""
         computed = usage.prompt_tokens - usage.cached_tokens

@@ -8,53 +8,39 @@ computes and tells the step only. The conversation is rendered here, with the to
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry
 
-from cloud_teacher.hf_chat import chat_format
 from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.token_ids import TokenIds
 from cloud_teacher.tokenizer import FolderTokenizer
 from cloud_teacher.upstream.client import cached_of, client_of, headers_of, standing_of
 from cloud_teacher.upstream.entry import TeacherEntry
 from cloud_teacher.upstream.errors import as_ours
 from shared.errors import EngineFailed
-from shared.wire import Message
 
 if TYPE_CHECKING:
     from openai.types import Completion
 
 
-class CompletionsTeacher:
+class CompletionsTeacher(TokenIds):
     """The Teacher protocol over a server's completions API."""
 
     def __init__(
         self, entry: TeacherEntry, tokenizer: FolderTokenizer, *, max_model_len: int, key: str | None = None
     ) -> None:
         """Raises ConfigurationError where the tokenizer has no chat template."""
+        super().__init__(tokenizer, tokenizer.end_id)
         self.model = entry.name
         self.max_model_len = max_model_len
         self.registry = CollectorRegistry()
-        self.end_id = tokenizer.end_id
         self._asked_for = entry.upstream_model
-        self._tokenizer = tokenizer
-        self._format = chat_format(tokenizer)
-        self.fingerprint = self._format.fingerprint
         self._client = client_of(entry, key)
-
-    def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
-        ids = self._format.encode(messages)
-        return Prompt(messages, answer, conversation=ids, answer=self.encode_answer(answer))
 
     def reviewer(self) -> Reviewer:
         return self
-
-    def encode_answer(self, text: str) -> list[int]:
-        return self._format.encode_plain(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids)
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         """The server refuses what it cannot hold to."""

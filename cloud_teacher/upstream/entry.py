@@ -97,13 +97,10 @@ class TeacherEntry(BaseModel):
     @property
     def prices(self) -> Prices | None:
         """Its own; None where the service's hold."""
-        if self.input_usd_per_million is None or self.output_usd_per_million is None:
-            return None
-        cached = self.cached_input_usd_per_million
-        return Prices(
-            input_usd=self.input_usd_per_million,
-            cached_input_usd=self.input_usd_per_million if cached is None else cached,
-            output_usd=self.output_usd_per_million,
+        return Prices.of(
+            self.input_usd_per_million,
+            self.output_usd_per_million,
+            cached_input_usd=self.cached_input_usd_per_million,
         )
 
     def key(self) -> str | None:

@@ -10,6 +10,7 @@ from itertools import groupby
 from httpx_sse import SSEError
 from pydantic import ValidationError
 
+from evaluation.timeline import events
 from shared.guided import ChunkSource, GktReport, Source
 from shared.openai import ChatCompletion, ChatCompletionChunk, ChunkChoice
 from shared.wire import ErrorBody
@@ -122,11 +123,11 @@ def _streamed(text: str) -> Answer | ErrorBody:
 
 def _first_source(body: bytes) -> Source | None:
     """Who wrote the first text of a stream that may not be over."""
-    for block in body.split(b"\n\n")[:-1]:
+    for event in events([(0.0, body)]):
         try:
-            chunk = ChatCompletionChunk.model_validate_json(block.removeprefix(b"data: "))
+            chunk = ChatCompletionChunk.model_validate_json(event.data)
         except ValidationError:
-            continue  # an error, a comment or the end: whoever reads all of it says what it is worth
+            continue  # an error or the end: whoever reads all of it says what it is worth
         if isinstance(chunk.gkt, ChunkSource) and any(choice.delta.content for choice in chunk.choices):
             return chunk.gkt.source
     return None

@@ -51,7 +51,7 @@ class Clients:
         """Those who never read go now."""
         self._over.set()
 
-    async def ask(self, ask: Ask, stays: Callable[[bytes], bool] = lambda _: True) -> Outcome:
+    async def ask(self, ask: Ask, stays: Callable[[bytes], bool] | None = None) -> Outcome:
         """Send a request, and stay as long as its client does; one that reads goes where `stays` says so of all it has read."""
         began = time.monotonic()
         match ask.behaviour:
@@ -66,7 +66,7 @@ class Clients:
             case Behaviour.NEVER_READS:
                 return await self._never_read(ask, began)
 
-    async def _read(self, ask: Ask, began: float, stays: Callable[[bytes], bool] = lambda _: True) -> Outcome:
+    async def _read(self, ask: Ask, began: float, stays: Callable[[bytes], bool] | None = None) -> Outcome:
         status: int | None = None
         body = bytearray()
         broke: str | None = None
@@ -77,7 +77,7 @@ class Clients:
                 status = response.status_code
                 async for data in response.aiter_bytes():
                     body += data
-                    if not stays(bytes(body)):
+                    if stays and not stays(bytes(body)):
                         break
         except httpx.TransportError as error:
             broke = f"{type(error).__name__} {error}".strip()
