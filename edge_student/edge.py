@@ -60,6 +60,7 @@ class Edge:
             self.metrics,
             hint=self._hint,
             draft_ahead=self.settings.draft_ahead,
+            head_start_after_s=self.settings.head_start_after_s,
             telemetry=self._telemetry,
         )
 

@@ -13,11 +13,12 @@ from edge_student.ask import Ask
 from edge_student.choice import Choice, Counted, Finished, Part, Scored
 from edge_student.cloud import Cloud, CloudFailed
 from edge_student.drafting import draft_of
+from edge_student.head_start import HeadStart
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
 from edge_student.seam import Seam
 from edge_student.spans import written
-from edge_student.student import Gate, ScoresOf, Student, StudentSequence
+from edge_student.student import Gate, ScoresOf, Student, StudentSequence, Word
 from edge_student.turns import Turns, agrees
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import AnswerEnd, TokenLogprob
@@ -33,11 +34,21 @@ class Run:
     """One request under way."""
 
     def __init__(
-        self, ask: Ask, student: Student, cloud: Cloud, span: Span, *, hint: Template | None, draft_ahead: bool
+        self,
+        ask: Ask,
+        student: Student,
+        cloud: Cloud,
+        span: Span,
+        *,
+        hint: Template | None,
+        draft_ahead: bool,
+        head_start_after_s: float | None,
     ) -> None:
         self._ask = ask
         self._hint = hint
         self._draft_ahead = draft_ahead
+        self._head_start_after_s = head_start_after_s
+        self._head_start: HeadStart | None = None
         self._student = student
         self._cloud = cloud
         self._span = span
@@ -125,6 +136,8 @@ class Run:
         yield Finished(self.report(), self.account.usage(len(ask.prompt), tokens))
 
     def close(self) -> None:
+        if self._head_start:
+            self._head_start.close()
         for sequence in self._sequences:
             sequence.close()
 
@@ -162,6 +175,7 @@ class Run:
         is_json = structure is not None and structure.json_schema is not None
         seam = Seam(None if plan.alone else plan.budget, json=is_json)
         self._gate = self._student.gate_for(structure) if structure else None
+        self._head_start = self._begin_ahead()
         complete = False
         end: AnswerEnd | None = None
         try:
@@ -172,6 +186,9 @@ class Run:
                         case Start():
                             self.account.teacher_began(event)
                         case Guidance():
+                            if self._head_start:
+                                self._head_start.close()
+                                self._head_start = None
                             self.account.teacher_said(event)
                             text = seam.push(event.text, event.count)
                             for part in self._take(text, event.count, logprobs_of_guidance(event)):
@@ -203,6 +220,33 @@ class Run:
                 for part in choice.end(end):
                     yield part
 
+    def _begin_ahead(self) -> HeadStart | None:
+        """A head start for an answer that can have one: only one, whose prompt is computed while the teacher works."""
+        ask = self._ask
+        idle = not self._sequences or ask.plan.held
+        if self._head_start_after_s is None or idle or ask.n > 1 or ask.scored_from is not None:
+            return None
+
+        def begin() -> tuple[StudentSequence, AsyncGenerator[Word, None]]:
+            sequence = self._student.open(ask.prompt)
+            return sequence, written(sequence, ask.sampling, self._student.model, self._span)
+
+        return HeadStart(begin, self._head_start_after_s)
+
+    def _words(self, choice: Choice) -> AsyncGenerator[Word, None]:
+        """What the student writes of a choice."""
+        sequence = self._sequences[choice.index]
+        if self._head_start and self._head_start.begun:
+            sequence.close()
+            return self._head_start.words()
+        if self._head_start:
+            self._head_start.close()
+        drafted = self._ask.plan.mode is Mode.DRAFT
+        sampling = self._ask.sampling
+        left = sampling.max_tokens - (0 if drafted else self.account.teacher_tokens)
+        seed = None if sampling.seed is None else sampling.seed + choice.index
+        return written(sequence, replace(sampling, max_tokens=left, seed=seed), self._student.model, self._span)
+
     def _take(self, text: str, tokens: int = 0, logprobs: Sequence[TokenLogprob] = ()) -> list[Part]:
         """Guidance goes to the student and to the client, as far as it is of the structure."""
         if self._gate and (allowed := self._gate.push(text)) != text:
@@ -219,15 +263,9 @@ class Run:
 
     async def _written(self, choice: Choice) -> AsyncGenerator[Part, None]:
         """The student's part of one choice."""
-        sequence = self._sequences[choice.index]
-        sampling = self._ask.sampling
-        drafted = self._ask.plan.mode is Mode.DRAFT
-        left = sampling.max_tokens - (0 if drafted else self.account.teacher_tokens)
-        seed = None if sampling.seed is None else sampling.seed + choice.index
         wants_scores = self._ask.scored_from is not None
         wants_count = self._ask.counted and choice.index == 0
-        sampling = replace(sampling, max_tokens=left, seed=seed)
-        async with aclosing(written(sequence, sampling, self._student.model, self._span)) as words:
+        async with aclosing(self._words(choice)) as words:
             async for word in words:
                 if wants_scores:
                     wants_scores = False
@@ -237,7 +275,7 @@ class Run:
                     yield Scored(choice.index, self._sequences[0].scores)
                 if wants_count:
                     wants_count = False
-                    yield Counted(choice.index, len(self._ask.prompt), sequence.cached_tokens)
+                    yield Counted(choice.index, len(self._ask.prompt), self._sequences[choice.index].cached_tokens)
                 tokens = 1 if word.token else 0
                 self.account.student_wrote(tokens)
                 logprobs = logprobs_of_word(word)

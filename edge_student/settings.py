@@ -127,6 +127,12 @@ class EdgeSettings(ServiceSettings):
     first_token_deadline_s: float = Field(
         default=5.0, gt=0, description="from the request to the teacher's first token; then the student starts alone"
     )
+    head_start_s: float = Field(
+        default=0.5,
+        ge=0,
+        description="so long before that the student begins to write, unseen, so that its words are there when the deadline "
+        "passes; dropped if the teacher's come after all; 0: it waits",
+    )
     next_token_deadline_s: float = Field(
         default=2.0, gt=0, description="between two tokens of the teacher; then the student goes on"
     )
@@ -141,6 +147,12 @@ class EdgeSettings(ServiceSettings):
     def _consistent(self) -> Self:
         self.cloud_tls()
         return self
+
+    @property
+    def head_start_after_s(self) -> float | None:
+        """From a request on. Half of the deadline is the teacher's alone, however short it is."""
+        deadline_s = self.first_token_deadline_s
+        return max(deadline_s - self.head_start_s, deadline_s / 2) if self.head_start_s else None
 
     def cloud_tls(self) -> ssl.SSLContext | None:
         """How the cloud is checked; None: as httpx does it by itself. Raises ConfigurationError."""

@@ -141,6 +141,7 @@ class ScriptedSequence:
         self.guidance = ""
         self.foreseen: list[str] = []
         self.sampling: Sampling | None = None
+        self.said = 0
         self.closed = False
         self.held = False
         self.cached_tokens = 2
@@ -175,6 +176,7 @@ class ScriptedSequence:
             await asyncio.sleep(0)
             alternatives = tuple(Alternative(word.encode(), -0.5) for _ in range(sampling.top_logprobs or 0))
             last = count == sampling.max_tokens
+            self.said += 1
             yield Word(word, word.encode(), len(word), logprob, alternatives, end="length" if last else None)
             if last:
                 return

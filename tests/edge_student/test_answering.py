@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from edge_student.answering import Answering
 from edge_student.ask import Ask
 from edge_student.choice import Ended, Finished, Piece
-from edge_student.cloud import CloudFailed
+from edge_student.cloud import CloudFailed, Traffic
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan
 from edge_student.student import Sampling
@@ -20,7 +21,7 @@ from shared.errors import EngineFailed
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import TokenLogprob
 from shared.templates import Template, Templates
-from shared.wire import FinishReason, Message, Usage
+from shared.wire import Event, FinishReason, GuidanceRequest, Message, Usage
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 
 
@@ -47,9 +48,12 @@ def ask(*, mode: Mode = Mode.FIXED, budget: int = 40, max_tokens: int = 100, alo
     )
 
 
-async def answer(student: ScriptedStudent, cloud: ScriptedCloud, request: Ask) -> Answer:
+async def answer(
+    student: ScriptedStudent, cloud: ScriptedCloud, request: Ask, *, head_start_after_s: float | None = None
+) -> Answer:
     got = Answer()
-    async for part in Answering(student, cloud, EdgeMetrics()).answer(request):
+    answering = Answering(student, cloud, EdgeMetrics(), head_start_after_s=head_start_after_s)
+    async for part in answering.answer(request):
         match part:
             case Piece():
                 got.texts[part.index] = got.texts.get(part.index, "") + part.text
@@ -296,3 +300,71 @@ async def test_a_draft_that_does_not_fit_is_left_out() -> None:
     cloud = ScriptedCloud("x" * student.context_tokens, ends=FinishReason.STOP)
     text, report, _ = await drafted(student, cloud, ask(mode=Mode.DRAFT))
     assert (report.fallback, bool(text)) == (FallbackReason.TOO_LONG, True)
+
+
+class LateCloud(ScriptedCloud):
+    """Says nothing until the student has begun to write."""
+
+    def __init__(self, student: ScriptedStudent, *pieces: str, ends: FinishReason | CloudFailed) -> None:
+        super().__init__(*pieces, ends=ends)
+        self.student = student
+
+    async def guide(
+        self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+    ) -> AsyncGenerator[Event, None]:
+        while not (len(self.student.sequences) > 1 and self.student.sequences[1].said):
+            await asyncio.sleep(0)
+        async with aclosing(super().guide(request, headers, traffic)) as events:
+            async for event in events:
+                yield event
+
+
+LATE = CloudFailed(FallbackReason.FIRST_TOKEN_DEADLINE)
+
+
+async def test_what_the_student_wrote_before_the_deadline_is_the_answer_after_it() -> None:
+    student = ScriptedStudent("a", "b", "c")
+    got = await answer(student, LateCloud(student, ends=LATE), ask(), head_start_after_s=0)
+    assert got.texts == {0: "abc"}
+    assert got.ends == {0: "stop"}
+    assert student.sequences[0].sampling is None, "the one that waited wrote nothing"
+    assert got.report and got.report.fallback == FallbackReason.FIRST_TOKEN_DEADLINE
+    assert [(s.source, s.tokens) for s in got.report.segments[0]] == [("student", 3)]
+    assert got.usage and (got.usage.completion_tokens, got.usage.cached_tokens) == (3, 2)
+
+
+async def test_the_teacher_that_comes_after_all_is_heard() -> None:
+    student = ScriptedStudent(" b", "c")
+    cloud = LateCloud(student, "a", " x", ends=FinishReason.BUDGET)
+    got = await answer(student, cloud, ask(budget=2), head_start_after_s=0)
+    assert got.texts == {0: "a bc"}
+    assert student.sequences[0].guidance == "a"
+    assert got.report
+    assert [(s.source, s.chars) for s in got.report.segments[0]] == [("teacher", 1), ("student", 3)]
+
+
+async def test_an_engine_that_has_no_room_for_a_head_start_answers_all_the_same() -> None:
+    student = ScriptedStudent("a", room=1)
+    cloud = ScriptedCloud(ends=LATE)
+    assert (await answer(student, cloud, ask(), head_start_after_s=0)).texts == {0: "a"}
+
+
+async def test_a_head_start_whose_engine_dies_is_an_error_like_any_other() -> None:
+    student = ScriptedStudent("a", "b", dies_after=1)
+    with pytest.raises(EngineFailed):
+        await answer(student, LateCloud(student, ends=LATE), ask(), head_start_after_s=0)
+
+
+async def test_no_head_start_where_the_student_waits_for_the_teacher_to_compute_or_writes_many_answers() -> None:
+    held = ask()
+    held = replace(held, plan=replace(held.plan, held=True))
+    for request in (held, ask(n=2), ask(mode=Mode.TEACHER, alone=True)):
+        student = ScriptedStudent("a")
+        cloud = ScriptedCloud("x", ends=LATE)
+        cloud.gate.clear()
+        answering = asyncio.create_task(answer(student, cloud, request, head_start_after_s=0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert all(sequence.sampling is None for sequence in student.sequences)
+        cloud.gate.set()
+        await answering
