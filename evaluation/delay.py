@@ -16,6 +16,9 @@ from evaluation.timeline import Answer
 from shared.guided import FallbackReason, Mode
 
 MAX_TOKENS = 16
+SHORT_TOKENS = 4
+"""Where an open breaker is measured: what it costs comes before the first token, and each further step adds its noise."""
+PAIRS_AT_LEAST = 100
 DEADLINE_S = 5.0
 """To the teacher's first token; the edge's default."""
 FAILURES_AT_MOST = 20
@@ -50,10 +53,11 @@ def measure_dead_link(client: Client, effort: Effort, say: Say, *, deadline_s: f
     if not waited:
         raise NotMeasured("the breaker was open before anything was asked")
     extras: list[float] = []
-    for number in range(effort.pairs):
-        say(f"with the breaker open: pair {number + 1} of {effort.pairs}")
+    pairs = max(effort.pairs, PAIRS_AT_LEAST)
+    for number in range(pairs):
+        say(f"with the breaker open: pair {number + 1} of {pairs}")
         order = (Mode.OFF, Mode.FIXED) if number % 2 else (Mode.FIXED, Mode.OFF)
-        answers = {mode: _ask(client, mode) for mode in order}
+        answers = {mode: _ask(client, mode, SHORT_TOKENS) for mode in order}
         if answers[Mode.FIXED].report.fallback is not FallbackReason.BREAKER_OPEN:
             raise NotMeasured("the breaker did not stay open")
         extras.append(1e3 * (answers[Mode.FIXED].total_s - answers[Mode.OFF].total_s))
@@ -62,7 +66,7 @@ def measure_dead_link(client: Client, effort: Effort, say: Say, *, deadline_s: f
             Figure(
                 "breaker_open_extra_ms",
                 median(extras),
-                f"whole time with the breaker open less that of mode off, {MAX_TOKENS} tokens, median of {len(extras)} pairs "
+                f"whole time with the breaker open less that of mode off, {SHORT_TOKENS} tokens, median of {len(extras)} pairs "
                 "in turn",
                 at_most=5,
             ),
@@ -78,8 +82,8 @@ def measure_dead_link(client: Client, effort: Effort, say: Say, *, deadline_s: f
     )
 
 
-def _ask(client: Client, mode: Mode) -> Answer:
-    return client.answer(questions()[0], model="gkt", mode=mode, max_tokens=MAX_TOKENS, degraded=True)
+def _ask(client: Client, mode: Mode, max_tokens: int = MAX_TOKENS) -> Answer:
+    return client.answer(questions()[0], model="gkt", mode=mode, max_tokens=max_tokens, degraded=True)
 
 
 @contextmanager
