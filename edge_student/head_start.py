@@ -1,6 +1,6 @@
 """What the student writes while nobody knows whether the teacher's words still come.
 
-Begun shortly before the deadline, so that a link that is dead costs no more than it. It is written in a sequence of its own:
+Begun shortly before the deadline, so that a dead link costs no more than that. It is written in a sequence of its own:
 the one that waits for guidance stays as it is, and goes on if the guidance comes after all.
 """
 

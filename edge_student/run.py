@@ -221,10 +221,10 @@ class Run:
                     yield part
 
     def _begin_ahead(self) -> HeadStart | None:
-        """A head start for an answer that can have one: only one, whose prompt is computed while the teacher works."""
+        """A head start for a single answer whose prompt is computed while the teacher works; not where the prompt has scores."""
         ask = self._ask
-        idle = not self._sequences or ask.plan.held
-        if self._head_start_after_s is None or idle or ask.n > 1 or ask.scored_from is not None:
+        computes_prompt = bool(self._sequences) and not ask.plan.held
+        if self._head_start_after_s is None or not computes_prompt or ask.n > 1 or ask.scored_from is not None:
             return None
 
         def begin() -> tuple[StudentSequence, AsyncGenerator[Word, None]]:

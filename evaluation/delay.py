@@ -18,7 +18,8 @@ from shared.guided import FallbackReason, Mode
 MAX_TOKENS = 16
 SHORT_TOKENS = 4
 """Where an open breaker is measured: what it costs comes before the first token, and each further step adds its noise."""
-PAIRS_AT_LEAST = 100
+SHORT_PAIRS = 5
+"""Of such answers for each pair that is asked for: they take little time, and one alone tells little."""
 DEADLINE_S = 5.0
 """To the teacher's first token; the edge's default."""
 FAILURES_AT_MOST = 20
@@ -53,7 +54,7 @@ def measure_dead_link(client: Client, effort: Effort, say: Say, *, deadline_s: f
     if not waited:
         raise NotMeasured("the breaker was open before anything was asked")
     extras: list[float] = []
-    pairs = max(effort.pairs, PAIRS_AT_LEAST)
+    pairs = SHORT_PAIRS * effort.pairs
     for number in range(pairs):
         say(f"with the breaker open: pair {number + 1} of {pairs}")
         order = (Mode.OFF, Mode.FIXED) if number % 2 else (Mode.FIXED, Mode.OFF)
