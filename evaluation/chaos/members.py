@@ -151,6 +151,8 @@ class Town:
     edges: Mapping[str, Member]
     control_url: str
     pace: Pace
+    start_s: float
+    """What a service that is started again may take: a real teacher's engine needs a minute where others run beside it."""
 
     def member(self, name: str) -> Member:
         return self.cloud if name == self.cloud.name else self.edges[name]
@@ -191,7 +193,7 @@ def town(
             _start(edge, started, start_s)
         for member in (cloud, *edges.values()):
             member.await_ready(max(0.0, until - time.monotonic()))
-        yield Town(cloud, edges, wan.url, pace)
+        yield Town(cloud, edges, wan.url, pace, start_s)
     finally:
         for member in reversed(started):
             member.stop()

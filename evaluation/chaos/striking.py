@@ -17,7 +17,6 @@ from evaluation.chaos.invariants import Absence
 from evaluation.chaos.members import Member, Town
 from evaluation.figures import NotMeasured
 
-RESTART_S = 60.0
 CONTROL_S = 60.0
 """A machine that is busy with other things."""
 
@@ -79,7 +78,7 @@ class Striker:
                 try:
                     yield
                 finally:
-                    await asyncio.to_thread(_restart, self._town.cloud)
+                    await asyncio.to_thread(self._restart, self._town.cloud)
             case FaultKind.CLOUD_PAUSED:
                 self._town.cloud.pause()
                 try:
@@ -93,7 +92,7 @@ class Striker:
                 try:
                     yield
                 finally:
-                    await asyncio.to_thread(_restart, edge)
+                    await asyncio.to_thread(self._restart, edge)
                     self.struck.absences.append(Absence(strike.target, from_s, time.monotonic()))
             case FaultKind.DISK_FULL:
                 member = self._town.member(strike.target)
@@ -117,7 +116,6 @@ class Striker:
     async def _link(self, method: str, link: str, action: str, body: dict[str, object]) -> None:
         (await self._http.request(method, f"/{link}{action}", json=body)).raise_for_status()
 
-
-def _restart(member: Member) -> None:
-    member.start(RESTART_S)
-    member.await_ready(RESTART_S)
+    def _restart(self, member: Member) -> None:
+        member.start(self._town.start_s)
+        member.await_ready(self._town.start_s)
