@@ -48,6 +48,7 @@ class Task:
     extract: the answer in what the model wrote, in one canonical form; None where there is none. It never guesses.
     score: whether an extracted answer is right: a bool, or a Verdict. Not called where nothing was extracted.
     shots: worked examples, of which a run takes the first `--shots`.
+    asked: what is added to a question where no worked example shows how to answer.
     instructions: a system message, if there is one.
     judged: whether a judge model says which answers are right, rather than `score`.
     """
@@ -57,6 +58,7 @@ class Task:
     extract: Callable[[str], str | None]
     score: Callable[[str, Item], bool | Verdict]
     shots: Sequence[Shot] = ()
+    asked: str | None = None
     instructions: str | None = None
     judged: bool = False
 
@@ -65,7 +67,8 @@ class Task:
         said = [Message(role="system", content=self.instructions)] if self.instructions else []
         for shot in self.shots[:shots]:
             said += [Message(role="user", content=shot.question), Message(role="assistant", content=shot.answer)]
-        return [*said, Message(role="user", content=item.question)]
+        alone = self.asked and not self.shots[:shots]
+        return [*said, Message(role="user", content=f"{item.question}\n\n{self.asked}" if alone else item.question)]
 
     def verdict(self, extracted: str | None, item: Item) -> Verdict:
         """Right, wrong, or None where a judge has yet to say it. What cannot be read is wrong."""

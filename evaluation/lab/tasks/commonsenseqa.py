@@ -53,7 +53,8 @@ class _Line(BaseModel):
 
 
 def task() -> Task:
-    return Task(name="commonsenseqa", item=_item, extract=_extract, score=_score, shots=SHOTS)
+    asked = "Think step by step, and end with a line that says: The answer is (letter)."
+    return Task(name="commonsenseqa", item=_item, extract=_extract, score=_score, shots=SHOTS, asked=asked)
 
 
 def _extract(output: str) -> str | None:

@@ -37,7 +37,7 @@ class _Line(BaseModel):
 
 
 def task() -> Task:
-    return Task(name="gsm8k", item=_item, extract=numbers.answer, score=is_target, shots=SHOTS)
+    return Task(name="gsm8k", item=_item, extract=numbers.answer, score=is_target, shots=SHOTS, asked=numbers.ASKED)
 
 
 def is_target(extracted: str, item: Item) -> bool:

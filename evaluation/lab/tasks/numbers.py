@@ -1,11 +1,13 @@
-"""The number in `The answer is 1,234.`, exactly."""
+r"""The number in `The answer is 1,234.` or `\boxed{1234}`, exactly."""
 
 from __future__ import annotations
 
 import re
 from decimal import Context, Decimal, InvalidOperation
 
-_SAYS = re.compile(r"\bthe answer is\b:?", re.IGNORECASE)
+_SAYS = re.compile(r"\bthe answer is\b:?|\\boxed\{", re.IGNORECASE)
+ASKED = "Please reason step by step, and put your final answer within \\boxed{}."
+"""What stands behind a question without worked examples: the words that Qwen's maths models are asked with."""
 _NUMBER = re.compile(
     r"""
     [$€£]?[ ]?(?P<sign>[-−+]?)[ ]?[$€£]?
@@ -13,6 +15,7 @@ _NUMBER = re.compile(
     (?!\d|[.,]\d|[eE][-+]?\d)        # not the beginning of something longer
     (?!\s*[-−+*/×^=÷:][ ]?[$€£(]?\d)  # nor of a term, a fraction, a ratio or a range
     (?!\s*[x][ ]?\d)
+    (?!\s*\\(?!(?:text|mathrm|quad|circ)\b|[%,;:!\ )\]$]))  # nor of a term in LaTeX, as 2\frac{1}{2}
     """,
     re.VERBOSE,
 )
@@ -21,7 +24,7 @@ MAX_DIGITS = 100
 
 
 def answer(output: str) -> str | None:
-    """The number of the last `The answer is N` in canonical form; None where there is none, or where it is no plain number.
+    r"""The number of the last `The answer is N` or `\boxed{N}`, in canonical form; None where there is no plain number.
 
     Takes thousands' commas, currency signs, bold type, a unit behind and a full stop. It never guesses: the last such
     statement counts, and if that holds a term instead of a number there is no answer.
@@ -31,9 +34,14 @@ def answer(output: str) -> str | None:
 
 
 def last_statement(output: str) -> str:
-    """The rest of the line behind the last `The answer is`; empty where nobody says so."""
-    *before, last = _SAYS.split(output)
-    return last.strip(" \t").partition("\n")[0] if before else ""
+    r"""The rest of the line behind the last `The answer is`, or what is in the last `\boxed{}`; empty where nobody says so."""
+    output = output.replace("{,}", ",")  # how LaTeX sets thousands
+    said = list(_SAYS.finditer(output))
+    if not said:
+        return ""
+    last = said[-1]
+    line = output[last.end() :].strip(" \t").partition("\n")[0]
+    return line.partition("}")[0] if last[0].endswith("{") else line
 
 
 def canonical(number: str) -> str | None:

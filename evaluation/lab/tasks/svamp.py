@@ -21,7 +21,7 @@ class _Line(BaseModel):
 
 
 def task() -> Task:
-    return Task(name="svamp", item=_item, extract=numbers.answer, score=is_target, shots=SHOTS)
+    return Task(name="svamp", item=_item, extract=numbers.answer, score=is_target, shots=SHOTS, asked=numbers.ASKED)
 
 
 def _item(record: Record) -> Item:

@@ -38,6 +38,11 @@ def task(name: str) -> Task:
         ("The answer is 2.\nNo, wait.\nThe answer is 3.", "3"),
         ("The answer is 2. The answer is 3.", "3"),
         ("The answer is 100000000000000000000000000001.", "100000000000000000000000000001"),
+        (r"Thus she sold \(\boxed{72}\) clips.", "72"),
+        (r"\[ \boxed{\$1{,}234.50} \]", "1234.5"),
+        (r"The answer is \boxed{12 \text{ clips}}.", "12"),
+        (r"It is \boxed{2}. So the answer is 3.", "3"),
+        (r"The answer is 3, that is \boxed{25\%}", "25"),
     ],
 )
 def test_the_last_number_that_is_said_to_be_the_answer_counts(output: str, expected: str) -> None:
@@ -64,6 +69,11 @@ def test_the_last_number_that_is_said_to_be_the_answer_counts(output: str, expec
         "The answer is " + "9" * 200,
         "The answer is NaN",
         "The answer is 1e5",
+        r"\boxed{}",
+        r"\boxed{2\frac{1}{2}}",
+        r"\boxed{\frac{1}{2}}",
+        r"\boxed{3 \times 4}",
+        r"\boxed{x = 4}",
     ],
 )
 def test_what_is_no_plain_number_is_no_answer(output: str) -> None:
@@ -109,6 +119,17 @@ def test_the_worked_examples_have_answers_that_the_task_itself_can_read(name: st
     said = loaded.messages(Item("What now?", "x"), 2)
     assert [message.role for message in said if message.role != "system"] == ["user", "assistant"] * 2 + ["user"]
     assert said[-1].content == "What now?"
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "svamp", "commonsenseqa"])
+def test_where_no_worked_example_shows_how_to_answer_the_question_says_it(name: str) -> None:
+    chosen = task(name)
+    item = Item("How many?", "7")
+    [alone] = chosen.messages(item, shots=0)
+    assert alone.content.startswith("How many?\n\n")
+    assert chosen.asked is not None
+    assert chosen.asked in alone.content
+    assert chosen.messages(item, shots=1)[-1].content == "How many?"
 
 
 def test_svamp_is_read_as_its_authors_write_it() -> None:
