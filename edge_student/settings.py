@@ -82,7 +82,8 @@ class EdgeSettings(ServiceSettings):
         ge=0,
         le=1,
         description="mode `on_demand`: a step whose first token is less probable to the student is the teacher's; mode `review`: "
-        "a step of which every token is at least so probable is not sent; unset: 0.5, and in mode `review` 0, so that all are",
+        "lines of which every token is at least so probable wait to be read with the next that is not such a line; unset: 0.5, "
+        "in mode `review` 0: none waits",
     )
     draft_ahead: bool = Field(
         default=True, description="mode `review`: the student writes the next step while the teacher reads the last one"

@@ -72,8 +72,11 @@ class Drafter:
         self._sequence = sequence
         self._words = words
 
-    async def step(self, lines: int) -> Step:
-        """The next lines that are not blank; fewer where the answer ends. Raises EngineFailed."""
+    async def step(self, lines: int, sure: float = 0.0) -> Step:
+        """The next lines that are not blank; fewer where the answer ends. Raises EngineFailed.
+
+        With `sure` it goes on, line by line, to the first line of which the student was not as sure.
+        """
         words: list[Word] = []
         begun = False
         async for word in self._words:
@@ -81,6 +84,8 @@ class Drafter:
             begun = begun or bool(word.text.strip())
             if begun and "\n" in word.text:
                 lines, begun = lines - 1, False
+                if not lines and sure and Step(words).sure(sure):
+                    lines = 1
             if word.end or not lines or len(words) == STEP_TOKENS:
                 break
         return Step(words)
@@ -155,7 +160,7 @@ class Turns:
                         if self._choice.ended:
                             break
                     return
-                step = await drafter.step(self._plan.lines)
+                step = await drafter.step(self._plan.lines, self._plan.sure if self._plan.mode is Mode.REVIEW else 0.0)
                 self._account.student_wrote(sum(bool(word.token) for word in step.words))
                 if self._keeps(step):
                     for part in self._show(step, len(step.text), ends=True):
@@ -192,9 +197,7 @@ class Turns:
     def _keeps(self, step: Step) -> bool:
         """Whether a step stays as the student wrote it, without the teacher."""
         sure = self._plan.sure
-        if self._plan.mode is Mode.ON_DEMAND:
-            return not sure or step.begins_sure(sure)
-        return bool(sure) and step.sure(sure)
+        return self._plan.mode is Mode.ON_DEMAND and (not sure or step.begins_sure(sure))
 
     async def _consult(self, step: Step) -> AsyncGenerator[Piece | Ended | None, None]:
         """The teacher's turn. None comes last where the student's draft stands, and goes on behind the step."""

@@ -89,8 +89,8 @@ class PolicyFields(WireModel):
         default=None,
         ge=0,
         le=1,
-        description="on_demand: a step whose first token is less probable to the student is the teacher's; review: a step of "
-        "which every token is at least so probable is not read by the teacher, 0 meaning that all are",
+        description="on_demand: a step whose first token is less probable to the student is the teacher's; review: lines of "
+        "which every token is at least so probable wait to be read with the next that is not such a line; 0: none waits",
     )
 
 

@@ -236,11 +236,19 @@ async def test_on_demand_the_teacher_writes_what_the_student_is_not_sure_of() ->
     assert cloud.requests[0].until_step
 
 
-async def test_steps_that_the_student_is_sure_of_are_not_read() -> None:
+async def test_lines_that_the_student_is_sure_of_are_read_with_the_next() -> None:
     cloud = Reader()
     got = await answer(Believer(("= 5", "= 6"), unsure=["6"]), cloud, sure=0.5)
     assert got.text == TRUTH
-    assert len(cloud.requests) == 1
+    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    assert steps == ["She has 3 eggs.\nShe buys 2 more.\n3 + 2 = 6\n", "The answer is 5."]
+
+
+async def test_who_is_sure_and_wrong_is_put_right_all_the_same() -> None:
+    cloud = Reader()
+    got = await answer(Believer(("= 5", "= 6")), cloud, sure=0.5)
+    assert got.text == TRUTH
+    assert len(cloud.requests) == 2
 
 
 async def test_several_lines_are_read_at_once() -> None:
