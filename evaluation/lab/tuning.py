@@ -40,7 +40,7 @@ def default_grid(max_tokens: int) -> list[str]:
             f"review:doubt={doubt},agree={agree},sure={sure},tokens={max_tokens}"
             for doubt in (0.02, 0.1, 0.3)
             for agree in (0, 3)
-            for sure in (0, 0.9)
+            for sure in (0, 0.7)
         ),
     ]
 
