@@ -174,7 +174,7 @@ def test_the_default_grid_is_of_arms_that_a_policy_file_can_say() -> None:
     arms = parse_all(default_grid(300))
     check_arms(arms)
     assert len(arms) == 4 + 2 + 3 + 3 + 3 * 2 * 2
-    assert arms[-1].values == {"doubt": 0.3, "agree": 3, "sure": 0.9, "tokens": 300}
+    assert arms[-1].values == {"doubt": 0.3, "agree": 3, "sure": 0.7, "tokens": 300}
     for text in ("random:10-80", "route:sure=0.9", "cascade:sure=0.9"):
         with pytest.raises(BadArm, match="no policy file can say it"):
             check_arms([Arm.parse(text)])
