@@ -72,10 +72,10 @@ class Drafter:
         self._sequence = sequence
         self._words = words
 
-    async def step(self, lines: int, sure: float = 0.0) -> Step:
+    async def step(self, lines: int, sure: float) -> Step:
         """The next lines that are not blank; fewer where the answer ends. Raises EngineFailed.
 
-        With `sure` it goes on, line by line, to the first line of which the student was not as sure.
+        It goes on, line by line, while the student is `sure` of all of it; 0: it does not.
         """
         words: list[Word] = []
         begun = False
@@ -160,7 +160,8 @@ class Turns:
                         if self._choice.ended:
                             break
                     return
-                step = await drafter.step(self._plan.lines, self._plan.sure if self._plan.mode is Mode.REVIEW else 0.0)
+                waits = self._plan.sure if self._plan.mode is Mode.REVIEW else 0.0
+                step = await drafter.step(self._plan.lines, waits)
                 self._account.student_wrote(sum(bool(word.token) for word in step.words))
                 if self._keeps(step):
                     for part in self._show(step, len(step.text), ends=True):

@@ -65,10 +65,11 @@ class Task:
     def messages(self, item: Item, shots: int) -> list[Message]:
         """The conversation that is sent: instructions, so many worked examples, the question."""
         said = [Message(role="system", content=self.instructions)] if self.instructions else []
-        for shot in self.shots[:shots]:
+        shown = self.shots[:shots]
+        for shot in shown:
             said += [Message(role="user", content=shot.question), Message(role="assistant", content=shot.answer)]
-        alone = self.asked and not self.shots[:shots]
-        return [*said, Message(role="user", content=f"{item.question}\n\n{self.asked}" if alone else item.question)]
+        asked = f"\n\n{self.asked}" if self.asked and not shown else ""
+        return [*said, Message(role="user", content=item.question + asked)]
 
     def verdict(self, extracted: str | None, item: Item) -> Verdict:
         """Right, wrong, or None where a judge has yet to say it. What cannot be read is wrong."""
