@@ -6,15 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloud_teacher.teacher import Prompt, Reviewer, Scores, Standing
+from cloud_teacher.teacher import Piece, Prompt, Reviewer, Scores, Standing
 from shared.wire import ReviewRequest, Usage, Verdict
+
+HALF = "\ufffd"
+"""What a token decodes to that ends inside a character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """A verdict, and how long it waited in the engine."""
+    """A verdict, what the teacher would write at its doubt, and how long it waited in the engine."""
 
     verdict: Verdict
+    first: Piece | None = None
+    """Its first word instead, as a greedy teacher writes it, where the scores tell."""
     queue_s: float | None = None
 
 
@@ -43,12 +48,26 @@ async def review(
         return Reviewed(Verdict(accepted_chars=len(request.step), accepted=True, scored_tokens=0, usage=nothing))
     scores = await teacher.score(f"{engine_id}.review", asked, len(prompt.conversation) + first, standing)
     at = first_doubt(scores, request.doubt)
-    kept = len(request.step)
+    kept, word = len(request.step), None
     if at is not None:
         kept = max(0, kept_chars(text, teacher.decode(ids[: first + at])) - len(request.answer))
+        if scores.choices:
+            word = first_word(teacher, ids[: first + at], text[: len(request.answer) + kept], scores.choices[at])
     usage = Usage(prompt_tokens=len(asked), cached_tokens=scores.cached_tokens, completion_tokens=0)
     verdict = Verdict(accepted_chars=kept, accepted=at is None, scored_tokens=scored, usage=usage)
-    return Reviewed(verdict, scores.queue_s)
+    return Reviewed(verdict, word, scores.queue_s)
+
+
+def first_word(teacher: Reviewer, ids: list[int], text: str, choice: int | None) -> Piece | None:
+    """The teacher's `choice` behind the ids of a text. None where it is not known, or adds no whole characters to that text."""
+    if choice is None:
+        return None
+    if choice == teacher.end_id:
+        return Piece(text="", token_ids=[], end="stop")
+    told = teacher.decode([*ids, choice])
+    if not told.startswith(text) or len(told) == len(text) or HALF in told[len(text) :]:
+        return None
+    return Piece(text=told[len(text) :], token_ids=[choice])
 
 
 def first_doubt(scores: Scores, doubt: float) -> int | None:

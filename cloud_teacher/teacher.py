@@ -91,6 +91,8 @@ class Scores:
     logprobs: Sequence[float]
     ranks: Sequence[int]
     """1 where it is the teacher's own choice."""
+    choices: Sequence[int | None] = ()
+    """The teacher's own choices; None where one is not known, and empty where none is."""
     cached_tokens: int = 0
     queue_s: float | None = None
 

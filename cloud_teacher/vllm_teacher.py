@@ -151,7 +151,7 @@ class VllmTeacher(TokenIds):
             raise EngineFailed(f"the engine failed: {error}") from error
 
     async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
-        scored = await self._once(request_id, ids, standing, prompt_logprobs=0)
+        scored = await self._once(request_id, ids, standing, prompt_logprobs=1)
         cached = scored.num_cached_tokens or 0
         first: list[Any] = []
         if cached == start:
@@ -159,7 +159,7 @@ class VllmTeacher(TokenIds):
             before = await self._once(f"{request_id}.first", ids[:start], standing, logprobs=TOP)
             first = [before.outputs[0].logprobs[0]]
         elif cached > start:
-            whole = {"prompt_logprobs": 0, "skip_reading_prefix_cache": True}
+            whole = {"prompt_logprobs": 1, "skip_reading_prefix_cache": True}
             scored = await self._once(f"{request_id}.all", ids, standing, **whole)
             cached = 0
         entries = [*first, *scored.prompt_logprobs[start + len(first) :]]
@@ -168,6 +168,7 @@ class VllmTeacher(TokenIds):
         return Scores(
             logprobs=[UNTOLD if one is None else one.logprob for one in told],
             ranks=[TOP + 1 if one is None else one.rank for one in told],
+            choices=[next((token for token, one in entry.items() if one.rank == 1), None) for entry in entries],
             cached_tokens=cached,
             queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
         )

@@ -13,7 +13,7 @@ from cloud_teacher.admission import Admission
 from cloud_teacher.generation import Generation
 from cloud_teacher.preparing import Asked, Work, prepare
 from cloud_teacher.review import review
-from cloud_teacher.teacher import Prompt, Sampling, Teacher
+from cloud_teacher.teacher import Piece, Prompt, Sampling, Teacher
 from cloud_teacher.teachers import FAILURES, Member, Teachers
 from shared.errors import EngineFailed, GktError, InternalError, NotReady, Unsupported
 from shared.wire import FinishReason, GuidanceRequest, ReviewRequest
@@ -151,6 +151,11 @@ class Writer:
             if reviewed.verdict.accepted:
                 return FinishReason.STOP if request.ends else FinishReason.STEP
             answer = request.answer + request.step[: reviewed.verdict.accepted_chars]
+            if reviewed.first and _is_greedy(request):
+                reason = self._say_first(call, reviewed.first)
+                if reason:
+                    return reason
+                answer += reviewed.first.text
             prompt = prompt.going_on(answer, reviewer.encode_answer(answer))
         first_token_s = call.member.entry.first_token_s
         try:
@@ -161,16 +166,31 @@ class Writer:
                 raise
             raise NotReady(f"{call.member.name} has said nothing for {first_token_s} s") from None
 
+    def _say_first(self, call: _Call, piece: Piece) -> FinishReason | None:
+        """The first word, which a review's own prefill has told. Why nothing comes behind it, or None where something may."""
+        account = call.generation.account
+        self._books.take(account, piece)
+        call.member.answered()
+        if piece.end:
+            return FinishReason.STOP
+        call.generation.add(piece)
+        if STEP_END in piece.text and call.asked.request.until_step:
+            return FinishReason.STEP
+        return FinishReason.BUDGET if call.asked.request.max_guidance_tokens <= account.completion_tokens else None
+
     async def _guide(self, call: _Call, prompt: Prompt, silence: asyncio.Timeout) -> FinishReason:
         account, request = call.generation.account, call.asked.request
         room = call.teacher.max_model_len - prompt.tokens
-        budget = request.max_guidance_tokens
+        if room <= 0:
+            return FinishReason.LENGTH
+        budget = request.max_guidance_tokens - account.completion_tokens
         sampling = _sampling(request, max_tokens=min(budget, room))
         account.prompt_tokens += prompt.tokens
         account.estimated = prompt.guess is not None
         cached = account.cached_tokens
         end = None
         before = ""
+        written = account.completion_tokens
         dropped = False
         async with aclosing(call.teacher.stream(call.engine_id, prompt, sampling, call.asked.standing)) as pieces:
             async for piece in pieces:
@@ -182,7 +202,7 @@ class Writer:
                     silence.reschedule(None)
                     call.member.answered()
                     call.generation.add(piece)
-                left = sampling.max_tokens - account.completion_tokens
+                left = sampling.max_tokens - (account.completion_tokens - written)
                 if request.whole_words and left > 0 and wraps_up(before, piece.text, left):
                     end = end or "limit"
                     # Where only a server's last word says what it is paid for, its few last tokens are waited for.
@@ -194,6 +214,12 @@ class Writer:
             raise EngineFailed("the engine ended the answer without saying why")
         limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH
         return {"stop": FinishReason.STOP, "string": FinishReason.STEP}.get(end, limit)
+
+
+def _is_greedy(request: GuidanceRequest) -> bool:
+    """Whether what the teacher writes is what is most probable to it. (Where log-probabilities are wanted they are asked for.)"""
+    penalised = request.presence_penalty or request.frequency_penalty or request.repetition_penalty != 1
+    return request.temperature == 0 and not penalised and request.json_schema is None and not request.logprobs
 
 
 def _sampling(request: GuidanceRequest, *, max_tokens: int) -> Sampling:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
@@ -16,7 +17,7 @@ from edge_student.choice import Counted, Finished, Part, Piece
 from edge_student.edge import Edge, TheEdge
 from edge_student.merging import merge
 from edge_student.requests import collect, stream, text_asks
-from edge_student.text_choice import GrowingText, joined
+from edge_student.text_choice import GrowingText, Token, joined
 from shared.errors import Overloaded
 from shared.openai import CompletionRequest, CompletionUsage, TextChoice, TextCompletion
 from shared.streams import encode_data
@@ -101,17 +102,28 @@ class _Answers:
             yield encode_data(self._completion([], usage))
 
     def _text(self, index: int, at: int) -> GrowingText:
+        make = partial(
+            GrowingText,
+            index,
+            logprobs=self._logprobs,
+            ids=self._body.return_token_ids,
+            named_by_ids=self._body.return_tokens_as_token_ids,
+        )
         if not self._body.echo:
-            return GrowingText(index, echo="", prompt=(), logprobs=self._logprobs, ids=self._body.return_token_ids)
+            return make(echo="", prompt=())
         student = self._edge.ready_student()
         ask = self._asks[at]
         # Of what stands before the first score nothing is told; that has the token in front of it, for whose place it is.
         first = (ask.scored_from or 1) - 1
-        tokens = [student.piece(token) for token in ask.prompt[first:]]
+        tokens = [Token(student.piece(token), token) for token in ask.prompt[first:]]
         given = self._body.prompt
         one = given if isinstance(given, str) else given[at]
-        echo = one if isinstance(one, str) and not first else b"".join(tokens).decode(errors="replace")
-        return GrowingText(index, echo=echo, prompt=tokens, logprobs=self._logprobs, ids=self._body.return_token_ids)
+        echo = (
+            one
+            if isinstance(one, str) and not first
+            else b"".join(token.bytes for token in tokens).decode(errors="replace")
+        )
+        return make(echo=echo, prompt=tokens)
 
     def _completion(self, choices: list[TextChoice], usage: Usage | None = None) -> TextCompletion:
         counted = CompletionUsage.of(usage) if usage else None

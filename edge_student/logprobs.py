@@ -21,8 +21,11 @@ def logprobs_of_word(word: Word) -> list[TokenLogprob]:
             token=word.token.decode(errors="replace"),
             bytes=list(word.token),
             logprob=word.logprob,
+            token_id=word.token_id,
             top_logprobs=[
-                TopLogprob(token=a.token.decode(errors="replace"), bytes=list(a.token), logprob=a.logprob)
+                TopLogprob(
+                    token=a.token.decode(errors="replace"), bytes=list(a.token), logprob=a.logprob, token_id=a.token_id
+                )
                 for a in word.alternatives
             ],
         )

@@ -38,6 +38,7 @@ class Plan:
     agree: int = 0
     sure: float = 0.0
     lines: int = 1
+    turn: int = 0
     """As in `shared.guided.GktOptions`."""
     teacher: str | None = None
     """By its name in the cloud; None: the cloud's first."""
@@ -112,6 +113,7 @@ def plan(
         agree=_first(options.agree, settings.agree),
         sure=_first(_first(options.sure, settings.sure), SURE if mode is Mode.ON_DEMAND else 0.0),
         lines=_first(options.lines, settings.lines) if mode is Mode.REVIEW else 1,
+        turn=_first(options.turn, settings.turn),
         teacher=options.teacher or settings.teacher,
         policy=policy if wished is None and mode is settings.mode else None,
     )

@@ -18,8 +18,9 @@ from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.merging import merge
 from edge_student.seam import Seam
 from edge_student.spans import written
+from edge_student.steps import agrees
 from edge_student.student import Gate, ScoresOf, Student, StudentSequence, Word
-from edge_student.turns import Turns, agrees
+from edge_student.turns import Turns
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.openai import AnswerEnd, TokenLogprob
 from shared.telemetry import Span

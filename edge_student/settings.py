@@ -60,7 +60,7 @@ class EdgeSettings(ServiceSettings):
     policy_file: str | None = Field(
         default=None,
         description="policy file, as `gkt tune` writes it: its values take the place of the defaults of `mode`, "
-        "`max_guidance_tokens`, `template`, `teacher`, `doubt`, `agree`, `lines` and `sure`; one that is set here wins",
+        "`max_guidance_tokens`, `template`, `teacher`, `doubt`, `agree`, `lines`, `turn` and `sure`; one that is set here wins",
     )
     mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name none")
     max_guidance_tokens: int = Field(
@@ -77,6 +77,12 @@ class EdgeSettings(ServiceSettings):
         "the teacher's tokens in a row itself; 0: only at a step's end",
     )
     lines: int = Field(default=1, ge=1, le=10_000, description="mode `review`: the teacher reads so many lines at once")
+    turn: int = Field(
+        default=0,
+        ge=0,
+        description="modes `on_demand` and `review`: the teacher writes so many tokens at most, then the student takes over "
+        "again; 0: up to the step's end",
+    )
     sure: float | None = Field(
         default=None,
         ge=0,

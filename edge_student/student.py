@@ -66,6 +66,7 @@ class Sampling:
 class Alternative:
     token: bytes
     logprob: float
+    token_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Score:
     entropy: float
     """Of the student's whole distribution there, in nats."""
     alternatives: tuple[Alternative, ...] = ()
+    token_id: int | None = None
 
 
 ScoresOf = int | Literal["guidance"]

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from edge_student.choice import Counted, Ended, Piece, Scored
-from shared.openai import TextChoice, TextLogprobs, TokenLogprob
+from shared.openai import TextChoice, TextLogprobs, TokenLogprob, TopLogprob
 
 
 class GrowingText:
     """Makes a chunk of each part of an answer. All chunks joined are the whole choice."""
 
-    def __init__(self, index: int, *, echo: str, prompt: Sequence[bytes], logprobs: bool, ids: bool = False) -> None:
-        """`echo` is the prompt where it is to be said again, and `prompt` the bytes of its tokens; `ids`: say the answer's."""
+    def __init__(
+        self,
+        index: int,
+        *,
+        echo: str,
+        prompt: Sequence[Token],
+        logprobs: bool,
+        ids: bool = False,
+        named_by_ids: bool = False,
+    ) -> None:
+        """`echo` is the prompt where it is to be said again, and `prompt` its tokens; `ids`: say the answer's.
+
+        `named_by_ids`: in log-probabilities tokens go by their ids.
+        """
         self._index = index
         self._echo = echo
         self._prompt = prompt
-        self._columns = Columns() if logprobs else None
+        self._columns = Columns(by_ids=named_by_ids) if logprobs else None
         self._ids = ids
 
     def chunks(self, part: Counted | Scored | Piece | Ended) -> list[TextChoice]:
@@ -67,25 +80,34 @@ def joined(index: int, chunks: Iterable[TextChoice], *, logprobs: bool) -> TextC
     return whole
 
 
+class Token(NamedTuple):
+    """What a token writes, and its number in the vocabulary, where there is one: an answer's end may have none."""
+
+    bytes: bytes
+    id: int | None = None
+
+
 class Columns:
     r"""Log-probabilities in OpenAI's columnar form, a chunk at a time. Keeps count of where in the text each token begins.
 
     A token that begins inside a character has the offset of that character, and its name is its bytes, as OpenAI writes them:
-    `bytes:\xf0\x9f`.
+    `bytes:\xf0\x9f`; or, `by_ids`, its id, as vLLM writes it: `token_id:7`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_ids: bool = False) -> None:
+        self._by_ids = by_ids
         self._at = 0
         self._new_decoder()
 
-    def of_prompt(self, text: str, tokens: Sequence[bytes], scored: Scored) -> TextLogprobs:
+    def of_prompt(self, text: str, tokens: Sequence[Token], scored: Scored) -> TextLogprobs:
         """The prompt's tokens. Nothing stands before the first, so it has no log-probability."""
         # Some vocabularies see a space before the text (SentencePiece): it is a part of the first token, and not of the text.
-        self._at = len(text) - len(b"".join(tokens).decode(errors="replace"))
+        self._at = len(text) - len(b"".join(token.bytes for token in tokens).decode(errors="replace"))
         columns = TextLogprobs()
         self._add(columns, tokens[0], None, ())
         for score in scored.scores:
-            self._add(columns, score.token, score.logprob, ((a.token, a.logprob) for a in score.alternatives))
+            alternatives = ((Token(a.token, a.token_id), a.logprob) for a in score.alternatives)
+            self._add(columns, Token(score.token, score.token_id), score.logprob, alternatives)
         self._at = len(text)
         self._new_decoder()
         return columns
@@ -93,34 +115,38 @@ class Columns:
     def of_answer(self, entries: Iterable[TokenLogprob]) -> TextLogprobs:
         columns = TextLogprobs()
         for entry in entries:
-            alternatives = ((bytes(top.bytes or ()), top.logprob) for top in entry.top_logprobs)
-            self._add(columns, bytes(entry.bytes or ()), entry.logprob, alternatives)
+            alternatives = ((_token(top), top.logprob) for top in entry.top_logprobs)
+            self._add(columns, _token(entry), entry.logprob, alternatives)
         return columns
 
     def _add(
-        self, columns: TextLogprobs, token: bytes, logprob: float | None, alternatives: Iterable[tuple[bytes, float]]
+        self, columns: TextLogprobs, token: Token, logprob: float | None, alternatives: Iterable[tuple[Token, float]]
     ) -> None:
-        columns.tokens.append(_name(token))
+        columns.tokens.append(self._name(token))
         columns.token_logprobs.append(logprob)
-        columns.top_logprobs.append(None if logprob is None else _top(token, logprob, alternatives))
+        columns.top_logprobs.append(None if logprob is None else self._top(token, logprob, alternatives))
         columns.text_offset.append(max(0, self._at))
-        self._at += len(self._decoder.decode(token))
+        self._at += len(self._decoder.decode(token.bytes))
+
+    def _top(self, token: Token, logprob: float, alternatives: Iterable[tuple[Token, float]]) -> dict[str, float]:
+        """The alternatives, most probable first, and the token itself. Of two with the same name the more probable one stays."""
+        top: dict[str, float] = {}
+        for other, probability in alternatives:
+            top.setdefault(self._name(other), probability)
+        top.setdefault(self._name(token), logprob)
+        return top
+
+    def _name(self, token: Token) -> str:
+        if self._by_ids and token.id is not None:
+            return f"token_id:{token.id}"
+        try:
+            return token.bytes.decode()
+        except UnicodeDecodeError:
+            return f"bytes:{repr(token.bytes)[2:-1]}"
 
     def _new_decoder(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
 
-def _top(token: bytes, logprob: float, alternatives: Iterable[tuple[bytes, float]]) -> dict[str, float]:
-    """The alternatives, most probable first, and the token itself. Where two have the same name the more probable one stays."""
-    top: dict[str, float] = {}
-    for other, probability in alternatives:
-        top.setdefault(_name(other), probability)
-    top.setdefault(_name(token), logprob)
-    return top
-
-
-def _name(token: bytes) -> str:
-    try:
-        return token.decode()
-    except UnicodeDecodeError:
-        return f"bytes:{repr(token)[2:-1]}"
+def _token(entry: TopLogprob) -> Token:
+    return Token(bytes(entry.bytes or ()), entry.token_id)

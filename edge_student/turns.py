@@ -2,16 +2,15 @@
 
 A step is a line, or several. In mode `review` the teacher reads each step and goes on from its first doubt; in mode
 `on_demand` it is asked for the steps that the student is not sure of. Either way the student takes over again at the
-step's end, or once it agrees. The words of a step are shown when it is known that they stay.
+step's end, once it agrees, or after so many words as a turn has. The words of a step are shown when it is known that they stay.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edge_student.account import Account
 from edge_student.choice import Choice, Ended, Piece
@@ -19,85 +18,13 @@ from edge_student.cloud import Cloud, CloudFailed
 from edge_student.logprobs import logprobs_of_guidance, logprobs_of_word
 from edge_student.policy import Plan
 from edge_student.spans import written
-from edge_student.student import Sampling, Score, Student, StudentSequence, Word
+from edge_student.steps import Drafter, Step, agrees
+from edge_student.student import Sampling, Student, StudentSequence, Word
 from shared.guided import Mode, Source
-from shared.openai import AnswerEnd
 from shared.telemetry import Span
 from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, ReviewRequest, Start, Verdict
 
 logger = logging.getLogger("gkt.answering")
-
-STEP_TOKENS = 256
-"""What is longer is several steps."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the student has written of one step. `end` is set where the answer is meant to end with it."""
-
-    words: Sequence[Word]
-
-    @property
-    def text(self) -> str:
-        return "".join(word.text for word in self.words)
-
-    @property
-    def end(self) -> AnswerEnd | None:
-        return self.words[-1].end if self.words else None
-
-    def sure(self, least: float) -> bool:
-        """Whether every token was at least so probable to the student."""
-        return all(word.logprob is None or word.logprob >= math.log(least) for word in self.words)
-
-    def begins_sure(self, least: float) -> bool:
-        """Whether its first token that is no space was at least so probable."""
-        first = next((word for word in self.words if word.text.strip() or word.end), None)
-        return first is None or first.logprob is None or first.logprob >= math.log(least)
-
-
-def agrees(scores: Sequence[Score], text: str, count: int) -> bool:
-    """Whether the student would have written the last `count` tokens of the teacher's itself, and may go on from here.
-
-    Not inside a number: who agrees with its first digits may not with the next.
-    """
-    if not count or len(scores) < count or text[-1:].isdigit():
-        return False
-    return all(score.rank == 0 for score in scores[-count:])
-
-
-class Drafter:
-    """The student's words of one sequence, a step at a time. The engine goes on writing while nobody reads."""
-
-    def __init__(self, sequence: StudentSequence, words: AsyncGenerator[Word, None]) -> None:
-        self._sequence = sequence
-        self._words = words
-
-    async def step(self, lines: int, sure: float) -> Step:
-        """The next lines that are not blank; fewer where the answer ends. Raises EngineFailed.
-
-        It goes on, line by line, while the student is `sure` of all of it; 0: it does not.
-        """
-        words: list[Word] = []
-        begun = False
-        async for word in self._words:
-            words.append(word)
-            begun = begun or bool(word.text.strip())
-            if begun and "\n" in word.text:
-                lines, begun = lines - 1, False
-                if not lines and sure and Step(words).sure(sure):
-                    lines = 1
-            if word.end or not lines or len(words) == STEP_TOKENS:
-                break
-        return Step(words)
-
-    async def words(self) -> AsyncGenerator[Word, None]:
-        """All that is left, as it comes."""
-        async for word in self._words:
-            yield word
-
-    async def close(self) -> None:
-        await self._words.aclose()
-        self._sequence.close()
 
 
 class Turns:
@@ -234,7 +161,8 @@ class Turns:
                             if event.finish_reason is FinishReason.STOP:
                                 for part in self._choice.end("stop"):
                                     yield part
-                            self._alone = event.finish_reason in {FinishReason.BUDGET, FinishReason.LENGTH}
+                            over = event.finish_reason is FinishReason.BUDGET and self._left <= 0
+                            self._alone = over or event.finish_reason is FinishReason.LENGTH
         except CloudFailed as failure:
             self._account.fallback = failure.reason
             self._alone = True
@@ -255,7 +183,8 @@ class Turns:
         return min(budget, self._sampling.max_tokens - self._choice.tokens)
 
     def _ask(self, step: Step) -> GuidanceRequest:
-        changes = {"max_guidance_tokens": self._left, "answer": self._text, "until_step": True, "whole_words": False}
+        most = min(self._left, self._plan.turn or self._left)
+        changes = {"max_guidance_tokens": most, "answer": self._text, "until_step": True, "whole_words": False}
         if self._plan.mode is Mode.ON_DEMAND:
             return self._request.model_copy(update=changes)
         about = {"step": step.text, "ends": step.end == "stop", "doubt": self._plan.doubt}

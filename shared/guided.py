@@ -85,6 +85,13 @@ class PolicyFields(WireModel):
         le=10_000,
         description="review: the teacher reads so many lines at once; more cost fewer round trips",
     )
+    turn: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="on_demand, review: the teacher writes so many tokens at most, then it is the student's turn; 0: up to the "
+        "step's end",
+    )
     sure: float | None = Field(
         default=None,
         ge=0,

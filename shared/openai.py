@@ -86,6 +86,9 @@ class CompletionRequest(CompletionOptions):
         default=None, ge=0, description="with echo and logprobs: only from this token of the prompt on, as in SGLang"
     )
     return_token_ids: bool = Field(default=False, description="the ids of the answer's tokens, as vLLM does")
+    return_tokens_as_token_ids: bool = Field(
+        default=False, description="log-probabilities name tokens `token_id:7`, as in vLLM"
+    )
     include_stop_str_in_output: bool = Field(default=False, description="as in vLLM")
 
 
@@ -93,6 +96,7 @@ class TopLogprob(OpenAIModel):
     token: str
     logprob: float
     bytes: list[int] | None = None
+    token_id: int | None = Field(default=None, exclude=True, description="the student's, for who asks for ids")
 
 
 class TokenLogprob(TopLogprob):

@@ -2,12 +2,14 @@
 
 What is asked of it is `POST /v1/completions` with vLLM's extensions: prompts as token ids, `return_token_ids`, `stop_reason`,
 usage in every chunk. A review needs `echo` with `logprobs`; where the server knows `logprob_start_len`, as an edge does, it
-computes and tells the step only. The conversation is rendered here, with the tokenizer of the model that is served there.
+computes and tells the step only, and where it names tokens by their ids (`return_tokens_as_token_ids`) its own choices are
+known too. The conversation is rendered here, with the tokenizer of the model that is served there.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +25,10 @@ from shared.errors import EngineFailed
 
 if TYPE_CHECKING:
     from openai.types import Completion
+
+
+TOKEN_ID = re.compile(r"token_id:(\d+)", re.ASCII)
+"""vLLM's name of a token by its id."""
 
 
 class CompletionsTeacher(TokenIds):
@@ -100,7 +106,11 @@ class CompletionsTeacher(TokenIds):
                 echo=True,
                 logprobs=1,
                 extra_headers=headers_of(request_id, standing),
-                extra_body={"logprob_start_len": start, **standing_of(standing)},
+                extra_body={
+                    "logprob_start_len": start,
+                    "return_tokens_as_token_ids": True,
+                    **standing_of(standing),
+                },
             )
         told = answer.choices[0].logprobs
         wanted = len(ids) - start
@@ -111,9 +121,11 @@ class CompletionsTeacher(TokenIds):
         behind = answer.usage.completion_tokens if answer.usage else 0
         last = len(values) - behind
         logprobs = [-math.inf if value is None else value for value in values[last - wanted : last]]
+        tops = tops[last - wanted : last]
         return Scores(
             logprobs=logprobs,
-            ranks=[_rank(one, top) for one, top in zip(logprobs, tops[last - wanted : last], strict=True)],
+            ranks=[_rank(one, top) for one, top in zip(logprobs, tops, strict=True)],
+            choices=[_choice(top) for top in tops],
             cached_tokens=cached_of(answer.usage),
         )
 
@@ -142,6 +154,12 @@ class CompletionsTeacher(TokenIds):
             end=end,
             cached_tokens=cached_of(chunk.usage),
         )
+
+
+def _choice(top: dict[str, float] | None) -> int | None:
+    """The id of the most probable token, where the server names tokens so."""
+    named = TOKEN_ID.fullmatch(max(top, key=lambda name: top[name])) if top else None
+    return int(named[1]) if named else None
 
 
 def _rank(logprob: float, top: dict[str, float] | None) -> int:

@@ -141,6 +141,7 @@ def score(logits: Logits, token: int, top: int, vocab: Vocab) -> Score:
         # In nats: the log of the sum, less the mean of what was summed up.
         entropy=math.log(total) - float(np.dot(probabilities, shifted)) / total,
         alternatives=_best(shifted, math.log(total), top, vocab),
+        token_id=token,
     )
 
 
@@ -156,4 +157,4 @@ def _best(shifted: Logits, log_total: float, top: int, vocab: Vocab) -> tuple[Al
         return ()
     best = np.argpartition(shifted, -top)[-top:]
     best = best[np.argsort(-shifted[best], kind="stable")]
-    return tuple(Alternative(vocab.piece(int(i)), float(shifted[i]) - log_total) for i in best)
+    return tuple(Alternative(vocab.piece(int(i)), float(shifted[i]) - log_total, int(i)) for i in best)

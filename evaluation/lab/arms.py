@@ -78,6 +78,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "template": _template,
     "agree": _count,
     "lines": _tokens,
+    "turn": _tokens,
     "doubt": _share,
     "sure": _share,
 }
@@ -97,11 +98,13 @@ KINDS = {
     "random": _Kind(("range", "template"), ("range",)),
     "draft": _Kind(("tokens", "template")),
     "adaptive": _Kind(("agree", "tokens", "template", "sure", "doubt")),
-    "on_demand": _Kind(("sure", "tokens", "template", "agree", "doubt")),
-    "review": _Kind(("doubt", "agree", "lines", "tokens", "template", "sure")),
+    "on_demand": _Kind(("sure", "tokens", "template", "agree", "turn", "doubt")),
+    "review": _Kind(("doubt", "agree", "turn", "lines", "tokens", "template", "sure")),
     "route": _Kind(("sure", "tokens"), ("sure",)),
     "cascade": _Kind(("sure",), ("sure",)),
 }
+WISHES = {"template", "agree", "doubt", "sure", "lines", "turn"}
+"""Those that a request says as they are."""
 STUDENT, TEACHER, GUIDED = "gkt-student", "gkt-teacher", "gkt"
 ROUTE_TOKENS = 16
 """The student's first tokens by which `route` decides where it does not say how many."""
@@ -158,9 +161,7 @@ class Arm:
             return {"model": STUDENT}
         if self.kind == "naive":
             return {"model": TEACHER}
-        wishes = {
-            key: value for key, value in self.values.items() if key in {"template", "agree", "doubt", "sure", "lines"}
-        }
+        wishes = {key: value for key, value in self.values.items() if key in WISHES}
         if self.kind == "teacher":
             return {"model": TEACHER, "gkt": wishes} if wishes else {"model": TEACHER}
         mode = "fixed" if self.kind == "random" else self.kind

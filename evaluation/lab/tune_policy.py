@@ -32,6 +32,7 @@ def policy_of(arm: Arm, rows: Sequence[Row], tuner: Tuner, name: str | None = No
         doubt=values.get("doubt"),
         agree=values.get("agree"),
         lines=values.get("lines"),
+        turn=values.get("turn"),
         sure=values.get("sure"),
         evidence=_evidence(arm.text, rows, tuner),
     )

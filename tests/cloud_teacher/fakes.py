@@ -33,6 +33,8 @@ class ScriptedTeacher:
         self.prompts: list[str] = []
         self.doubted = ""
         """Characters of others that it finds improbable; the end of an answer is chr(0)."""
+        self.choices = ""
+        """Its own choices in the place of a step's characters, as far as it tells them; `?`: of this one it does not."""
         self.scored: list[str] = []
         self.request_ids: list[str] = []
         self.samplings: list[Sampling] = []
@@ -63,7 +65,9 @@ class ScriptedTeacher:
         text = self.decode(ids[start:])
         self.scored.append(text)
         doubted = [c in self.doubted for c in text]
-        return Scores([-5.0 if d else -0.1 for d in doubted], [9 if d else 1 for d in doubted], cached_tokens=3)
+        choices = [None if c == "?" else ord(c) for c in self.choices.ljust(len(text), "?")] if self.choices else ()
+        ranks = [9 if d else 1 for d in doubted]
+        return Scores([-5.0 if d else -0.1 for d in doubted], ranks, choices, cached_tokens=3)
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         if "const" not in json_schema:

@@ -31,9 +31,8 @@ async def events_of(teacher: ScriptedTeacher, request: GuidanceRequest) -> list[
 
 
 def review(answer: str, step: str, **more: Any) -> ReviewRequest:
-    return ReviewRequest(
-        messages=MESSAGES, max_guidance_tokens=20, until_step=True, doubt=0.1, answer=answer, step=step, **more
-    )
+    usual = {"messages": MESSAGES, "max_guidance_tokens": 20, "until_step": True, "doubt": 0.1}
+    return ReviewRequest(**{**usual, "answer": answer, "step": step, **more})
 
 
 async def test_a_step_that_is_accepted_costs_its_prefill_alone() -> None:
@@ -63,6 +62,62 @@ async def test_the_teacher_goes_on_from_its_first_doubt_up_to_the_lines_end() ->
     assert first.usage
     assert first.usage.prompt_tokens == done.usage.prompt_tokens, "of both: what was read, and what it goes on from"
     assert done.usage.prompt_tokens == verdict.usage.prompt_tokens + len(teacher.prompts[0])
+
+
+async def test_the_first_word_is_told_by_the_reading_itself() -> None:
+    teacher = ScriptedTeacher("never")
+    teacher.doubted, teacher.choices = "5", " = 4"
+    _, verdict, word, done = await events_of(teacher, review("2 + 2", " = 5, surely\n", max_guidance_tokens=1))
+    assert isinstance(verdict, Verdict)
+    assert isinstance(word, Guidance)
+    assert (verdict.accepted_chars, word.text) == (3, "4")
+    assert teacher.prompts == [], "nothing is written: it was read"
+    assert isinstance(done, Done)
+    assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.BUDGET, 1)
+    assert done.usage.prompt_tokens == verdict.usage.prompt_tokens
+
+
+async def test_behind_its_first_word_the_teacher_goes_on() -> None:
+    teacher = ScriptedTeacher(" eggs", "\n", "more")
+    teacher.doubted, teacher.choices = "5", " = 4"
+    _, _, *guidance, done = await events_of(teacher, review("2 + 2", " = 5\n", max_guidance_tokens=3))
+    assert [event.text for event in guidance if isinstance(event, Guidance)] == ["4", " eggs", "\n"]
+    assert teacher.prompts[0].endswith("2 + 2 = 4")
+    assert teacher.samplings[0].max_tokens == 2
+    assert isinstance(done, Done)
+    assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.STEP, 3)
+
+
+@pytest.mark.parametrize(("choice", "reason"), [("\n", FinishReason.STEP), ("\0", FinishReason.STOP)])
+async def test_a_first_word_may_end_the_line_or_the_answer(choice: str, reason: FinishReason) -> None:
+    teacher = ScriptedTeacher("never")
+    teacher.doubted, teacher.choices = "5", f" = {choice}"
+    *_, done = await events_of(teacher, review("2 + 2", " = 5\n"))
+    assert isinstance(done, Done)
+    assert done.finish_reason is reason
+    assert done.usage.completion_tokens == (reason is FinishReason.STEP)
+    assert teacher.prompts == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "more"),
+    [
+        ("?", {}),
+        ("\ufffd", {}),
+        ("4", {"temperature": 0.5}),
+        ("4", {"presence_penalty": 1.0}),
+        ("4", {"logprobs": True}),
+    ],
+)
+async def test_where_the_reading_does_not_tell_it_the_teacher_is_asked(choice: str, more: dict[str, Any]) -> None:
+    teacher = ScriptedTeacher("4")
+    teacher.doubted, teacher.choices = "5", f" = {choice}"
+    _, _, word, done = await events_of(teacher, review("2 + 2", " = 5\n", max_guidance_tokens=1, **more))
+    assert isinstance(word, Guidance)
+    assert word.text == "4"
+    assert len(teacher.prompts) == 1
+    assert isinstance(done, Done)
+    assert done.usage.completion_tokens == 1
 
 
 @pytest.mark.parametrize("doubted", ["", "\0"])

@@ -16,8 +16,8 @@ from edge_student.choice import Ended, Finished, Piece
 from edge_student.cloud import CloudFailed, Traffic
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Plan
+from edge_student.steps import agrees
 from edge_student.student import Sampling, Score
-from edge_student.turns import agrees
 from shared.guided import FallbackReason, GktReport, Mode, Source
 from shared.wire import (
     Done,
@@ -134,12 +134,13 @@ async def answer(
     agree: int = 0,
     sure: float = 0.0,
     lines: int = 1,
+    turn: int = 0,
     max_tokens: int = 100,
     stops: tuple[str, ...] = (),
     draft_ahead: bool = True,
     leaves_after: int | None = None,
 ) -> Answer:
-    plan = Plan(mode, budget, "answer", alone=False, doubt=0.1, agree=agree, sure=sure, lines=lines)
+    plan = Plan(mode, budget, "answer", alone=False, doubt=0.1, agree=agree, sure=sure, lines=lines, turn=turn)
     messages = [Message(role="user", content="How many eggs?")]
     request = Ask("r-1", [1, 2, 3], messages, plan, Sampling(max_tokens=max_tokens), stops=stops)
     got = Answer()
@@ -200,6 +201,26 @@ async def test_the_student_takes_over_once_it_agrees_again() -> None:
     assert got.text == TRUTH
     assert got.by[1] == (Source.TEACHER, "buys"), "the first letter is news to it, the next three it would have written"
     assert cloud.closed_early == 1
+
+
+@pytest.mark.parametrize("draft_ahead", [True, False])
+async def test_a_turn_has_so_many_tokens_and_then_the_student_goes_on(draft_ahead: bool) -> None:
+    cloud = Reader()
+    got = await answer(Believer(("buys 2 more", "loses 2 of them")), cloud, turn=2, draft_ahead=draft_ahead)
+    assert (got.text, got.end) == (TRUTH, "stop")
+    assert got.by[1] == (Source.TEACHER, "bu")
+    assert {request.max_guidance_tokens for request in cloud.requests} == {2}
+    assert cloud.closed_early == 0, "no stream is broken off, so the connection stays"
+    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    assert steps[2] == "ys 2 more.\n", "what the student goes on with is read like all it writes"
+
+
+async def test_the_last_turn_has_what_is_left_of_the_budget() -> None:
+    wrong = ("buys 2 more", "loses 2 of them"), ("= 5", "= 6"), ("answer is", "total is")
+    cloud = Reader()
+    got = await answer(Believer(*wrong), cloud, turn=2, budget=3)
+    assert got.text == TRUTH.replace("answer is", "total is")
+    assert [request.max_guidance_tokens for request in cloud.requests] == [2, 2, 1, 1]
 
 
 async def test_an_answer_that_ends_too_early_goes_on() -> None:

@@ -66,10 +66,12 @@ async def test_it_writes_scores_and_counts_as_the_server_does() -> None:
         scores = await teacher.score("r", ids + tokens, len(ids))
         assert len(scores.logprobs) == 20
         assert scores.ranks == [1] * 20
+        assert scores.choices == tokens
         assert scores.cached_tokens == len(ids) - 1
         wrong = await teacher.score("r", [*ids, *teacher.encode_answer("Zebra")], len(ids))
         assert wrong.ranks[0] == 2
         assert wrong.logprobs[0] < min(scores.logprobs)
+        assert wrong.choices[0] == tokens[0]
         line, _, end, cached = await written(teacher, prompt, max_tokens=200, stop=(".",), logprobs=True)
         assert end == "string"
         assert line.endswith(".")

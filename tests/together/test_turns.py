@@ -45,6 +45,21 @@ async def test_a_strict_teacher_rewrites_and_one_that_doubts_nothing_costs_no_wo
     assert strict["usage"]["completion_tokens"] <= 48
 
 
+@pytest.mark.parametrize("model", [SMOLLM, QWEN])
+async def test_a_teacher_that_lets_only_its_own_choices_pass_has_its_own_answer_written_a_word_a_turn(
+    cloud_process: CloudProcess, model: str
+) -> None:
+    async with edge(cloud_process, model=model, max_guidance_tokens=200) as client:
+        own = await chat(client, gkt={"mode": "teacher"})
+        strict = await chat(client, gkt={"mode": "review", "doubt": 0.5, "turn": 1})
+    # The student's text is read with other tokens at its seams, so near ties may fall the other way in the end.
+    text, same = (answer["choices"][0]["message"]["content"] for answer in (strict, own))
+    assert text[:40] == same[:40]
+    teacher, segments = strict["gkt"]["teacher"], strict["gkt"]["segments"][0]
+    assert 0 < teacher["completion_tokens"] < own["gkt"]["teacher"]["completion_tokens"]
+    assert teacher["completion_tokens"] == sum(one["tokens"] for one in segments if one["source"] == "teacher")
+
+
 async def test_on_demand_a_student_that_is_never_sure_has_every_line_written(cloud_process: CloudProcess) -> None:
     async with edge(cloud_process, max_guidance_tokens=200) as client:
         answer = await chat(client, gkt={"mode": "on_demand", "sure": 1.0, "agree": 0})
