@@ -16,8 +16,12 @@ Other = TypeVar("Other")
 
 TEMPLATES = {Mode.DRAFT: "draft"}
 """What the teacher is asked for where nobody names a template; in the other modes `answer`."""
-SURE = 0.5
-"""In mode `on_demand`, where nobody says: a coin's toss."""
+SURE = {Mode.ON_DEMAND: 0.5, Mode.REVIEW: 0.1}
+"""Where nobody says: for a line's first token a coin's toss; for all that is read at once what costs least
+(docs/guidance.md).
+"""
+TURN = {Mode.REVIEW: 1}
+"""Where nobody says; in the other modes up to the step's end."""
 MODEL_MODES: dict[str, Mode | None] = {"gkt": None, "gkt-student": Mode.OFF, "gkt-teacher": Mode.TEACHER}
 """Model names and the mode each stands for; None leaves it to the request and the policy."""
 
@@ -102,6 +106,9 @@ def plan(
         budget = min(budget, max_tokens)
     shown = mode is not Mode.DRAFT
     takes_turns = mode in {Mode.ON_DEMAND, Mode.REVIEW}
+    agree = _first(options.agree, settings.agree)
+    turn = _first(_first(options.turn, settings.turn), TURN.get(mode, 0))
+    lines = _first(options.lines, settings.lines) if mode is Mode.REVIEW else None
     return Plan(
         mode=mode,
         budget=budget,
@@ -110,10 +117,11 @@ def plan(
         held=budget > 0 and settings.prefill_after_teacher and not takes_turns and shown,
         scored=budget > 0 and options.scores and shown,
         doubt=_first(options.doubt, settings.doubt),
-        agree=_first(options.agree, settings.agree),
-        sure=_first(_first(options.sure, settings.sure), SURE if mode is Mode.ON_DEMAND else 0.0),
-        lines=_first(options.lines, settings.lines) if mode is Mode.REVIEW else 1,
-        turn=_first(options.turn, settings.turn),
+        # The first word of a turn is one that the student would not have written.
+        agree=0 if takes_turns and 0 < turn <= agree else agree,
+        sure=_first(_first(options.sure, settings.sure), SURE.get(mode, 0.0) if lines is None else 0.0),
+        lines=lines or 1,
+        turn=turn,
         teacher=options.teacher or settings.teacher,
         policy=policy if wished is None and mode is settings.mode else None,
     )

@@ -67,7 +67,11 @@ class EdgeSettings(ServiceSettings):
         default=40, ge=1, description="the teacher's tokens per answer; 40 is the paper's length on GSM8K"
     )
     doubt: float = Field(
-        default=0.1, ge=0, le=1, description="mode `review`: the teacher doubts a token less probable to it than this"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="mode `review`: the teacher doubts a token less probable to it than this that is not its own choice; from "
+        "0.5 on it lets its own choices pass only",
     )
     agree: int = Field(
         default=3,
@@ -76,20 +80,25 @@ class EdgeSettings(ServiceSettings):
         description="modes `adaptive`, `on_demand` and `review`: the student takes over once it would have written so many of "
         "the teacher's tokens in a row itself; 0: only at a step's end",
     )
-    lines: int = Field(default=1, ge=1, le=10_000, description="mode `review`: the teacher reads so many lines at once")
-    turn: int = Field(
-        default=0,
+    turn: int | None = Field(
+        default=None,
         ge=0,
         description="modes `on_demand` and `review`: the teacher writes so many tokens at most, then the student takes over "
-        "again; 0: up to the step's end",
+        "again; 0: up to the step's end; unset: 1 in `review`, 0 in `on_demand`",
     )
     sure: float | None = Field(
         default=None,
         ge=0,
         le=1,
         description="mode `on_demand`: a step whose first token is less probable to the student is the teacher's; mode `review`: "
-        "lines of which every token is at least so probable wait to be read with the next that is not such a line; unset: 0.5, "
-        "in mode `review` 0: none waits",
+        "the teacher reads as much at once as the student finds at least so probable, all its tokens together; 0: it reads by "
+        "lines; unset: 0.5, in `review` 0.1, or 0 where `lines` is set",
+    )
+    lines: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="mode `review` with `sure` 0: the teacher reads so many lines at once",
     )
     draft_ahead: bool = Field(
         default=True, description="mode `review`: the student writes the next step while the teacher reads the last one"

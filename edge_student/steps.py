@@ -1,4 +1,4 @@
-"""The student's answer in steps: a line, or several; what it is sure of, and where it agrees with the teacher again."""
+"""The student's answer in steps: lines, or as much as it is sure of; and where it agrees with the teacher again."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ class Step:
     def end(self) -> AnswerEnd | None:
         return self.words[-1].end if self.words else None
 
-    def sure(self, least: float) -> bool:
-        """Whether every token was at least so probable to the student."""
-        return all(word.logprob is None or word.logprob >= math.log(least) for word in self.words)
-
     def begins_sure(self, least: float) -> bool:
         """Whether its first token that is no space was at least so probable."""
         first = next((word for word in self.words if word.text.strip() or word.end), None)
@@ -53,29 +49,48 @@ class Drafter:
     def __init__(self, sequence: StudentSequence, words: AsyncGenerator[Word, None]) -> None:
         self._sequence = sequence
         self._words = words
+        self._next: Word | None = None
+        """The first word of the next step, where one had to be seen to know that a step was over."""
 
-    async def step(self, lines: int, sure: float) -> Step:
-        """The next lines that are not blank; fewer where the answer ends. Raises EngineFailed.
-
-        It goes on, line by line, while the student is `sure` of all of it; 0: it does not.
-        """
+    async def lines(self, count: int) -> Step:
+        """The next so many lines that are not blank; fewer where the answer ends. Raises EngineFailed."""
         words: list[Word] = []
         begun = False
-        async for word in self._words:
+        while word := await self._word():
             words.append(word)
             begun = begun or bool(word.text.strip())
             if begun and "\n" in word.text:
-                lines, begun = lines - 1, False
-                if not lines and sure and Step(words).sure(sure):
-                    lines = 1
-            if word.end or not lines or len(words) == STEP_TOKENS:
+                count, begun = count - 1, False
+            if word.end or not count or len(words) == STEP_TOKENS:
+                break
+        return Step(words)
+
+    async def sure(self, least: float) -> Step:
+        """As much as the student writes until all of it together is less probable to it than `least`. Raises EngineFailed.
+
+        Up to that word's end: whoever reads it may have another vocabulary, and take half a word for a strange one.
+        """
+        words: list[Word] = []
+        together, over = 0.0, False
+        while word := await self._word():
+            if over and word.text and not word.end and not word.text[0].isalnum():
+                self._next = word
+                break
+            words.append(word)
+            together += word.logprob or 0.0
+            over = together < math.log(least)
+            if word.end or len(words) == STEP_TOKENS or (over and word.text[-1:].isspace()):
                 break
         return Step(words)
 
     async def words(self) -> AsyncGenerator[Word, None]:
         """All that is left, as it comes."""
-        async for word in self._words:
+        while word := await self._word():
             yield word
+
+    async def _word(self) -> Word | None:
+        word, self._next = self._next, None
+        return word or await anext(self._words, None)
 
     async def close(self) -> None:
         await self._words.aclose()

@@ -1,8 +1,9 @@
 """Taking turns: the student writes an answer step by step, and the teacher writes where the student should not.
 
-A step is a line, or several. In mode `review` the teacher reads each step and goes on from its first doubt; in mode
-`on_demand` it is asked for the steps that the student is not sure of. Either way the student takes over again at the
-step's end, once it agrees, or after so many words as a turn has. The words of a step are shown when it is known that they stay.
+A step is a line, or several, or as much as the student is sure of. In mode `review` the teacher reads each step and goes on
+from its first doubt; in mode `on_demand` it is asked for the steps that the student is not sure of. Either way the student
+takes over again at the step's end, once it agrees, or after so many words as a turn has. The words of a step are shown when
+it is known that they stay.
 """
 
 from __future__ import annotations
@@ -87,8 +88,7 @@ class Turns:
                         if self._choice.ended:
                             break
                     return
-                waits = self._plan.sure if self._plan.mode is Mode.REVIEW else 0.0
-                step = await drafter.step(self._plan.lines, waits)
+                step = await self._step(drafter)
                 self._account.student_wrote(sum(bool(word.token) for word in step.words))
                 if self._keeps(step):
                     for part in self._show(step, len(step.text), ends=True):
@@ -120,7 +120,13 @@ class Turns:
         return Drafter(sequence, written(sequence, sampling, self._student.model, self._span))
 
     def _open(self, *, scored: bool = False) -> StudentSequence:
-        return self._student.open(self._prompt, text=self._text, scores_of="guidance" if scored else None)
+        return self._student.open(
+            self._prompt, text=self._text, scores_of="guidance" if scored and self._plan.agree else None
+        )
+
+    async def _step(self, drafter: Drafter) -> Step:
+        by_certainty = self._plan.mode is Mode.REVIEW and self._plan.sure
+        return await (drafter.sure(self._plan.sure) if by_certainty else drafter.lines(self._plan.lines))
 
     def _keeps(self, step: Step) -> bool:
         """Whether a step stays as the student wrote it, without the teacher."""
@@ -191,7 +197,7 @@ class Turns:
         return ReviewRequest(**{**dict(self._request), **changes, **about})
 
     def _agreed(self, teacher_text: str) -> bool:
-        if self._sequence is None:
+        if self._sequence is None or not self._plan.agree:
             return False
         self._sequence.foresee("")  # all that came is computed, the last word too, so that its scores are there
         return agrees(self._sequence.scores, teacher_text, self._plan.agree)

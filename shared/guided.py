@@ -29,7 +29,7 @@ class Mode(StrEnum):
     ON_DEMAND = "on_demand"
     """The student writes; a step whose first token it is not `sure` of is the teacher's."""
     REVIEW = "review"
-    """The student writes; the teacher reads each step and goes on from its first `doubt`, until the student agrees again."""
+    """The student writes; the teacher reads each step, and has a `turn` from its first `doubt` on."""
     TEACHER = "teacher"
     """The teacher writes all of it; the student stands in where the cloud fails."""
 
@@ -79,12 +79,6 @@ class PolicyFields(WireModel):
         description="adaptive, on_demand, review: the student takes over once it agreed with so many of the teacher's tokens "
         "in a row; 0: only at a step's end",
     )
-    lines: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000,
-        description="review: the teacher reads so many lines at once; more cost fewer round trips",
-    )
     turn: int | None = Field(
         default=None,
         ge=0,
@@ -96,8 +90,11 @@ class PolicyFields(WireModel):
         default=None,
         ge=0,
         le=1,
-        description="on_demand: a step whose first token is less probable to the student is the teacher's; review: lines of "
-        "which every token is at least so probable wait to be read with the next that is not such a line; 0: none waits",
+        description="on_demand: a step whose first token is less probable to the student is the teacher's; review: the "
+        "teacher reads as much at once as the student finds at least so probable, all its tokens together; 0: by lines",
+    )
+    lines: int | None = Field(
+        default=None, ge=1, le=10_000, description="review with sure of 0: the teacher reads so many lines at once"
     )
 
 

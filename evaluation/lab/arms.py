@@ -6,7 +6,7 @@ fixed:40                         the teacher's first 40 tokens, the student's re
 naive:40                         the same as thirty lines around two servers do it: cut anywhere, then a message of its own
 draft:100                        the teacher's terse draft, which the student sees and writes out
 random:10-80                     the same as fixed with a length drawn for each question from the run's seed
-adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.1,agree=3
+adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.5,turn=1
                                  the edge's policies; what is left out the edge decides
 route:sure=0.9,tokens=16         the student's first tokens decide who writes the whole answer
 cascade:sure=0.9                 the student's whole answer decides whether the teacher's takes its place
@@ -78,7 +78,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "template": _template,
     "agree": _count,
     "lines": _tokens,
-    "turn": _tokens,
+    "turn": _count,
     "doubt": _share,
     "sure": _share,
 }

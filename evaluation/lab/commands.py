@@ -33,7 +33,7 @@ def run(
         list[str],
         typer.Option(
             help="Who answers; may be given again: off, teacher, fixed:40, naive:40, random:10-80, draft:100, "
-            "adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.1,agree=3, route:sure=0.9, cascade:sure=0.9."
+            "adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.5,turn=1, route:sure=0.9, cascade:sure=0.9."
         ),
     ],
     edge: Annotated[str, typer.Option(help="Base URL of the edge.")] = "http://127.0.0.1:8081",

@@ -37,10 +37,9 @@ def default_grid(max_tokens: int) -> list[str]:
         *(f"adaptive:agree={agree},tokens={max_tokens}" for agree in (2, 4, 8)),
         *(f"on_demand:sure={sure},tokens={max_tokens}" for sure in (0.3, 0.5, 0.7)),
         *(
-            f"review:doubt={doubt},agree={agree},sure={sure},tokens={max_tokens}"
-            for doubt in (0.02, 0.1, 0.3)
-            for agree in (0, 3)
-            for sure in (0, 0.7)
+            f"review:doubt={doubt},{turn},sure=0.1,tokens={max_tokens}"
+            for doubt in (0.1, 0.3, 0.5)
+            for turn in ("turn=1", "turn=4", "turn=0,agree=3")
         ),
     ]
 

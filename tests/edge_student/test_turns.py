@@ -257,17 +257,32 @@ async def test_on_demand_the_teacher_writes_what_the_student_is_not_sure_of() ->
     assert cloud.requests[0].until_step
 
 
-async def test_lines_that_the_student_is_sure_of_are_read_with_the_next() -> None:
+@pytest.mark.parametrize("draft_ahead", [True, False])
+async def test_a_step_is_as_much_as_the_student_is_sure_of(draft_ahead: bool) -> None:
+    # Each word has a log-probability of -0.1, what it is unsure of one of -2.
     cloud = Reader()
-    got = await answer(Believer(("= 5", "= 6"), unsure=["6"]), cloud, sure=0.5)
-    assert got.text == TRUTH
+    got = await answer(Believer(unsure=["3", "answer"]), cloud, sure=0.5, draft_ahead=draft_ahead)
+    assert got.by == [(Source.STUDENT, TRUTH)]
     steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
-    assert steps == ["She has 3 eggs.\nShe buys 2 more.\n3 + 2 = 6\n", "The answer is 5."]
+    assert steps == ["She has 3 ", "eggs.\nShe buys 2 more.\n3 ", "+ 2 = 5\nThe answer ", "is 5."]
+
+
+async def test_a_step_ends_at_the_end_of_a_word() -> None:
+    class Stammering(Believer):
+        def words_behind(self, text: str) -> Sequence[tuple[str, float]]:
+            return [(letter, -0.3) for word, _ in super().words_behind(text) for letter in word]
+
+    cloud = Reader()
+    got = await answer(Stammering(), cloud, sure=0.5)
+    assert got.by == [(Source.STUDENT, TRUTH)]
+    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    assert steps[:4] == ["She", " has", " 3 ", "eggs"]
+    assert "".join(steps) == TRUTH
 
 
 async def test_who_is_sure_and_wrong_is_put_right_all_the_same() -> None:
     cloud = Reader()
-    got = await answer(Believer(("= 5", "= 6")), cloud, sure=0.5)
+    got = await answer(Believer(("= 5", "= 6")), cloud, sure=0.01)
     assert got.text == TRUTH
     assert len(cloud.requests) == 2
 

@@ -173,8 +173,8 @@ def test_blocks(questions: int, first: int, ends: list[int]) -> None:
 def test_the_default_grid_is_of_arms_that_a_policy_file_can_say() -> None:
     arms = parse_all(default_grid(300))
     check_arms(arms)
-    assert len(arms) == 4 + 2 + 3 + 3 + 3 * 2 * 2
-    assert arms[-1].values == {"doubt": 0.3, "agree": 3, "sure": 0.7, "tokens": 300}
+    assert len(arms) == 4 + 2 + 3 + 3 + 3 * 3
+    assert arms[-1].values == {"doubt": 0.5, "turn": 0, "agree": 3, "sure": 0.1, "tokens": 300}
     for text in ("random:10-80", "route:sure=0.9", "cascade:sure=0.9"):
         with pytest.raises(BadArm, match="no policy file can say it"):
             check_arms([Arm.parse(text)])
