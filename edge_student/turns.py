@@ -27,6 +27,9 @@ from shared.wire import Done, FinishReason, Guidance, GuidanceRequest, ReviewReq
 
 logger = logging.getLogger("gkt.answering")
 
+CHARACTER_TOKENS = 4
+"""No character has more: in UTF-8 it has no more bytes."""
+
 
 class Turns:
     """One choice of an answer in which student and teacher take turns."""
@@ -65,6 +68,8 @@ class Turns:
         """Whether the teacher is not asked any more."""
         self._sequence: StudentSequence | None = None
         """One that stands at the end of the text and has not been handed over."""
+        self._said_nothing = False
+        """Whether the teacher's last turn ended inside a character."""
         self._first: StudentSequence | None = None
         """The sequence that the first words were written in."""
 
@@ -167,6 +172,7 @@ class Turns:
                             if event.finish_reason is FinishReason.STOP:
                                 for part in self._choice.end("stop"):
                                     yield part
+                            self._said_nothing = event.finish_reason is FinishReason.BUDGET and not teacher_text
                             over = event.finish_reason is FinishReason.BUDGET and self._left <= 0
                             self._alone = over or event.finish_reason is FinishReason.LENGTH
         except CloudFailed as failure:
@@ -189,7 +195,8 @@ class Turns:
         return min(budget, self._sampling.max_tokens - self._choice.tokens)
 
     def _ask(self, step: Step) -> GuidanceRequest:
-        most = min(self._left, self._plan.turn or self._left)
+        turn = self._plan.turn + (CHARACTER_TOKENS if self._said_nothing else 0)
+        most = min(self._left, turn if self._plan.turn else self._left)
         changes = {"max_guidance_tokens": most, "answer": self._text, "until_step": True, "whole_words": False}
         if self._plan.mode is Mode.ON_DEMAND:
             return self._request.model_copy(update=changes)

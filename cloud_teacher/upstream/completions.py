@@ -142,13 +142,15 @@ class CompletionsTeacher(TokenIds):
         if ids is None:
             ids = self.encode_answer(choice.text)  # as many, nearly
         logprobs = choice.logprobs.token_logprobs if choice.logprobs else None
+        # Some servers write what was cut inside a character as if nothing could come behind it.
+        text = choice.text.rstrip("\ufffd") if choice.finish_reason == "length" else choice.text
         end: Literal["stop", "limit", "string"] | None = None
         if choice.finish_reason == "length":
             end = "limit"
         elif choice.finish_reason:
             end = "string" if isinstance(more.get("stop_reason"), str) else "stop"
         return Piece(
-            text=choice.text,
+            text=text,
             token_ids=list(ids),
             logprobs=None if logprobs is None else [value or 0.0 for value in logprobs[: len(ids)]],
             end=end,

@@ -65,7 +65,7 @@ class ScriptedTeacher:
         text = self.decode(ids[start:])
         self.scored.append(text)
         doubted = [c in self.doubted for c in text]
-        choices = [None if c == "?" else ord(c) for c in self.choices.ljust(len(text), "?")] if self.choices else ()
+        choices = [None if c == "?" else ord(c) for c in self.choices.ljust(len(text), "?")] if self.choices else []
         ranks = [9 if d else 1 for d in doubted]
         return Scores([-5.0 if d else -0.1 for d in doubted], ranks, choices, cached_tokens=3)
 

@@ -215,6 +215,27 @@ async def test_a_turn_has_so_many_tokens_and_then_the_student_goes_on(draft_ahea
     assert steps[2] == "ys 2 more.\n", "what the student goes on with is read like all it writes"
 
 
+async def test_a_turn_that_ends_inside_a_character_is_followed_by_a_longer_one() -> None:
+    class Halving(Reader):
+        """Its words are of four tokens each, and have no text before the last."""
+
+        async def guide(
+            self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+        ) -> AsyncGenerator[Event, None]:
+            async with aclosing(super().guide(request, headers, traffic)) as events:
+                async for event in events:
+                    if isinstance(event, Guidance):
+                        whole = request.max_guidance_tokens >= 4
+                        yield Guidance(text=event.text if whole else "", token_ids=[1])
+                        continue
+                    yield event
+
+    cloud = Halving()
+    got = await answer(Believer(("buys 2 more", "loses 2 of them")), cloud, turn=1)
+    assert (got.text, got.end) == (TRUTH, "stop")
+    assert [request.max_guidance_tokens for request in cloud.requests[1:4]] == [1, 5, 1]
+
+
 async def test_the_last_turn_has_what_is_left_of_the_budget() -> None:
     wrong = ("buys 2 more", "loses 2 of them"), ("= 5", "= 6"), ("answer is", "total is")
     cloud = Reader()
