@@ -6,11 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloud_teacher.teacher import Piece, Prompt, Reviewer, Scores, Standing
+from cloud_teacher.teacher import HALF, Piece, Prompt, Reviewer, Scores, Standing
 from shared.wire import ReviewRequest, Usage, Verdict
-
-HALF = "\ufffd"
-"""What a token decodes to that ends inside a character."""
 
 
 @dataclass(frozen=True, slots=True)

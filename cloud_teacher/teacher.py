@@ -46,6 +46,8 @@ class Standing:
 
 
 ALONE = Standing()
+HALF = "\ufffd"
+"""What is no whole character at the end of a text of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class Reviewer(Protocol):
         """Ids of text that goes on behind a prompt: plain text, whatever it spells. Any thread may call it."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids. What is no whole character at their end is U+FFFD."""
+        """The text of ids. What is no whole character at their end is HALF."""
 
     @property
     def end_id(self) -> int:

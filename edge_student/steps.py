@@ -71,14 +71,14 @@ class Drafter:
         Up to that word's end: whoever reads it may have another vocabulary, and take half a word for a strange one.
         """
         words: list[Word] = []
-        together, over = 0.0, False
+        together, over, enough = 0.0, False, math.log(least)
         while word := await self._word():
             if over and word.text and not word.end and not word.text[0].isalnum():
                 self._next = word
                 break
             words.append(word)
             together += word.logprob or 0.0
-            over = together < math.log(least)
+            over = together < enough
             if word.end or len(words) == STEP_TOKENS or (over and word.text[-1:].isspace()):
                 break
         return Step(words)

@@ -143,8 +143,9 @@ class Turns:
         reviewed = self._plan.mode is Mode.REVIEW
         stands = False
         teacher_text = ""
+        request, self._said_nothing = self._ask(step), False
         try:
-            async with aclosing(self._cloud.guide(self._ask(step), self._headers, self._account.traffic)) as events:
+            async with aclosing(self._cloud.guide(request, self._headers, self._account.traffic)) as events:
                 async for event in events:
                     match event:
                         case Start():
@@ -195,8 +196,9 @@ class Turns:
         return min(budget, self._sampling.max_tokens - self._choice.tokens)
 
     def _ask(self, step: Step) -> GuidanceRequest:
-        turn = self._plan.turn + (CHARACTER_TOKENS if self._said_nothing else 0)
-        most = min(self._left, turn if self._plan.turn else self._left)
+        most = self._left
+        if self._plan.turn:
+            most = min(most, self._plan.turn + (CHARACTER_TOKENS if self._said_nothing else 0))
         changes = {"max_guidance_tokens": most, "answer": self._text, "until_step": True, "whole_words": False}
         if self._plan.mode is Mode.ON_DEMAND:
             return self._request.model_copy(update=changes)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import CollectorRegistry
 
-from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.teacher import ALONE, HALF, Piece, Prompt, Reviewer, Sampling, Scores, Standing
 from cloud_teacher.token_ids import TokenIds
 from cloud_teacher.tokenizer import FolderTokenizer
 from cloud_teacher.upstream.client import cached_of, client_of, headers_of, standing_of
@@ -143,7 +143,7 @@ class CompletionsTeacher(TokenIds):
             ids = self.encode_answer(choice.text)  # as many, nearly
         logprobs = choice.logprobs.token_logprobs if choice.logprobs else None
         # Some servers write what was cut inside a character as if nothing could come behind it.
-        text = choice.text.rstrip("\ufffd") if choice.finish_reason == "length" else choice.text
+        text = choice.text.rstrip(HALF) if choice.finish_reason == "length" else choice.text
         end: Literal["stop", "limit", "string"] | None = None
         if choice.finish_reason == "length":
             end = "limit"

@@ -104,7 +104,7 @@ KINDS = {
     "cascade": _Kind(("sure",), ("sure",)),
 }
 WISHES = {"template", "agree", "doubt", "sure", "lines", "turn"}
-"""Those that a request says as they are."""
+"""Those that have the same names there as in a request's `gkt` object."""
 STUDENT, TEACHER, GUIDED = "gkt-student", "gkt-teacher", "gkt"
 ROUTE_TOKENS = 16
 """The student's first tokens by which `route` decides where it does not say how many."""
@@ -152,6 +152,11 @@ class Arm:
         """Whether the student's own confidence decides who answers."""
         return self.kind in {"route", "cascade"}
 
+    @property
+    def wishes(self) -> dict[str, Any]:
+        """What of it requests and policy files say as it is."""
+        return {key: value for key, value in self.values.items() if key in WISHES}
+
     def request(self, question_id: str, seed: int) -> dict[str, Any]:
         """`model` and, where there is something to say, `gkt` of the request for one question.
 
@@ -161,16 +166,15 @@ class Arm:
             return {"model": STUDENT}
         if self.kind == "naive":
             return {"model": TEACHER}
-        wishes = {key: value for key, value in self.values.items() if key in WISHES}
         if self.kind == "teacher":
-            return {"model": TEACHER, "gkt": wishes} if wishes else {"model": TEACHER}
+            return {"model": TEACHER, "gkt": self.wishes} if self.wishes else {"model": TEACHER}
         mode = "fixed" if self.kind == "random" else self.kind
         tokens = self.values.get("tokens")
         if self.kind == "random":
             # Text as the seed: a question's length does not depend on which others are asked.
             tokens = random.Random(f"{seed}:{question_id}").randint(*self.values["range"])  # noqa: S311
         budget = {} if tokens is None else {"max_guidance_tokens": tokens}
-        return {"model": GUIDED, "gkt": {"mode": mode, **budget, **wishes}}
+        return {"model": GUIDED, "gkt": {"mode": mode, **budget, **self.wishes}}
 
 
 EXAMPLES = {"tokens": "40", "range": "10-80", "sure": "sure=0.9"}

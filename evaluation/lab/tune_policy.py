@@ -22,18 +22,12 @@ MAX_NAME = 100
 
 def policy_of(arm: Arm, rows: Sequence[Row], tuner: Tuner, name: str | None = None) -> PolicyFile:
     """`rows` are those of the reporting lines. Raises Unsound where the teacher has none of these right."""
-    values = arm.values
     task = tuner.tuning.task.name
     return PolicyFile(
         name=(name or f"{task} {arm.text}")[:MAX_NAME],
         mode=Mode(arm.kind),
-        max_guidance_tokens=values.get("tokens"),
-        template=values.get("template"),
-        doubt=values.get("doubt"),
-        agree=values.get("agree"),
-        lines=values.get("lines"),
-        turn=values.get("turn"),
-        sure=values.get("sure"),
+        max_guidance_tokens=arm.values.get("tokens"),
+        **arm.wishes,
         evidence=_evidence(arm.text, rows, tuner),
     )
 
