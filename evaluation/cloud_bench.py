@@ -9,17 +9,20 @@ from enum import StrEnum
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from evaluation import cloud_figures, fleet, operator_gain
+from evaluation import cloud_figures, fleet, operator_gain, review_gain
+from evaluation.apis import Server
 from evaluation.client import Client
 from evaluation.main_job import Result, Say
 from evaluation.measuring import measuring
 from evaluation.rounds import Effort
 from evaluation.services import said_by_gkt, started_edge
 from evaluation.vllm_server import Engine, our_cloud, vllm_serve
+
+T = TypeVar("T")
 
 STREAMS = (1, 4, 16)
 TOKENS = 32
@@ -36,6 +39,7 @@ class Part(StrEnum):
     FLEET = "fleet"
     HOT_PATH = "hot-path"
     GAIN = "gain"
+    REVIEWS = "reviews"
 
 
 def cloud(
@@ -73,6 +77,7 @@ def cloud(
     hot_path_ms: processor time a request for key, limits and ledger.
     operator_gain_...: answers/s that one teacher bears with guidance of 40 tokens, and of the adaptive policy, over those that
     it writes alone.
+    review_gain_N: answers/s that its engine reads in mode review, over those it writes, N at once.
 
     Leave the machine alone meanwhile.
 
@@ -131,13 +136,33 @@ def _measurements(
         case Part.GAIN:
             say("starting the cloud")
             with our_cloud(engine(), start_s=start_s) as ours:
-                threads = len(os.sched_getaffinity(0))
-                with (
-                    started_edge(student, ours.url, ours.key, threads=threads, start_s=start_s) as (edge_url, _),
-                    Client(edge_url, ours.url, ours.key) as client,
-                ):
-                    edges = operator_gain.measure_edge(client, EDGE_QUESTIONS, say)
+                edges = _with_edge(
+                    ours,
+                    student,
+                    partial(operator_gain.measure_edge, questions=EDGE_QUESTIONS, say=say),
+                    start_s=start_s,
+                )
                 yield {"operator_gain": partial(operator_gain.measure_gain, ours, edges, effort.rounds, say)}
+        case Part.REVIEWS:
+            say("starting the cloud")
+            with our_cloud(engine(), start_s=start_s) as ours:
+                answers = _with_edge(
+                    ours,
+                    student,
+                    partial(review_gain.measure_reviews, questions=EDGE_QUESTIONS, say=say),
+                    start_s=start_s,
+                )
+                yield {"review_gain": partial(review_gain.measure_review_gain, ours, answers, effort.rounds, say)}
+
+
+def _with_edge(ours: Server, student: str, measure: Callable[[Client], T], *, start_s: float) -> T:
+    """What is measured of an edge that runs meanwhile, and no longer."""
+    threads = len(os.sched_getaffinity(0))
+    with (
+        started_edge(student, ours.url, ours.key, threads=threads, start_s=start_s) as (edge_url, _),
+        Client(edge_url, ours.url, ours.key) as client,
+    ):
+        return measure(client)
 
 
 def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) -> Engine:

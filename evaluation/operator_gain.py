@@ -106,10 +106,10 @@ def _load(
         one.end_s - one.sent_s + (ANSWER_TOKENS - asked.max_tokens) / edges.student_per_s
         for one, asked in zip(written, asks, strict=True)
     ]
-    return Load(_per_s(written, streams, at_once), p95(times))
+    return Load(answers_per_s(written, streams, at_once), p95(times))
 
 
-def _per_s(written: Sequence[Written], streams: int, at_once: int) -> float:
+def answers_per_s(written: Sequence[Written], streams: int, at_once: int) -> float:
     """Answers in a second of which all places are taken: until the last stream is sent. One without guidance costs nothing."""
     began_s, until_s = min(one.sent_s for one in written), max(one.sent_s for one in written)
     ended = sum(one.end_s <= until_s for one in written)
