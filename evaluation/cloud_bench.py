@@ -30,6 +30,8 @@ FIRST_TOKENS = Effort(rounds=60, tokens=8)
 GIB = 1 << 30
 EDGE_QUESTIONS = 12
 """Answers from which the lengths of the adaptive policy's guidance are taken, and the student's pace."""
+REVIEWED_QUESTIONS = 6
+"""Answers from which the calls of mode `review` are taken."""
 
 
 class Part(StrEnum):
@@ -149,7 +151,7 @@ def _measurements(
                 answers = _with_edge(
                     ours,
                     student,
-                    partial(review_gain.measure_reviews, questions=EDGE_QUESTIONS, say=say),
+                    partial(review_gain.measure_reviews, questions=REVIEWED_QUESTIONS, say=say),
                     start_s=start_s,
                 )
                 yield {"review_gain": partial(review_gain.measure_review_gain, ours, answers, effort.rounds, say)}
