@@ -58,6 +58,7 @@ class Engine:
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._told_full = False
         self._thread = threading.Thread(target=self._run, name="gkt-engine", daemon=True)
         self._thread.start()
 
@@ -168,6 +169,13 @@ class Engine:
             else:
                 self._context.forget(move.slot, move.start)
         self.metrics.observe(self._scheduler, plan)
+        if plan.evicted and not self._told_full:
+            self._told_full = True  # once: gkt_student_preemptions counts the others
+            logger.warning(
+                "the KV cache of %d tokens is full: of answers under way some are computed again, which takes time; "
+                "GKT_EDGE_KV_CACHE_TOKENS sets its size, GKT_EDGE_MAX_SEQUENCES how many share it",
+                self._scheduler.n_cells,
+            )
         if not plan.chunks:
             return False
         with self._wake:

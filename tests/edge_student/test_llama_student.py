@@ -147,7 +147,9 @@ async def test_many_at_once_say_what_each_would_say(student: LlamaStudent, refer
         assert_greedy(reference, prompt, words)
 
 
-async def test_a_cache_too_small_for_all_at_once_still_serves_all(gguf: Path, reference: llama_cpp.Llama) -> None:
+async def test_a_cache_too_small_for_all_at_once_still_serves_all(
+    gguf: Path, reference: llama_cpp.Llama, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = EdgeSettings(context_tokens=256, kv_cache_tokens=256, max_sequences=4, kept_sequences=0, batch_tokens=64)
     student = LlamaStudent(MODEL, gguf, settings)
     prompt = student.encode(QUESTION)
@@ -155,6 +157,8 @@ async def test_a_cache_too_small_for_all_at_once_still_serves_all(gguf: Path, re
     for words in answers:
         assert_greedy(reference, prompt, words)
     assert student.registry.get_sample_value("gkt_student_preemptions_total")
+    told = [record.getMessage() for record in caplog.records if "GKT_EDGE_KV_CACHE_TOKENS" in record.getMessage()]
+    assert len(told) == 1
     await student.close()
 
 
