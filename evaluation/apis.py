@@ -121,6 +121,10 @@ class Server:
     api: Api = field(default_factory=Completions)
     key: str | None = field(default=None, repr=False)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"} if self.key else {}
+
 
 def _openai(ask: Ask) -> dict[str, Any]:
     usage = {"include_usage": True}

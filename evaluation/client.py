@@ -67,16 +67,17 @@ class Client:
             stream_options=StreamOptions(include_usage=True),
             gkt=options,
         )
-        reads = _timed(self._edge, "/v1/chat/completions", body.model_dump_json(exclude_none=True))
+        reads = timed(self._edge, "/v1/chat/completions", body.model_dump_json(exclude_none=True))
         return timeline.answer(reads, degraded=degraded)
 
     def guidance(self, question: str, *, tokens: int) -> GuidanceRun:
         """Guidance straight from the cloud, as the edge would ask for it."""
         body = GuidanceRequest(messages=[Message(role="user", content=question)], max_guidance_tokens=tokens)
-        return timeline.guidance(_timed(self._cloud, "/v1/guidance", body.model_dump_json()))
+        return timeline.guidance(timed(self._cloud, "/v1/guidance", body.model_dump_json()))
 
 
-def _timed(http: httpx.Client, path: str, body: str) -> list[Read]:
+def timed(http: httpx.Client, path: str, body: str) -> list[Read]:
+    """What a stream of events brings, and when. Raises NotMeasured."""
     headers = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
     request = http.build_request("POST", path, content=body.encode(), headers=headers)
     clock = time.perf_counter

@@ -136,35 +136,29 @@ def _measurements(
         case Part.HOT_PATH:
             yield {"hot_path_ms": partial(fleet.measure_hot_path, say, start_s=start_s)}
         case Part.GAIN:
-            say("starting the cloud")
-            with our_cloud(engine(), start_s=start_s) as ours:
-                edges = _with_edge(
-                    ours,
-                    student,
-                    partial(operator_gain.measure_edge, questions=EDGE_QUESTIONS, say=say),
-                    start_s=start_s,
-                )
+            ask = partial(operator_gain.measure_edge, questions=EDGE_QUESTIONS, say=say)
+            with _after_edge(engine, student, ask, say, start_s=start_s) as (ours, edges):
                 yield {"operator_gain": partial(operator_gain.measure_gain, ours, edges, effort.rounds, say)}
         case Part.REVIEWS:
-            say("starting the cloud")
-            with our_cloud(engine(), start_s=start_s) as ours:
-                answers = _with_edge(
-                    ours,
-                    student,
-                    partial(review_gain.measure_reviews, questions=REVIEWED_QUESTIONS, say=say),
-                    start_s=start_s,
-                )
+            have_reviewed = partial(review_gain.measure_reviews, questions=REVIEWED_QUESTIONS, say=say)
+            with _after_edge(engine, student, have_reviewed, say, start_s=start_s) as (ours, answers):
                 yield {"review_gain": partial(review_gain.measure_review_gain, ours, answers, effort.rounds, say)}
 
 
-def _with_edge(ours: Server, student: str, measure: Callable[[Client], T], *, start_s: float) -> T:
-    """What is measured of an edge that runs meanwhile, and no longer."""
-    threads = len(os.sched_getaffinity(0))
-    with (
-        started_edge(student, ours.url, ours.key, threads=threads, start_s=start_s) as (edge_url, _),
-        Client(edge_url, ours.url, ours.key) as client,
-    ):
-        return measure(client)
+@contextmanager
+def _after_edge(
+    engine: Callable[[], Engine], student: str, measure: Callable[[Client], T], say: Say, *, start_s: float
+) -> Iterator[tuple[Server, T]]:
+    """A cloud, and what was measured of an edge of it, which runs no longer."""
+    say("starting the cloud")
+    with our_cloud(engine(), start_s=start_s) as ours:
+        threads = len(os.sched_getaffinity(0))
+        with (
+            started_edge(student, ours.url, ours.key, threads=threads, start_s=start_s) as (edge_url, _),
+            Client(edge_url, ours.url, ours.key) as client,
+        ):
+            measured = measure(client)
+        yield ours, measured
 
 
 def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) -> Engine:

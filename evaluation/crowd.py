@@ -182,7 +182,7 @@ def http_request(http: h11.Connection, server: Server, ask: Ask) -> bytes:
         "content-type": "application/json",
         "content-length": str(len(body)),
         "connection": "close",
-        **({"authorization": f"Bearer {server.key}"} if server.key else {}),
+        **server.headers,
     }
     head = h11.Request(method="POST", target=server.api.path, headers=list(headers.items()))
     parts = [http.send(head), http.send(h11.Data(data=body)), http.send(h11.EndOfMessage())]

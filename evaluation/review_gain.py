@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, groupby, islice
+from itertools import count, islice
 from typing import Protocol
 
 import httpx
 
 from evaluation.apis import Ask, Server, Written
-from evaluation.client import Client
+from evaluation.client import Client, timed
 from evaluation.crowd import LIMIT_S, Rolling, rolling
 from evaluation.figures import Figure, NotMeasured, median, ratio
 from evaluation.main_job import Result, Say
@@ -79,15 +79,43 @@ def steps_of(answer: Answer) -> list[Step]:
     """The calls that an answer takes. Where the teacher has a word twice in succession nothing stood of the step between."""
     steps: list[Step] = []
     text = own = ""
-    for source, chunks in groupby(answer.chunks, key=lambda chunk: chunk.source):
-        for chunk in chunks:
-            if source is Source.TEACHER:
-                unwanted = " " + plain_words(UNWANTED_TOKENS, seed=len(steps))
-                steps.append(Step(text, own + unwanted, ends=False))
-                text, own = text + own + chunk.text, ""
-            else:
-                own += chunk.text
+    for chunk in answer.chunks:
+        if chunk.source is Source.TEACHER:
+            unwanted = " " + plain_words(UNWANTED_TOKENS, seed=len(steps))
+            steps.append(Step(text, own + unwanted, ends=False))
+            text, own = text + own + chunk.text, ""
+        else:
+            own += chunk.text
     return [*steps, Step(text, own, ends=answer.end == "stop")] if own else steps
+
+
+def reviewing(server: Server, answers: Sequence[Reviewed], at_once: int) -> list[Written]:
+    """`Reviewing`, over HTTP: a thread for each answer under way."""
+    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
+    with (
+        httpx.Client(base_url=server.url, timeout=LIMIT_S, headers=server.headers, limits=limits) as http,
+        ThreadPoolExecutor(at_once) as threads,
+    ):
+        return list(threads.map(partial(_review, http), answers))
+
+
+def _review(http: httpx.Client, answer: Reviewed) -> Written:
+    sent_s = time.perf_counter()
+    for step in answer.steps:
+        body = ReviewRequest(
+            messages=[Message(role="user", content=answer.question)],
+            max_guidance_tokens=1,
+            answer=step.answer,
+            step=step.text,
+            ends=step.ends,
+            doubt=DOUBT,
+            until_step=True,
+        )
+        reads = timed(http, "/v1/review", body.model_dump_json())
+        names = {event.name: event.data for event in events(reads)}
+        if Done.event not in names:
+            raise NotMeasured(f"a review broke off: {names.get(Failure.event, 'it has no end')[:500]}")
+    return Written(sent_s, [], time.perf_counter(), None)
 
 
 def measure_review_gain(
@@ -97,10 +125,9 @@ def measure_review_gain(
     say: Say,
     *,
     ask: Rolling = rolling,
-    review: Reviewing | None = None,
+    review: Reviewing = reviewing,
 ) -> Result:
     """Reviewed and written take turns; no question is met twice, so that of none more is cached than its own steps leave."""
-    review = review or reviewing
     numbers = count(1)
     figures: list[Figure] = []
     raw: dict[str, float] = {}
@@ -132,38 +159,3 @@ def _afresh(answers: Sequence[Reviewed], numbers: Iterator[int]) -> Iterator[Rev
     while True:
         for answer in answers:
             yield Reviewed(f"{next(numbers)}. {answer.question}", answer.steps, answer.teacher_tokens)
-
-
-def reviewing(server: Server, answers: Sequence[Reviewed], at_once: int) -> list[Written]:
-    """`Reviewing`, over HTTP: a thread for each answer under way."""
-    headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
-    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
-    with (
-        httpx.Client(base_url=server.url, timeout=LIMIT_S, headers=headers, limits=limits) as http,
-        ThreadPoolExecutor(at_once) as threads,
-    ):
-        return list(threads.map(partial(_review, http), answers))
-
-
-def _review(http: httpx.Client, answer: Reviewed) -> Written:
-    sent_s = time.perf_counter()
-    for step in answer.steps:
-        body = ReviewRequest(
-            messages=[Message(role="user", content=answer.question)],
-            max_guidance_tokens=1,
-            answer=step.answer,
-            step=step.text,
-            ends=step.ends,
-            doubt=DOUBT,
-            until_step=True,
-        )
-        try:
-            response = http.post("/v1/review", json=body.model_dump(mode="json", exclude_none=True))
-        except httpx.HTTPError as error:
-            raise NotMeasured(f"{http.base_url}: {type(error).__name__} {error}") from error
-        if response.status_code != httpx.codes.OK:
-            raise NotMeasured(f"{response.url} answered {response.status_code}: {response.text[:500]}")
-        names = {event.name: event.data for event in events([(0.0, response.content)])}
-        if Done.event not in names:
-            raise NotMeasured(f"a review broke off: {names.get(Failure.event, 'it has no end')[:500]}")
-    return Written(sent_s, [], time.perf_counter(), None)
