@@ -99,7 +99,9 @@ class GuidanceService:
                 raise UnknownTemplate(f"template {template.name!r} is the student's, no guidance", param="template")
             self._check_budget(request.max_guidance_tokens)
             self._teachers.in_order(request.model)
-            asked = Asked(request, template, caller, self._sharing.cache_salt(caller), reading.span.headers)
+            asked = Asked(
+                request, template, caller, self._sharing.cache_salt(caller, request.cache_salt), reading.span.headers
+            )
             with self._admission.request(caller), self._begin(asked, reading) as (generation, account):
                 author = await generation.until_admitted()
                 await self._pay(generation, account, reading)

@@ -56,9 +56,11 @@ class Sharing:
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
         self._kept_tokens = 0
 
-    def cache_salt(self, caller: Caller) -> str | None:
-        """What keeps the engine's prefix cache apart between keys, where they are to be kept apart."""
-        return None if self._across_keys or caller.name == ANYONE else caller.name
+    def cache_salt(self, caller: Caller, wished: str | None) -> str | None:
+        """What keeps the engine's prefix cache apart: between keys, where the operator wants that, and as a request wishes."""
+        if self._across_keys or caller.name == ANYONE:
+            return wished
+        return caller.name if wished is None else f"{caller.name}/{wished}"  # no key's name has a slash
 
     def key(self, asked: Asked) -> bytes | None:
         """What makes two requests alike; None where a request is like no other, because chance decides its answer."""

@@ -33,6 +33,8 @@ class Ask:
     """Whether a part says what was computed of the prompt, before the student's first word."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers that the cloud gets too, such as `traceparent`."""
+    cache_salt: str | None = None
+    """Prompts are shared in the caches of both models only with requests of the same."""
     model: str = "gkt"
     """The name it was asked for by."""
 
@@ -60,4 +62,5 @@ class Ask:
             logprobs=sampling.top_logprobs is not None,
             whole_words=not plan.alone,
             model=plan.teacher,
+            cache_salt=self.cache_salt,
         )

@@ -73,6 +73,7 @@ class EchoStudent:
         held: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
+        cache_salt: str | None = None,
     ) -> EchoSequence:
         if len(prompt) >= self.context_tokens:
             raise PromptTooLong(f"{len(prompt)} tokens, {self.context_tokens} fit", param="messages")

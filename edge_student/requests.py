@@ -54,6 +54,7 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         n=_choices(body, edge),
         tools=tools,
         headers=trace_headers(request.headers),
+        cache_salt=body.cache_salt,
         model=body.model,
     )
 
@@ -89,6 +90,7 @@ async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> li
             stops_shown=body.include_stop_str_in_output,
             counted=body.stream_options is not None and body.stream_options.continuous_usage_stats,
             headers=trace_headers(request.headers),
+            cache_salt=body.cache_salt,
             model=body.model,
         )
         for prompt in await asyncio.to_thread(_prompts, body, student)

@@ -93,7 +93,7 @@ class Run:
     async def _draft(self, messages: Sequence[Message], hint: Template) -> None:
         """Have the teacher draft the answer, and the student see that behind the question."""
         # Meanwhile the student computes what will stand before the draft: the beginnings of prompts are kept.
-        ahead = self._student.open(self._ask.prompt)
+        ahead = self._student.open(self._ask.prompt, cache_salt=self._ask.cache_salt)
         try:
             text = await draft_of(self._ask.guidance(messages), self._ask.cloud_headers, self._cloud, self.account)
         finally:
@@ -154,6 +154,7 @@ class Run:
                 # Prompt and guidance are the same for all choices: the first one's scores are everyone's.
                 scores_of=self._scores_of() if choice.index == 0 else None,
                 top=self._ask.sampling.top_logprobs or 0,
+                cache_salt=self._ask.cache_salt,
             )
             self._sequences.append(sequence)
             if self._guidance:
@@ -229,7 +230,7 @@ class Run:
             return None
 
         def begin() -> tuple[StudentSequence, AsyncGenerator[Word, None]]:
-            sequence = self._student.open(ask.prompt)
+            sequence = self._student.open(ask.prompt, cache_salt=ask.cache_salt)
             return sequence, written(sequence, ask.sampling, self._student.model, self._span)
 
         return HeadStart(begin, self._head_start_after_s)

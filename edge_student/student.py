@@ -190,11 +190,13 @@ class Student(Protocol):
         held: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
+        cache_salt: str | None = None,
     ) -> StudentSequence:
         """Begin to prefill a prompt and what is written of the answer already: at once, or `held` until there is guidance or
         the hand-over.
 
         Scores are of the prompt from a position on, or of the guidance behind the text. `top` is how many alternatives each has.
+        What was computed of a prompt is used again by sequences of the same `cache_salt` only.
 
         Raises PromptTooLong, Overloaded where the queue is full, EngineFailed where the engine is dead.
         """

@@ -126,7 +126,10 @@ class Turns:
 
     def _open(self, *, scored: bool = False) -> StudentSequence:
         return self._student.open(
-            self._prompt, text=self._text, scores_of="guidance" if scored and self._plan.agree else None
+            self._prompt,
+            text=self._text,
+            scores_of="guidance" if scored and self._plan.agree else None,
+            cache_salt=self._request.cache_salt,
         )
 
     async def _step(self, drafter: Drafter) -> Step:

@@ -13,6 +13,9 @@ from typing import Literal, TextIO
 
 LogFormat = Literal["text", "json"]
 
+CLIENTS = ("httpx", "httpx2")
+"""Loggers with a line for each request that is sent: ours has its own. The second is the openai client's."""
+
 
 @dataclass(slots=True)
 class InHand:
@@ -64,4 +67,5 @@ def set_up_logs(level: str, form: LogFormat = "text", *, to: TextIO | None = Non
     handler = logging.StreamHandler(to or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in CLIENTS:
+        logging.getLogger(client).setLevel(logging.WARNING)

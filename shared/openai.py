@@ -20,7 +20,7 @@ from shared.messages import ChatMessage
 from shared.sampling import LogitBias, MinP, Penalty, Probability, RepetitionPenalty, Seed, Stops, Temperature, TopK
 from shared.structure import ResponseFormat
 from shared.tools import ToolCall, ToolChoice, Tools
-from shared.wire import Text, Usage
+from shared.wire import CacheSalt, Text, Usage
 
 
 class OpenAIModel(BaseModel):
@@ -56,6 +56,7 @@ class CompletionOptions(OpenAIModel):
     seed: Seed | None = None
     n: int | None = Field(default=None, ge=1)
     stop: Stops | None = None
+    cache_salt: CacheSalt | None = None
 
 
 class ChatCompletionRequest(CompletionOptions):

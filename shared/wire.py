@@ -37,6 +37,15 @@ def _unicode(text: str) -> str:
 Text = Annotated[str, AfterValidator(_unicode)]
 """A string that can be written as UTF-8. JSON can spell others."""
 
+CacheSalt = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="what an engine has computed of a prompt serves requests of the same salt only, as in vLLM",
+    ),
+]
+
 
 class Message(WireModel):
     """One turn of a conversation, plain text."""
@@ -74,6 +83,7 @@ class GuidanceRequest(WireModel):
     model: str | None = Field(
         default=None, min_length=1, max_length=100, description="the teacher, by its name in the cloud; none: its first"
     )
+    cache_salt: CacheSalt | None = None
     priority: int = Field(
         default=0, ge=0, le=100, description="added to the key's: who can wait says a higher number, and goes later"
     )

@@ -86,6 +86,7 @@ class LlamaStudent:
         held: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
+        cache_salt: str | None = None,
     ) -> LlamaSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
@@ -98,6 +99,7 @@ class LlamaStudent:
             )
         state = EngineSequence(
             [*prompt, *answer],
+            cache_salt=cache_salt,
             held=held,
             scored_from=len(prompt) + len(answer) if scores_of == "guidance" else scores_of,
             score_top=top,

@@ -15,6 +15,8 @@ class SequenceState:
     tokens: list[int]
     generating: bool = False
     """False while guidance may still come: then the last token stays out, since its logits are needed at the hand-over."""
+    cache_salt: str | None = None
+    """Only those of the same share their beginnings."""
     held: bool = False
     """Nothing of it is computed yet."""
     scored_from: int | None = None

@@ -25,6 +25,7 @@ class _Kept:
     """What a sequence that has left leaves in the cache."""
 
     tokens: list[int]
+    cache_salt: str | None
     slot: int
 
 
@@ -78,10 +79,11 @@ class Scheduler:
         sequence.slot, sequence.n_past = None, 0
         if slot is None:
             return
-        if keep and self.n_kept and len(tokens) >= KEEP_TOKENS and not self._is_kept(tokens):
-            for one in [kept for kept in self._kept if common_prefix(kept.tokens, tokens) == len(kept.tokens)]:
+        left = _Kept(tokens, sequence.cache_salt, slot)
+        if keep and self.n_kept and len(tokens) >= KEEP_TOKENS and not self._is_kept(left):
+            for one in [kept for kept in self._kept if _common(kept, left) == len(kept.tokens)]:
                 self._drop(one)
-            self._kept.append(_Kept(tokens, slot))
+            self._kept.append(left)
             if len(self._kept) > self.n_kept:
                 self.drop_kept()
         else:
@@ -179,7 +181,7 @@ class Scheduler:
         for one in those:
             there = one.n_past if isinstance(one, SequenceState) else len(one.tokens)
             if min(there, sequence.reusable) > most:
-                common = min(common_prefix(one.tokens, sequence.tokens), there, sequence.reusable)
+                common = min(_common(one, sequence), there, sequence.reusable)
                 if common > most:
                     best, most = one, common
         return best, most if best else 0
@@ -189,8 +191,7 @@ class Scheduler:
         if not self.n_kept or sequence.reusable < common + WAIT_TOKENS:
             return False
         return any(
-            min(common_prefix(one.tokens, sequence.tokens), sequence.reusable, one.n_past + one.waiting)
-            >= common + WAIT_TOKENS
+            min(_common(one, sequence), sequence.reusable, one.n_past + one.waiting) >= common + WAIT_TOKENS
             for one in self.running
             if one.waiting > 0 and one.n_past + one.waiting >= common + WAIT_TOKENS
         )
@@ -231,8 +232,8 @@ class Scheduler:
             pass
         return self._free_cells
 
-    def _is_kept(self, tokens: list[int]) -> bool:
-        return any(common_prefix(kept.tokens, tokens) == len(tokens) for kept in self._kept)
+    def _is_kept(self, left: _Kept) -> bool:
+        return any(_common(kept, left) == len(left.tokens) for kept in self._kept)
 
     def _drop(self, kept: _Kept) -> None:
         self._kept.remove(kept)
@@ -246,6 +247,11 @@ class Scheduler:
         if self._cells.length(slot) > start:
             self._cells.cut(slot, start)
             self._moves.append(Cut(slot, start))
+
+
+def _common(one: SequenceState | _Kept, other: SequenceState | _Kept) -> int:
+    """Length of the beginning that two have in common and may share."""
+    return common_prefix(one.tokens, other.tokens) if one.cache_salt == other.cache_salt else 0
 
 
 def common_prefix(one: list[int], other: list[int]) -> int:

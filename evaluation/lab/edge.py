@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -40,6 +41,7 @@ class LabEdge:
     def __init__(self, url: str, *, connections: int, timeout_s: float) -> None:
         """`timeout_s` is how long an answer may be silent."""
         self._url = url
+        self._run = secrets.token_hex(8)
         try:
             self._http = httpx.AsyncClient(
                 base_url=url,
@@ -78,15 +80,20 @@ class LabEdge:
         *,
         max_tokens: int,
         seed: int,
+        arm: str,
         logprobs: bool = False,
     ) -> Answer:
-        """One greedy answer. `request` is what the arm says: `model`, and `gkt` perhaps."""
+        """One greedy answer. `request` is what the arm says: `model`, and `gkt` perhaps.
+
+        No arm finds in an engine's cache what another arm or run has paid for: it costs what it would cost by itself.
+        """
         body = {
             "messages": [message.model_dump() for message in messages],
             "max_tokens": max_tokens,
             "temperature": 0,
             "seed": seed,
             "stream": True,
+            "cache_salt": f"{self._run}/{arm}",
             **({"logprobs": True} if logprobs else {}),
             **request,
         }

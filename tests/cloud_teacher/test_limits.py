@@ -108,6 +108,6 @@ async def test_priority_and_a_salt_for_the_prefix_cache_reach_the_engine(store_u
     teacher.doubted = "?"
     async with cloud(store_url, teacher) as client:
         await client.post("/v1/guidance", json=body(), headers=bearer(keys[0]))
-        review = body(step="so?", doubt=0.1, priority=7)
+        review = body(step="so?", doubt=0.1, priority=7, cache_salt="alice")
         await client.post("/v1/review", json=review, headers=bearer(keys[1]))
-    assert teacher.standings == [Standing(-2, "one"), Standing(7, "two"), Standing(7, "two")]
+    assert teacher.standings == [Standing(-2, "one"), Standing(7, "two/alice"), Standing(7, "two/alice")]

@@ -239,6 +239,14 @@ async def test_no_key_is_told_what_another_asked_unless_the_operator_says_so(acr
     assert (salts == {None}) if across else (len(salts) == 2 and None not in salts)
 
 
+async def test_requests_with_a_salt_share_with_those_of_the_same() -> None:
+    teacher = ScriptedTeacher("a", "b")
+    async with cloud(teacher, share="cache", share_across_keys=True) as client:
+        for salt in ("alice", "bob", "alice"):
+            await read(client, body(cache_salt=salt)).task
+    assert [standing.cache_salt for standing in teacher.standings] == ["alice", "bob"]
+
+
 @pytest.mark.parametrize(("price", "nano_usd"), [("free", 0), ("cached", (7 + 2) * 500)])
 async def test_rows_of_what_was_told_again(store_url: str, engine: Engine, price: str, nano_usd: int) -> None:
     key = create(engine, "edge", Allowance(daily_nano_usd=10**9))

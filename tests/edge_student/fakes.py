@@ -65,6 +65,7 @@ class ScriptedStudent:
         held: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
+        cache_salt: str | None = None,
     ) -> ScriptedSequence:
         if not prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
@@ -74,6 +75,7 @@ class ScriptedStudent:
             raise Overloaded("full", retry_after_s=1)
         self.sequences.append(ScriptedSequence(self, list(prompt)))
         self.sequences[-1].held = held
+        self.sequences[-1].cache_salt = cache_salt
         self.sequences[-1].guidance = text
         self.sequences[-1].scored = scores_of is not None
         if isinstance(scores_of, int):
@@ -144,6 +146,7 @@ class ScriptedSequence:
         self.said = 0
         self.closed = False
         self.held = False
+        self.cache_salt: str | None = None
         self.cached_tokens = 2
         self.scored = False
         self.scores: list[Score] = []

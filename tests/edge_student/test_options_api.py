@@ -19,6 +19,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {"50": 101}}, "logit_bias.50"),
     ({"logit_bias": {"a": 1}}, "logit_bias"),
     ({"logit_bias": {"99999999": 1}}, "logit_bias"),
+    ({"cache_salt": ""}, "cache_salt"),
 ]
 
 
@@ -62,3 +63,15 @@ async def test_the_teacher_that_a_request_names_wins_over_the_edges() -> None:
     async with edge() as running:
         await running.chat()
         assert running.cloud.requests[0].model is None
+
+
+@pytest.mark.parametrize(
+    "gkt", [{"mode": mode} for mode in ("fixed", "draft", "review")] + [{"mode": "on_demand", "sure": 0.99}]
+)
+async def test_a_salt_for_the_caches_reaches_both_sides(gkt: dict[str, Any]) -> None:
+    async with edge() as running:
+        assert (await running.chat(gkt=gkt, cache_salt="alice")).status_code == 200
+        assert {request.cache_salt for request in running.cloud.requests} == {"alice"}
+        text = {"prompt": "Once", "cache_salt": "alice"}
+        assert (await running.http.post("/v1/completions", json=text)).status_code == 200
+    assert {sequence.cache_salt for sequence in running.student.sequences} == {"alice"}

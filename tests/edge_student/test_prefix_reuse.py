@@ -86,6 +86,16 @@ async def test_what_is_reused_changes_no_word(student: LlamaStudent, reference: 
         assert reference.scores[at][token] > reference.scores[at].max() - 1.0
 
 
+async def test_nothing_is_reused_of_another_salt(student: LlamaStudent) -> None:
+    prompt = student.tokenize(PREFIX)
+    cached = []
+    for salt in ("a", "b", "a"):
+        sequence = student.open(prompt, cache_salt=salt)
+        await read(sequence)
+        cached.append(sequence.cached_tokens)
+    assert cached == [0, 0, len(prompt) - 1]
+
+
 async def test_nothing_is_reused_where_it_is_turned_off(gguf: Path) -> None:
     settings = EdgeSettings(context_tokens=512, max_sequences=2, kept_sequences=0)
     student = LlamaStudent(MODEL, gguf, settings)

@@ -149,7 +149,8 @@ def test_everyone_gets_exactly_their_tokens(data: st.DataObject) -> None:
                 same, own = data.draw(st.integers(0, 30)), data.draw(st.lists(st.integers(100, 103), max_size=4))
                 tokens = [*range(same), *own] or [0]
                 start = data.draw(st.none() | st.integers(1, len(tokens)))
-                sequence = SequenceState(tokens=tokens, scored_from=start)
+                salt = data.draw(st.sampled_from([None, "a"]))
+                sequence = SequenceState(tokens=tokens, scored_from=start, cache_salt=salt)
                 wanted[sequence], written[sequence], scored[sequence] = data.draw(st.integers(1, 6)), 0, set()
                 scheduler.add(sequence)
                 live.append(sequence)
@@ -208,6 +209,21 @@ def test_who_parts_earlier_gets_a_copy() -> None:
     assert plan.moves == [Copy(plan.moves[0].source, other.slot or 0, 20)]  # type: ignore[union-attr]
     scheduler.advance(plan)
     assert scheduler.cells_used == 31, "20 cells are shared"
+
+
+def test_nobody_shares_a_beginning_with_who_has_another_salt() -> None:
+    scheduler = make(n_cells=400, n_kept=3, n_batch=64)
+    finish(scheduler, list(range(50)))
+    salts = ("a", "b", "a", None)
+    sequences = [SequenceState(tokens=[*range(50), 99], generating=True, cache_salt=salt) for salt in salts]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while any(sequence.waiting > 0 for sequence in sequences):
+        scheduler.advance(scheduler.plan())
+    assert [sequence.cached for sequence in sequences] == [0, 0, 50, 50]
+    for sequence in sequences:
+        scheduler.remove(sequence)
+    assert len(scheduler._kept) == 3, "of the same tokens one for each salt"
 
 
 def test_the_last_token_is_always_computed() -> None:

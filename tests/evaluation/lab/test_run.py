@@ -96,6 +96,20 @@ async def test_every_question_is_asked_under_every_arm_and_all_is_kept(tmp_path:
     assert [message["role"] for message in body["messages"]] == ["user", "assistant"] * 4 + ["user"]
 
 
+async def test_no_arm_finds_in_a_cache_what_another_arm_or_run_has_put_there(tmp_path: Path) -> None:
+    edge = ScriptedEdge(by_model)
+    arms = ("off", "fixed:40", "route:sure=0.99")
+
+    async with serving(edge.app) as url:
+        for out in ("one", "two"):
+            await run(setup(tmp_path, count=2, arms=arms), url, tmp_path / out, silent)
+
+    asked = [body for body in edge.asked if body["max_tokens"] > 8]  # the probes are left out
+    assert len({body["cache_salt"] for body in asked}) == 2 * len(arms)
+    by_salt = {(body["cache_salt"], body["model"]) for body in asked}
+    assert len(by_salt) == 2 * (len(arms) + 1), "both requests of an arm that takes two have the same"
+
+
 def test_arms_take_turns_block_by_block(tmp_path: Path) -> None:
     chosen = setup(tmp_path, count=5, arms=("off", "teacher"))
 
