@@ -34,7 +34,9 @@ IDS = 40
 
 
 def compare(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A run of `gkt eval run`.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", exists=True, file_okay=False, help="Runs of `gkt eval run`.")
+    ],
     a: Annotated[str, typer.Argument(metavar="A", help="An arm.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The arm that it is compared with.")],
     *,
@@ -50,10 +52,10 @@ def compare(
 
     Example: gkt eval compare runs/gsm8k fixed:40 review --task gsm8k
     """
-    rows = gather([folder]).rows
+    rows = gather(folders).rows
     if task is not None and all(row.task != task for row in rows):
         there = ", ".join(dict.fromkeys(row.task for row in rows)) or "none"
-        raise ConfigurationError(f"there is no task {task!r} in {folder}; there are {there}")
+        raise ConfigurationError(f"there is no task {task!r} in these runs; there are {there}")
     tasks = summarise([row for row in rows if task in {None, row.task}], PriceTable.load(prices).of(model))
     known_arms(tasks, [a, b])
     console = Console()

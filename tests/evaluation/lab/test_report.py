@@ -215,6 +215,15 @@ def test_compare_says_what_the_data_can_tell(run: Path) -> None:
     assert "cannot tell" not in result.output
 
 
+def test_arms_of_two_runs_can_be_compared(tmp_path: Path) -> None:
+    rows = list(made_up.rows(30))
+    for name, arms in (("one", {"off"}), ("two", {"teacher"})):
+        write_rows(tmp_path / name, [row for row in rows if row.arm in arms])
+    result = _called("compare", tmp_path / "one", tmp_path / "two", "off", "teacher", "--task", "gsm8k")
+    assert (result.exit_code, result.exception) == (0, None)
+    assert "n = 30" in result.output
+
+
 def test_compare_warns_where_they_cannot(run: Path) -> None:
     result = _called("compare", run, "review:0.1", "teacher")
     assert result.exit_code == 0
