@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from evaluation.lab.answer import Answer
@@ -46,34 +47,38 @@ async def _turn(
     edge: LabEdge, arm: Arm, messages: Sequence[Message], *, question_id: str, max_tokens: int, seed: int
 ) -> Answer:
     request = arm.request(question_id, seed)
+    answer = partial(edge.answer, seed=seed, arm=arm.text)
     if arm.kind == "naive":
-        return await _naive(edge, arm, messages, request, max_tokens=max_tokens, seed=seed)
+        return await _naive(answer, messages, request, arm.values["tokens"], max_tokens=max_tokens)
     if not arm.two_steps:
-        return await edge.answer(messages, request, max_tokens=max_tokens, seed=seed, arm=arm.text)
+        return await answer(messages, request, max_tokens=max_tokens)
     first_tokens = min(max_tokens, arm.values.get("tokens", ROUTE_TOKENS)) if arm.kind == "route" else max_tokens
-    first = await edge.answer(messages, request, max_tokens=first_tokens, seed=seed, arm=arm.text, logprobs=True)
+    first = await answer(messages, request, max_tokens=first_tokens, logprobs=True)
     sure = first.confidence >= arm.values["sure"]
     if sure and (first.finish == "stop" or first_tokens == max_tokens):
         # Nobody sees a word before it is known whose it will be.
         return replace(first, first_token_s=first.total_s)
     model = STUDENT if sure else TEACHER
-    second = await edge.answer(messages, {"model": model}, max_tokens=max_tokens, seed=seed, arm=arm.text)
+    second = await answer(messages, {"model": model}, max_tokens=max_tokens)
     return _together(first, second)
 
 
 async def _naive(
-    edge: LabEdge, arm: Arm, messages: Sequence[Message], request: Mapping[str, Any], *, max_tokens: int, seed: int
+    answer: Callable[..., Awaitable[Answer]],
+    messages: Sequence[Message],
+    request: Mapping[str, Any],
+    tokens: int,
+    *,
+    max_tokens: int,
 ) -> Answer:
     """What thirty lines around two servers do: the teacher's first tokens as they are cut, then those as a message of the
     assistant's, behind which another server answers.
     """
-    tokens = arm.values["tokens"]
-    began = await edge.answer(messages, request, max_tokens=min(tokens, max_tokens), seed=seed, arm=arm.text)
+    began = await answer(messages, request, max_tokens=min(tokens, max_tokens))
     if began.finish == "stop" or tokens >= max_tokens:
         return began
     said = [*messages, Message(role="assistant", content=began.text)]
-    left = max_tokens - tokens
-    ended = await edge.answer(said, {"model": STUDENT}, max_tokens=left, seed=seed, arm=arm.text)
+    ended = await answer(said, {"model": STUDENT}, max_tokens=max_tokens - tokens)
     return replace(
         _together(began, ended),
         text=began.text + ended.text,
