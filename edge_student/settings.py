@@ -36,12 +36,12 @@ class EdgeSettings(ServiceSettings):
         le=128,
         description="answers computed at once; unset: four for each core, 64 at most",
     )
-    kept_sequences: int = Field(
-        default=8,
+    kept_sequences: int | None = Field(
+        default=None,
         ge=0,
         le=128,
         description="answers whose computed tokens are kept for prompts that begin the same, least recently used go first; "
-        "0: prompts share nothing",
+        "0: prompts share nothing; unset: twice as many as are computed at once, 128 at most",
     )
     max_queue: int = Field(default=64, ge=0, description="answers that may wait beyond those; more get 503")
     batch_tokens: int = Field(default=256, ge=16, le=8192, description="tokens computed in one step, at most")

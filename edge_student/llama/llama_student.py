@@ -26,6 +26,8 @@ from shared.wire import Message
 FEED_TOKENS = 4
 """Guidance goes to the engine so many tokens at a time, or more, but for what is foreseen. What is left over goes with the
 hand-over."""
+MOST_KEPT = 128
+"""Sequences that are kept where the settings leave it open: as many as they may ask for."""
 
 
 class LlamaStudent:
@@ -34,9 +36,10 @@ class LlamaStudent:
     def __init__(self, model: str, path: Path, settings: EdgeSettings) -> None:
         """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
         self.model = model
+        kept = settings.kept_sequences
         scheduler = Scheduler(
             n_running=settings.max_sequences,
-            n_kept=settings.kept_sequences,
+            n_kept=min(MOST_KEPT, 2 * settings.max_sequences) if kept is None else kept,
             n_cells=settings.kv_cache_tokens or settings.context_tokens,
             n_batch=settings.batch_tokens,
             chunk=min(settings.prefill_chunk_tokens, settings.batch_tokens),

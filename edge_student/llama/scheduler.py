@@ -202,11 +202,13 @@ class Scheduler:
             self._kept.remove(source)  # it is not dropped for room, and was used last now
             self._kept.append(source)
         wanted = taken + len(sequence.tokens) - common
+        # What a copy would save is not worth a slot: of an answer that is read draft by draft, what did not stand.
+        in_place = isinstance(source, _Kept) and len(source.tokens) - common < KEEP_TOKENS
         others = [kept for kept in self._kept if kept is not source]
-        while others and (self._free_cells < wanted or not self._free_slots):
+        while others and (self._free_cells < wanted or not (in_place or self._free_slots)):
             self._drop(others.pop(0))
         fits = self._free_cells >= wanted
-        if isinstance(source, _Kept) and (common == len(source.tokens) or not fits or not self._free_slots):
+        if isinstance(source, _Kept) and (in_place or not fits or not self._free_slots):
             spare = self._cells.length(source.slot) - common
             if self._free_cells + spare < wanted:
                 return False

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
 
 from evaluation import figures
 from evaluation.lab import front
 from evaluation.lab.arm_names import OFF, TEACHER, in_order, is_plain
-from evaluation.lab.rows import Row
-from evaluation.lab.statistics import Interval, Recovery, gap_recovered, mean_interval, paired, wilson
+from evaluation.lab.margins import Margin, margins
+from evaluation.lab.rows import Arms, Row, verdicts
+from evaluation.lab.statistics import Interval, Recovery, gap_recovered, wilson
 from shared.prices import Prices
-
-Arms = Mapping[str, Mapping[str, Row]]
-"""The rows of one task, by arm and question."""
 
 FEW_QUESTIONS = 100
 """With fewer, an accuracy's interval is some twenty points wide."""
@@ -59,26 +54,6 @@ class ArmSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Margin:
-    """How far an arm is above the best mixture of the plain arms that costs the same, on the same questions."""
-
-    low: str
-    high: str
-    weight: float
-    """The share of questions that the mixture gives to `high`; the rest goes to `low`."""
-    n: int
-    value: float
-    interval: Interval
-
-    @property
-    def verdict(self) -> Literal["beaten", "better", "cannot be told"]:
-        """Whether the mixture is better, or worse, and the data can tell."""
-        if self.interval.high < 0:
-            return "beaten"
-        return "better" if self.interval.low > 0 else "cannot be told"
-
-
-@dataclass(frozen=True, slots=True)
 class TaskSummary:
     task: str
     arms: tuple[ArmSummary, ...]
@@ -89,7 +64,7 @@ class TaskSummary:
     hull_by_cost: tuple[str, ...]
     """Corners of the plain arms' convex hull, the cheapest first."""
     margins_by_cost: Mapping[str, Margin]
-    """Of every arm that is not plain."""
+    """Of policies and of plain arms, each over mixtures of the other kind."""
     margins_by_tokens: Mapping[str, Margin]
     warnings: tuple[str, ...]
     rows: Arms
@@ -115,13 +90,6 @@ def summarise(rows: Iterable[Row], prices: Prices) -> list[TaskSummary]:
     return [_task(task, arms, prices) for task, arms in by_task(rows).items()]
 
 
-def verdicts(arms: Arms, *names: str) -> list[list[bool | None]]:
-    """Of each arm named, on the questions that all of them have a row on, in the first one's order."""
-    first, *others = (arms[name] for name in names)
-    questions = [question for question in first if all(question in other for other in others)]
-    return [[arms[name][question].correct for question in questions] for name in names]
-
-
 def _task(task: str, arms: Arms, prices: Prices) -> TaskSummary:
     summaries = tuple(_arm(name, arms, prices) for name in arms)
     by_cost = {arm.arm: _point(arm.cost_usd, arm) for arm in summaries}
@@ -132,8 +100,8 @@ def _task(task: str, arms: Arms, prices: Prices) -> TaskSummary:
         front_by_cost=_picked(front.pareto, by_cost),
         front_by_tokens=_picked(front.pareto, by_tokens),
         hull_by_cost=_picked(front.hull, {arm: point for arm, point in by_cost.items() if is_plain(arm)}),
-        margins_by_cost=_margins(arms, by_cost),
-        margins_by_tokens=_margins(arms, by_tokens),
+        margins_by_cost=margins(arms, by_cost),
+        margins_by_tokens=margins(arms, by_tokens),
         warnings=tuple(_warnings(arms, summaries)),
         rows=arms,
     )
@@ -200,23 +168,6 @@ def _picked(
     known = {arm: point for arm, point in points.items() if point}
     names = list(known)
     return tuple(names[at] for at in pick(list(known.values())))
-
-
-def _margins(arms: Arms, points: Mapping[str, front.Point | None]) -> dict[str, Margin]:
-    """Of every arm that is not plain, where a mixture of plain ones costs as little."""
-    plain = {arm: point for arm, point in points.items() if point and is_plain(arm)}
-    names = list(plain)
-    margins: dict[str, Margin] = {}
-    for arm, point in points.items():
-        mixed = front.mixture(list(plain.values()), point.cost) if point and not is_plain(arm) else None
-        if not mixed:
-            continue
-        low, high = names[mixed.low], names[mixed.high]
-        known = paired(*verdicts(arms, arm, low, high)).verdicts
-        gains = known @ np.array([1.0, mixed.weight - 1, -mixed.weight])
-        if interval := mean_interval(gains):
-            margins[arm] = Margin(low, high, mixed.weight, len(gains), float(gains.mean()), interval)
-    return margins
 
 
 def _warnings(arms: Arms, summaries: Sequence[ArmSummary]) -> Iterable[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evaluation.lab.arm_names import is_plain
-from evaluation.lab.arm_summary import Arms, TaskSummary
-from evaluation.lab.rows import Row
+from evaluation.lab.arm_summary import TaskSummary
+from evaluation.lab.rows import Arms, Row
 from shared.guided import Source
 
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evaluation.lab.arm_summary import ArmSummary, TaskSummary, summarise, verdicts
+from evaluation.lab.arm_summary import ArmSummary, TaskSummary, summarise
 from evaluation.lab.changes import Change, changes
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.report import gather, known_arms
+from evaluation.lab.rows import verdicts
 from evaluation.lab.statistics import difference
 from evaluation.lab.words import (
     UNKNOWN,

@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from evaluation.lab import charts, svg
 from evaluation.lab.arm_names import OFF
-from evaluation.lab.arm_summary import ArmSummary, TaskSummary, verdicts
+from evaluation.lab.arm_summary import ArmSummary, TaskSummary
 from evaluation.lab.changes import Change, best_policy, changes, pieces
-from evaluation.lab.rows import Row
+from evaluation.lab.rows import Row, verdicts
 from evaluation.lab.statistics import difference
 from evaluation.lab.tables import tables
 from evaluation.lab.words import p_value, points_in, shortened, shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,3 +65,14 @@ class Row(LabModel):
     def key(self) -> tuple[str, str]:
         """The same question under every arm."""
         return self.task, self.question_id
+
+
+Arms = Mapping[str, Mapping[str, Row]]
+"""The rows of one task, by arm and question."""
+
+
+def verdicts(arms: Arms, *names: str) -> list[list[bool | None]]:
+    """Of each arm named, on the questions that all of them have a row on, in the first one's order."""
+    first, *others = (arms[name] for name in names)
+    questions = [question for question in first if all(question in other for other in others)]
+    return [[arms[name][question].correct for question in questions] for name in names]

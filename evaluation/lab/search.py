@@ -20,8 +20,7 @@ import numpy as np
 from scipy import stats
 
 from evaluation.lab.arm_names import OFF, TEACHER
-from evaluation.lab.arm_summary import verdicts
-from evaluation.lab.rows import Row
+from evaluation.lab.rows import Row, verdicts
 from evaluation.lab.statistics import SEED, Floats, Verdicts, paired, resampled_means
 
 ERROR = 0.05

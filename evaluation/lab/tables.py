@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluation.lab.arm_summary import ArmSummary, Margin, TaskSummary
+from evaluation.lab.arm_names import is_plain
+from evaluation.lab.arm_summary import ArmSummary, TaskSummary
+from evaluation.lab.margins import Margin
 from evaluation.lab.words import UNKNOWN, number, percent, percent_in, points_in, seconds, shown, usd_per_thousand
 
 
@@ -25,9 +27,9 @@ class Table:
 
 
 MIXTURES = (
-    "A mixture gives each question to one of two plain arms by lot, and so reaches any price between theirs. An arm is beaten "
-    "where the mixture of the same price is better, and better where it is worse, with 95 % confidence; paired, on the same "
-    "questions."
+    "A mixture gives each question to one of two arms by lot, and so reaches any price between theirs. An arm is beaten "
+    "where the best mixture that costs no more is better, and better where it is worse, with 95 % confidence; paired, on the "
+    "same questions."
 )
 
 
@@ -65,8 +67,9 @@ def tables(task: TaskSummary) -> list[Table]:
         _table("What each arm reached", REACHED, task),
         _table("What it took, a question", TOOK, task),
     ]
-    if task.margins_by_cost or task.margins_by_tokens:
-        made.append(_against_plain(task))
+    title = "Against the plain method: student, teacher, fixed prefixes and mixtures of them"
+    made.extend(_against(title, task, plain=False))
+    made.extend(_against("The plain method against policies for a share of the questions", task, plain=True))
     return made
 
 
@@ -75,19 +78,15 @@ def _table(title: str, columns: tuple[Column, ...], task: TaskSummary) -> Table:
     return Table(title, ("arm", *(column.heading for column in columns)), rows)
 
 
-def _against_plain(task: TaskSummary) -> Table:
+def _against(title: str, task: TaskSummary, *, plain: bool) -> list[Table]:
+    """Of the arms that are plain, or of those that are not, where mixtures of the others cost as little."""
     rows = []
     for arm in task.arms:
         by_cost, by_tokens = task.margins_by_cost.get(arm.arm), task.margins_by_tokens.get(arm.arm)
-        if by_cost or by_tokens:
+        if is_plain(arm.arm) is plain and (by_cost or by_tokens):
             rows.append((shown(arm.arm), *_margin(by_cost), *_margin(by_tokens)))
     headings = ("arm", "same cost", "margin [95 %]", "", "same teacher tokens", "margin [95 %]", "")
-    return Table(
-        "Against the plain method: student, teacher, fixed prefixes and mixtures of them",
-        headings,
-        tuple(rows),
-        MIXTURES,
-    )
+    return [Table(title, headings, tuple(rows), MIXTURES)] if rows else []
 
 
 def _margin(margin: Margin | None) -> tuple[str, str, str]:

@@ -8,10 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from evaluation.lab import search
 from evaluation.lab.arm_names import OFF, TEACHER
-from evaluation.lab.arm_summary import verdicts
 from evaluation.lab.arms import Arm
 from evaluation.lab.errors import Unsound
-from evaluation.lab.rows import Row
+from evaluation.lab.rows import Row, verdicts
 from evaluation.lab.statistics import paired, wilson
 from evaluation.lab.tuning import Tuner
 from shared.guided import Mode

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from evaluation.lab import search
 from evaluation.lab.arm_names import TEACHER
-from evaluation.lab.arm_summary import summarise, verdicts
+from evaluation.lab.arm_summary import summarise
 from evaluation.lab.price_table import PriceTable
-from evaluation.lab.rows import Row
+from evaluation.lab.rows import Row, verdicts
 from evaluation.lab.tuning import Stage, Tuner
 from evaluation.lab.words import UNKNOWN, percent, percent_in
 from shared.policy_file import PolicyFile

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_student.llama.plan import Copy, Plan, SequenceState
+from edge_student.llama.plan import Copy, Cut, Plan, SequenceState
 from edge_student.llama.scheduler import Scheduler
 
 
@@ -200,15 +200,40 @@ def test_who_begins_the_same_takes_over_what_was_computed() -> None:
     assert [(c.start, c.count) for c in plan.chunks] == [(30, 2)]
 
 
-def test_who_parts_earlier_gets_a_copy() -> None:
+def test_what_is_lost_is_little_so_the_slot_goes_on() -> None:
     scheduler = make(n_cells=100, n_kept=2)
     finish(scheduler, list(range(30)))
     other = SequenceState(tokens=[*range(20), 99], generating=True)
     scheduler.add(other)
     plan = scheduler.plan()
+    assert plan.moves == [Cut(other.slot or 0, 20)]
+    assert [(c.start, c.count) for c in plan.chunks] == [(20, 1)]
+
+
+def test_answers_that_are_read_again_and_again_keep_a_place_each() -> None:
+    answers = [[first] * 20 for first in range(4)]
+    scheduler = make(n_cells=400, n_kept=len(answers) + 1, n_batch=64)
+    for turn in range(5):
+        for answer in answers:
+            draft = [100 + turn] * 8
+            reading = SequenceState(tokens=[*answer, *draft], generating=True, scored_from=len(answer))
+            scheduler.add(reading)
+            scheduler.advance(scheduler.plan())
+            assert reading.cached == (len(answer) - 1 if turn else 0)
+            scheduler.remove(reading)
+            answer += [*draft[:4], 200 + turn]
+    assert len(scheduler._kept) == len(answers)
+
+
+def test_who_parts_earlier_gets_a_copy() -> None:
+    scheduler = make(n_cells=100, n_kept=2)
+    finish(scheduler, list(range(50)))
+    other = SequenceState(tokens=[*range(20), 99], generating=True)
+    scheduler.add(other)
+    plan = scheduler.plan()
     assert plan.moves == [Copy(plan.moves[0].source, other.slot or 0, 20)]  # type: ignore[union-attr]
     scheduler.advance(plan)
-    assert scheduler.cells_used == 31, "20 cells are shared"
+    assert scheduler.cells_used == 51, "20 cells are shared"
 
 
 def test_nobody_shares_a_beginning_with_who_has_another_salt() -> None:

@@ -73,12 +73,31 @@ def test_the_fronts_and_what_mixtures_of_plain_arms_reach() -> None:
     assert task.front_by_tokens == ("off", "review")
     assert task.hull_by_cost == ("off", "teacher")  # fixed:40 recovers half of the gap at 53 % of the cost
     margin = task.margins_by_cost["review"]
-    assert set(task.margins_by_cost) == {"review"}
     assert (margin.low, margin.high) == ("off", "teacher")
     assert margin.weight == pytest.approx(100 / 510)
     assert margin.value == pytest.approx(0.75 - (0.25 + 0.5 * 100 / 510))
     assert margin.interval.holds(margin.value)
     assert margin.verdict == "cannot be told"
+
+
+def test_a_plain_arm_stands_against_a_policy_for_a_share_of_the_questions() -> None:
+    (task,) = summarise(_rows(), PRICES)
+
+    # `review` costs 100, `fixed:9` 146: there the policy can have all questions, and a third of them for a third of its tokens.
+    assert set(task.margins_by_cost) == {"review", "fixed:9", "fixed:40", "teacher"}
+    margin = task.margins_by_cost["fixed:9"]
+    assert (margin.low, margin.high, margin.weight, margin.value) == ("review", "review", 1.0, -0.5)
+    margin = task.margins_by_tokens["fixed:9"]
+    assert (margin.low, margin.high) == ("off", "review")
+    assert margin.weight == pytest.approx(9 / 20)
+    assert margin.value == pytest.approx(0.25 - (0.25 + 0.5 * 9 / 20))
+    assert task.margins_by_tokens["teacher"].value == 0
+
+
+def test_plain_arms_alone_have_nothing_to_stand_against() -> None:
+    (task,) = summarise([row for row in _rows() if row.arm != "review"], PRICES)
+    assert not task.margins_by_cost
+    assert not task.margins_by_tokens
 
 
 def test_an_arm_below_the_mixtures_is_beaten() -> None:

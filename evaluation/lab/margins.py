@@ -1,0 +1,65 @@
+"""How far an arm is above what a mixture of arms of the other kind, plain or clever, reaches at its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from evaluation.lab import front
+from evaluation.lab.arm_names import OFF, is_plain
+from evaluation.lab.rows import Arms, verdicts
+from evaluation.lab.statistics import Interval, mean_interval, paired
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How far an arm is above the best mixture that costs no more, on the same questions."""
+
+    low: str
+    high: str
+    weight: float
+    """The share of questions that the mixture gives to `high`; the rest goes to `low`."""
+    n: int
+    value: float
+    interval: Interval
+
+    @property
+    def verdict(self) -> Literal["beaten", "better", "cannot be told"]:
+        """Whether the mixture is better, or worse, and the data can tell."""
+        if self.interval.high < 0:
+            return "beaten"
+        return "better" if self.interval.low > 0 else "cannot be told"
+
+
+def margins(arms: Arms, points: Mapping[str, front.Point | None]) -> dict[str, Margin]:
+    """Of every policy over mixtures of plain arms, and of every plain arm over mixtures of `off` and policies.
+
+    None of `off` itself, nor of an arm that costs less than any of the others.
+    """
+    known = {arm: point for arm, point in points.items() if point}
+    plain = {arm: point for arm, point in known.items() if is_plain(arm)}
+    clever = {arm: point for arm, point in known.items() if not is_plain(arm)}
+    if not clever:
+        return {}
+    student = {OFF: known[OFF]} if OFF in known else {}
+    found = {
+        arm: _margin(arms, arm, point.cost, plain if arm in clever else student | clever)
+        for arm, point in known.items()
+        if arm != OFF
+    }
+    return {arm: margin for arm, margin in found.items() if margin}
+
+
+def _margin(arms: Arms, arm: str, cost: float, others: Mapping[str, front.Point]) -> Margin | None:
+    names = list(others)
+    mixed = front.mixture(list(others.values()), cost)
+    if not mixed:
+        return None
+    low, high = names[mixed.low], names[mixed.high]
+    known = paired(*verdicts(arms, arm, low, high)).verdicts
+    gains = known @ np.array([1.0, mixed.weight - 1, -mixed.weight])
+    interval = mean_interval(gains)
+    return Margin(low, high, mixed.weight, len(gains), float(gains.mean()), interval) if interval else None
