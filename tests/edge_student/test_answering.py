@@ -324,8 +324,10 @@ LATE = CloudFailed(FallbackReason.FIRST_TOKEN_DEADLINE)
 
 async def test_what_the_student_wrote_before_the_deadline_is_the_answer_after_it() -> None:
     student = ScriptedStudent("a", "b", "c")
-    got = await answer(student, LateCloud(student, ends=LATE), ask(), head_start_after_s=0)
+    cloud = LateCloud(student, ends=LATE)
+    got = await answer(student, cloud, ask(cache_salt="alice"), head_start_after_s=0)
     assert got.texts == {0: "abc"}
+    assert [sequence.cache_salt for sequence in student.sequences] == ["alice", "alice"]
     assert got.ends == {0: "stop"}
     assert student.sequences[0].sampling is None, "the one that waited wrote nothing"
     assert got.report and got.report.fallback == FallbackReason.FIRST_TOKEN_DEADLINE
