@@ -14,6 +14,9 @@ from shared.keys import BearerKeys
 from shared.settings import ServiceSettings
 from shared.tls import client_context
 
+MOST_KEPT = 128
+"""Sequences that may be kept for their beginnings."""
+
 
 class EdgeSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="GKT_EDGE_")
@@ -39,9 +42,9 @@ class EdgeSettings(ServiceSettings):
     kept_sequences: int | None = Field(
         default=None,
         ge=0,
-        le=128,
+        le=MOST_KEPT,
         description="answers whose computed tokens are kept for prompts that begin the same, least recently used go first; "
-        "0: prompts share nothing; unset: twice as many as are computed at once, 128 at most",
+        f"0: prompts share nothing; unset: twice as many as are computed at once, {MOST_KEPT} at most",
     )
     max_queue: int = Field(default=64, ge=0, description="answers that may wait beyond those; more get 503")
     batch_tokens: int = Field(default=256, ge=16, le=8192, description="tokens computed in one step, at most")

@@ -18,7 +18,7 @@ from edge_student.llama.grammar import BadGrammar, Grammar, GrammarGate
 from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
 from edge_student.llama.sampling import Sampler
 from edge_student.llama.scheduler import Scheduler
-from edge_student.settings import EdgeSettings
+from edge_student.settings import MOST_KEPT, EdgeSettings
 from edge_student.student import Sampling, Score, ScoresOf, Structure, Word
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.wire import Message
@@ -26,8 +26,6 @@ from shared.wire import Message
 FEED_TOKENS = 4
 """Guidance goes to the engine so many tokens at a time, or more, but for what is foreseen. What is left over goes with the
 hand-over."""
-MOST_KEPT = 128
-"""Sequences that are kept where the settings leave it open: as many as they may ask for."""
 
 
 class LlamaStudent:

@@ -189,6 +189,15 @@ def finish(scheduler: Scheduler, tokens: list[int]) -> None:
     scheduler.remove(sequence)
 
 
+def parted(*, kept: int) -> tuple[Scheduler, SequenceState, Plan]:
+    """A sequence that begins with the first 20 of `kept` tokens that were kept, and its first step."""
+    scheduler = make(n_cells=100, n_kept=2)
+    finish(scheduler, list(range(kept)))
+    other = SequenceState(tokens=[*range(20), 99], generating=True)
+    scheduler.add(other)
+    return scheduler, other, scheduler.plan()
+
+
 def test_who_begins_the_same_takes_over_what_was_computed() -> None:
     scheduler = make(n_cells=100, n_kept=2)
     finish(scheduler, list(range(30)))
@@ -201,11 +210,7 @@ def test_who_begins_the_same_takes_over_what_was_computed() -> None:
 
 
 def test_what_is_lost_is_little_so_the_slot_goes_on() -> None:
-    scheduler = make(n_cells=100, n_kept=2)
-    finish(scheduler, list(range(30)))
-    other = SequenceState(tokens=[*range(20), 99], generating=True)
-    scheduler.add(other)
-    plan = scheduler.plan()
+    _, other, plan = parted(kept=30)
     assert plan.moves == [Cut(other.slot or 0, 20)]
     assert [(c.start, c.count) for c in plan.chunks] == [(20, 1)]
 
@@ -226,11 +231,7 @@ def test_answers_that_are_read_again_and_again_keep_a_place_each() -> None:
 
 
 def test_who_parts_earlier_gets_a_copy() -> None:
-    scheduler = make(n_cells=100, n_kept=2)
-    finish(scheduler, list(range(50)))
-    other = SequenceState(tokens=[*range(20), 99], generating=True)
-    scheduler.add(other)
-    plan = scheduler.plan()
+    scheduler, other, plan = parted(kept=50)
     assert plan.moves == [Copy(plan.moves[0].source, other.slot or 0, 20)]  # type: ignore[union-attr]
     scheduler.advance(plan)
     assert scheduler.cells_used == 51, "20 cells are shared"
