@@ -77,7 +77,8 @@ def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, held
             pass
         return state.tokens[len(PROMPT) :]
 
-    return asyncio.run(feed())
+    with asyncio.Runner() as runner:  # inspect_ai puts its own `asyncio.run` in place, which leaves its loop open
+        return runner.run(feed())
 
 
 def test_what_was_foreseen_before_the_first_words_is_not_lost(vocab: Vocab) -> None:
