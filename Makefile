@@ -26,13 +26,15 @@ help: ## List the targets
 
 env: $(READY) ## Make the environment; every other target does where it has to
 
-# llama-cpp-python is built from source, for this machine's processor: some minutes, once, and pip keeps the wheel.
+# llama-cpp-python is built from source, for this machine's processor: some minutes, once, and pip keeps the wheel. All but AMX: GCC
+# drops the tiles' configuration from those kernels, and they crash (llama.cpp, pull request 26954).
 # torchvision, torchaudio and torchcodec come with vLLM, in builds that do not fit the CPU build of torch; with them there,
 # transformers fails. Text needs none of the three.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev]'
+	CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__" \
+		$(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev]'
 	$(if $(filter cloud-cpu,$(CLOUD_EXTRA)),$(BIN)/python -m pip uninstall -y torchvision torchaudio torchcodec)
 	touch $@
 

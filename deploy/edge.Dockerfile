@@ -24,7 +24,7 @@ RUN python -m venv /opt/gkt
 
 # GGML_NATIVE=ON: for the processor of the machine that builds, and those like it. OFF: for others too, which on x86-64 have
 # AVX2. With GGML_CPU_ALL_VARIANTS=ON as well llama.cpp's loops are compiled once for each generation, from SSE 4.2 to AVX-512
-# and AMX, and the best that the processor can do is loaded at the start; it is four times as much to build.
+# (never AMX, see the Makefile), and the best that the processor can do is loaded at the start; it is four times as much to build.
 # The file that cmake includes leaves out llama.cpp's library for its own programs, which takes as long as the rest.
 ARG GGML_NATIVE=OFF
 ARG GGML_CPU_ALL_VARIANTS=OFF
@@ -32,6 +32,7 @@ COPY --from=pins /pins/engine.txt /pins/
 RUN echo 'set(LLAMA_BUILD_COMMON OFF)' > /pins/lean.cmake \
     && if [ "$GGML_NATIVE" = OFF ] && [ "$GGML_CPU_ALL_VARIANTS" = ON ] && [ "$(uname -m)" = x86_64 ]; then \
         loaded="-DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON -DGGML_BACKEND_DIR=/opt/gkt/lib/ggml"; fi \
+    && export CFLAGS=-U__AMX_INT8__ CXXFLAGS=-U__AMX_INT8__ \
     && CMAKE_ARGS="-DGGML_NATIVE=$GGML_NATIVE $loaded -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=/pins/lean.cmake" \
         python -m pip install --no-binary llama-cpp-python -r /pins/engine.txt
 COPY --from=pins /pins/all.txt /pins/

@@ -46,7 +46,7 @@ class LlamaContext:
         _route_log()
         llama_cpp.llama_backend_init()
         self._model: Any = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
+            str(path).encode(), model_params(llama_cpp.llama_print_system_info())
         )
         if not self._model:
             raise EngineFailed(f"llama.cpp cannot load {path.name}")
@@ -170,6 +170,25 @@ class _Batch:
             at = to
         self.native.n_tokens = at
         return starts
+
+
+def model_params(system_info: bytes) -> Any:
+    """How weights are loaded, by what llama.cpp says of its own build.
+
+    GCC drops the tiles' configuration from llama.cpp's AMX kernels, so that the first matrix ends the process with an illegal
+    instruction (llama.cpp, pull request 26954). They are reached by the weights' extra layouts alone; without these the
+    ordinary AVX-512 kernels compute, more slowly than those of a build without AMX.
+    """
+    params = llama_cpp.llama_model_default_params()
+    if b"AMX_INT8 = 1" in system_info:
+        params.use_extra_bufts = False
+        logger.warning(
+            "llama.cpp was built with AMX, which crashes; weights are not repacked, and prompts are slower for it. "
+            "Build it anew: CFLAGS=-U__AMX_INT8__ CXXFLAGS=-U__AMX_INT8__ "
+            "pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python==%s",
+            llama_cpp.__version__,
+        )
+    return params
 
 
 def _slot(chunk: Chunk) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
+from edge_student.llama.context import model_params
 from edge_student.llama.llama_student import LlamaStudent, settled_length
 from edge_student.settings import EdgeSettings
 from edge_student.student import Sampling, StudentSequence, Word
@@ -240,6 +241,13 @@ async def test_closing_fails_what_is_under_way(gguf: Path) -> None:
             pass
     with pytest.raises(EngineFailed):
         student.open([1])
+
+
+def test_weights_stay_off_amx(caplog: pytest.LogCaptureFixture) -> None:
+    assert model_params(b"CPU : AVX512 = 1 | REPACK = 1 | ").use_extra_bufts
+    assert not caplog.records
+    assert not model_params(b"CPU : AVX512 = 1 | AMX_INT8 = 1 | REPACK = 1 | ").use_extra_bufts
+    assert "CFLAGS=-U__AMX_INT8__" in caplog.text
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
