@@ -17,6 +17,7 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
+NO_AMX := CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__"
 
 .DEFAULT_GOAL := help
 .PHONY: help env up demo test check bench chaos models compose compose-down clean
@@ -27,14 +28,18 @@ help: ## List the targets
 env: $(READY) ## Make the environment; every other target does where it has to
 
 # llama-cpp-python is built from source, for this machine's processor: some minutes, once, and pip keeps the wheel. All but AMX: GCC
-# drops the tiles' configuration from those kernels, and they crash (llama.cpp, pull request 26954).
+# drops the tiles' configuration from those kernels, and they crash (llama.cpp, pull request 26954). A wheel that pip kept from
+# a build with them is built anew.
 # torchvision, torchaudio and torchcodec come with vLLM, in builds that do not fit the CPU build of torch; with them there,
 # transformers fails. Text needs none of the three.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__" \
-		$(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev]'
+	$(NO_AMX) $(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev]'
+	@if $(BIN)/python -c 'import llama_cpp; print(llama_cpp.llama_print_system_info())' | grep -q 'AMX_INT8 = 1'; then \
+		$(BIN)/python -m pip cache remove llama_cpp_python; \
+		$(NO_AMX) $(BIN)/python -m pip install $(PIP_ARGS) --force-reinstall --no-deps \
+			"$$($(BIN)/python -m pip freeze | grep '^llama_cpp_python==')"; fi
 	$(if $(filter cloud-cpu,$(CLOUD_EXTRA)),$(BIN)/python -m pip uninstall -y torchvision torchaudio torchcodec)
 	touch $@
 
