@@ -15,7 +15,7 @@ from edge_student.settings import EdgeSettings
 HEAD = """# Configuration
 
 Every setting is an environment variable; `gkt cloud` and `gkt edge` have options for the most used ones, which win.
-`GKT_HOME` is where models and logs are kept (by default your cache folder, `$XDG_CACHE_HOME/gkt`).
+`GKT_HOME` is where models, logs and data for evaluation are kept (by default your cache folder, `$XDG_CACHE_HOME/gkt`).
 
 This page is made from the settings: `python -m gkt.configuration > docs/configuration.md`.
 """

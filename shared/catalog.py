@@ -89,7 +89,7 @@ class Catalog(BaseModel):
 
 
 def home() -> Path:
-    """Where gkt keeps its models: `GKT_HOME`, else the user's cache folder (XDG). Looked up at each call; may not exist yet."""
+    """Where gkt keeps its files: `GKT_HOME`, else the user's cache folder (XDG). Looked up at each call; may not exist yet."""
     if chosen := os.environ.get("GKT_HOME"):
         return Path(chosen).expanduser()
     return platformdirs.user_cache_path("gkt")

@@ -27,7 +27,6 @@ INTERRUPTED = 130
 def run(
     *,
     task: Annotated[str, typer.Option(help=f"{', '.join(tasks.TASKS)}, or your own as path/to/file.py:function.")],
-    data: Annotated[Path, typer.Option(dir_okay=False, help="The task's data file, as its authors publish it.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the rows; a run that is there goes on.")],
     arm: Annotated[
         list[str],
@@ -36,6 +35,12 @@ def run(
             "adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.5,turn=1, route:sure=0.9, cascade:sure=0.9."
         ),
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="The task's data file, as its authors publish it; one in GKT_HOME/data where unset."
+        ),
+    ] = None,
     edge: Annotated[str, typer.Option(help="Base URL of the edge.")] = "http://127.0.0.1:8081",
     lines: Annotated[
         str | None, typer.Option(help="Lines of the file, as 501-1000, both included; all where unset.")
@@ -77,7 +82,7 @@ def run(
     judge_key = os.environ.get(judge_key_env)
     setup = Setup(
         task=loaded,
-        data=lab_data.load(loaded, data, chosen, limit=limit, any_data=any_data),
+        data=lab_data.load(loaded, data or lab_data.kept(loaded), chosen, limit=limit, any_data=any_data),
         arms=parsed,
         lines=chosen,
         limit=limit,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evaluation.lab.errors import BadData
 from evaluation.lab.task import Item, Record, Task
+from shared.catalog import home
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
 
@@ -76,16 +77,41 @@ def known_files() -> dict[str, KnownFile]:
     return {file.sha256: file for file in files}
 
 
+def kept(task: Task) -> Path:
+    """A file of the task in the folder `data` under GKT_HOME, known by its digest; of several the manifest's first.
+
+    Raises BadData, which says where the task's files come from, where there is none.
+    """
+    folder = home() / "data"
+    known = [file for file in known_files().values() if file.task == task.name]
+    there = sorted(path for path in folder.glob("**/*") if path.is_file()) if known else []
+    for file in known:
+        for path in there:
+            if path.stat().st_size == file.bytes and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256:
+                return path
+    if not known:
+        raise BadData(f"name the data of task {task.name} by --data; the lab knows no file of it")
+    origins = "; ".join(f"{file.name} is {file.origin} ({file.licence})" for file in known)
+    raise BadData(
+        f"there is no data of task {task.name} in {folder}: put it there, or name a file by --data; {origins}"
+    )
+
+
+def halves(path: Path) -> tuple[Lines, Lines]:
+    """Of a file's first thousand lines, or of all if it has fewer, the first half and the second. Raises BadData."""
+    count = min(len(_raw(path, _content(path))), 1000)
+    if count < 2:
+        raise BadData(f"{path} has too few lines for two halves")
+    return Lines(1, count // 2), Lines(count // 2 + 1, count)
+
+
 def load(task: Task, path: Path, lines: Lines, *, limit: int | None = None, any_data: bool = False) -> Data:
     """The first `limit` of some lines of a file of the task, as questions.
 
     Raises BadData for a file that cannot be read, that the manifest does not know (unless `any_data`), that is another
     task's, that has fewer lines, or in which one of those lines is bad.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadData(f"{path}: {error.strerror}") from None
+    content = _content(path)
     sha256 = hashlib.sha256(content).hexdigest()
     known = known_files().get(sha256)
     if known is None and not any_data:
@@ -95,13 +121,25 @@ def load(task: Task, path: Path, lines: Lines, *, limit: int | None = None, any_
         )
     if known and known.task != task.name and not any_data:
         raise BadData(f"{path} is {known.name}, data of task {known.task}, not of {task.name}")
-    raw = _array(path, content) if content.lstrip()[:1] == b"[" else content.splitlines()
+    raw = _raw(path, content)
     last = len(raw) if lines.last is None else lines.last
     if last > len(raw) or lines.first > last:
         raise BadData(f"{path} has {len(raw)} lines; {lines} were asked for")
     if limit is not None:
         last = min(last, lines.first + limit - 1)
     return Data(path, sha256, list(_questions(task, path, raw, range(lines.first, last + 1))))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadData(f"{path}: {error.strerror}") from None
+
+
+def _raw(path: Path, content: bytes) -> list[Any]:
+    """The lines of a file, or the items of one that is an array."""
+    return _array(path, content) if content.lstrip()[:1] == b"[" else content.splitlines()
 
 
 def _questions(task: Task, path: Path, raw: list[Any], numbers: range) -> Iterator[Question]:

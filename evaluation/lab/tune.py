@@ -40,11 +40,30 @@ NOTHING_REACHES = 3
 def tune(
     *,
     task: Annotated[str, typer.Option(help=f"{', '.join(tasks.TASKS)}, or your own as path/to/file.py:function.")],
-    data: Annotated[Path, typer.Option(dir_okay=False, help="The task's data file, as its authors publish it.")],
-    tune_lines: Annotated[str, typer.Option(help="Lines of the file to choose by, as 1-500, both included.")],
-    report_lines: Annotated[str, typer.Option(help="Lines to check the choice on: others than those.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the stages; a search that is there goes on.")],
-    policy: Annotated[Path, typer.Option(dir_okay=False, help="The policy file to write.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, help="The task's data file, as its authors publish it; one in GKT_HOME/data where unset."
+        ),
+    ] = None,
+    tune_lines: Annotated[
+        str | None,
+        typer.Option(
+            help="Lines of the file to choose by, as 1-500, both included; the first half of its first 1000 where unset."
+        ),
+    ] = None,
+    report_lines: Annotated[
+        str | None, typer.Option(help="Lines to check the choice on: others than those; the second half where unset.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Folder for the stages, tuning-TASK where unset; a search that is there goes on."
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="The policy file to write, TASK-policy.json where unset.")
+    ] = None,
     keep: Annotated[float, typer.Option(help="Share of the teacher's accuracy to keep, above 0, at most 1.")] = 0.95,
     by: Annotated[By, typer.Option(help="What is to be little: cost by three prices, or teacher output tokens.")] = (
         "cost"
@@ -87,15 +106,18 @@ def tune(
     file says what came of that. Stopped in the middle, the same command does what is missing. Ends with 3 where nothing
     reaches the share.
 
-    Example: gkt tune --task gsm8k --data train.jsonl --tune-lines 1-500 --report-lines 501-1000 --keep 0.95 --out tuning
-    --policy maths.json, then gkt edge --policy maths.json
+    Example: gkt tune --task gsm8k --data train.jsonl --keep 0.95, then gkt edge --policy gsm8k-policy.json
     """
     if not 0 < keep <= 1:
         raise typer.BadParameter("keep is a share, above 0 and at most 1")
-    tuned, reported = lab_data.Lines.parse(tune_lines), lab_data.Lines.parse(report_lines)
+    loaded, task_file_sha256 = tasks.load(task)
+    file = data or lab_data.kept(loaded)
+    halves = lab_data.halves(file)
+    tuned = lab_data.Lines.parse(tune_lines) if tune_lines else halves[0]
+    reported = lab_data.Lines.parse(report_lines) if report_lines else halves[1]
     if tuned.first <= (reported.last or 0) and reported.first <= (tuned.last or 0):
         raise BadData(f"tuning lines {tuned} and reporting lines {reported} overlap: the check would be none")
-    loaded, task_file_sha256 = tasks.load(task)
+    out, policy = out or Path(f"tuning-{loaded.name}"), policy or Path(f"{loaded.name}-policy.json")
     tried = lab_arms.parse_all(arm or default_grid(max_tokens))
     arms = [
         lab_arms.Arm.parse(OFF),
@@ -105,7 +127,7 @@ def tune(
     check_arms(arms)
     tuning = Setup(
         task=loaded,
-        data=lab_data.load(loaded, data, tuned, limit=limit, any_data=any_data),
+        data=lab_data.load(loaded, file, tuned, limit=limit, any_data=any_data),
         arms=arms,
         lines=tuned,
         limit=None,  # each stage has lines of its own
@@ -119,7 +141,7 @@ def tune(
     )
     reporting = replace(
         tuning,
-        data=lab_data.load(loaded, data, reported, limit=report_limit, any_data=any_data),
+        data=lab_data.load(loaded, file, reported, limit=report_limit, any_data=any_data),
         lines=reported,
         limit=report_limit,
     )

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 PLAIN = {"COLUMNS": "200", "TERM": "dumb"}
 
@@ -18,8 +19,10 @@ class Outcome:
     err: str
 
 
-async def gkt(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> Outcome:
-    """Run `gkt` to its end."""
+async def gkt(
+    *arguments: str, stdin: bytes = b"", environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Outcome:
+    """Run `gkt` to its end, in a folder."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -29,6 +32,7 @@ async def gkt(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **PLAIN, **(environment or {})},
+        cwd=folder,
     )
     out, err = await process.communicate(stdin)
     assert process.returncode is not None

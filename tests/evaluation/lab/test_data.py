@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluation.lab import tasks
-from evaluation.lab.data import Data, Lines, known_files, load
+from evaluation.lab import data, tasks
+from evaluation.lab.data import Data, Lines, halves, kept, known_files, load
 from evaluation.lab.errors import BadData
 
 
@@ -104,3 +105,41 @@ def test_the_manifest_is_whole() -> None:
 
     assert {file.task for file in files.values()} <= set(tasks.TASKS)
     assert all(len(digest) == 64 and file.licence and file.origin for digest, file in files.items())
+
+
+def test_a_known_file_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GKT_HOME", str(tmp_path))
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    file = written(tmp_path / "data" / "deep", line(1), line(2))
+    content = file.read_bytes()
+    (tmp_path / "data" / "a.jsonl").write_bytes(content.replace(b"2", b"3"))
+    manifest = tmp_path / "manifest.toml"
+    manifest.write_text(
+        f"""[[file]]
+        name = "Some sums"
+        task = "gsm8k"
+        items = 2
+        bytes = {len(content)}
+        sha256 = "{hashlib.sha256(content).hexdigest()}"
+        licence = "MIT"
+        origin = "somewhere"
+        """
+    )
+    monkeypatch.setattr(data, "MANIFEST", manifest)
+    task = tasks.load("gsm8k")[0]
+
+    assert kept(task) == file
+    assert load(task, kept(task), Lines()).questions, "and is taken without --any-data"
+
+    file.unlink()
+    with pytest.raises(BadData, match=r"there is no data of task gsm8k in .*data.*Some sums is somewhere \(MIT\)"):
+        kept(task)
+    with pytest.raises(BadData, match="knows no file of it"):
+        kept(tasks.load("mbpp")[0])
+
+
+def test_the_halves_of_a_file(tmp_path: Path) -> None:
+    assert halves(written(tmp_path, *map(line, range(7)))) == (Lines(1, 3), Lines(4, 7))
+    assert halves(written(tmp_path, *map(line, range(1200)))) == (Lines(1, 500), Lines(501, 1000))
+    with pytest.raises(BadData, match="too few lines"):
+        halves(written(tmp_path, line(1)))

@@ -162,6 +162,17 @@ async def test_what_is_wrong_is_said_before_anything_is_asked(
     assert not (tmp_path / "out").exists()
 
 
+async def test_what_is_left_out_has_a_place_of_its_own(tmp_path: Path) -> None:
+    async with serving(ScriptedEdge(good_review).app) as url:
+        named = ["--data", str(data_file(tmp_path)), "--any-data", "--edge", url, "--first-block", "20"]
+        ran = await gkt("tune", "--task", "gsm8k", *named, *PAIR, "--keep", "0.9", "--by", "tokens", folder=tmp_path)
+
+    assert ran.status == 0, ran.err
+    assert read_policy_file(tmp_path / "gsm8k-policy.json").evidence is not None
+    plan = json.loads((tmp_path / "tuning-gsm8k" / "tune.json").read_text())["plan"]
+    assert (plan["tune_lines"], plan["report_lines"]) == ("1-40", "41-80"), "the first half and the second"
+
+
 async def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letter.txt").write_text("Dear")
