@@ -23,6 +23,14 @@ from evaluation.lab.summary import summary
 
 INTERRUPTED = 130
 
+DataFile = Annotated[
+    Path | None,
+    typer.Option(
+        dir_okay=False, help="The task's data file, as its authors publish it; one in GKT_HOME/data where unset."
+    ),
+]
+"""The option of every command that asks a task's questions."""
+
 
 def run(
     *,
@@ -35,12 +43,7 @@ def run(
             "adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.5,turn=1, route:sure=0.9, cascade:sure=0.9."
         ),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            dir_okay=False, help="The task's data file, as its authors publish it; one in GKT_HOME/data where unset."
-        ),
-    ] = None,
+    data: DataFile = None,
     edge: Annotated[str, typer.Option(help="Base URL of the edge.")] = "http://127.0.0.1:8081",
     lines: Annotated[
         str | None, typer.Option(help="Lines of the file, as 501-1000, both included; all where unset.")

@@ -82,15 +82,15 @@ def kept(task: Task) -> Path:
 
     Raises BadData, which says where the task's files come from, where there is none.
     """
-    folder = home() / "data"
     known = [file for file in known_files().values() if file.task == task.name]
-    there = sorted(path for path in folder.glob("**/*") if path.is_file()) if known else []
+    if not known:
+        raise BadData(f"name the data of task {task.name} by --data; the lab knows no file of it")
+    folder = home() / "data"
+    there = sorted(path for path in folder.glob("**/*") if path.is_file())
     for file in known:
         for path in there:
             if path.stat().st_size == file.bytes and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256:
                 return path
-    if not known:
-        raise BadData(f"name the data of task {task.name} by --data; the lab knows no file of it")
     origins = "; ".join(f"{file.name} is {file.origin} ({file.licence})" for file in known)
     raise BadData(
         f"there is no data of task {task.name} in {folder}: put it there, or name a file by --data; {origins}"

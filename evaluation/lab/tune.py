@@ -18,7 +18,7 @@ try:
     from evaluation.lab import data as lab_data
     from evaluation.lab import tasks, tune_words
     from evaluation.lab.arm_names import OFF, TEACHER
-    from evaluation.lab.commands import INTERRUPTED, progress_bars
+    from evaluation.lab.commands import INTERRUPTED, DataFile, progress_bars
     from evaluation.lab.errors import BadData
     from evaluation.lab.folder import locked
     from evaluation.lab.price_table import PriceTable
@@ -40,12 +40,7 @@ NOTHING_REACHES = 3
 def tune(
     *,
     task: Annotated[str, typer.Option(help=f"{', '.join(tasks.TASKS)}, or your own as path/to/file.py:function.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            dir_okay=False, help="The task's data file, as its authors publish it; one in GKT_HOME/data where unset."
-        ),
-    ] = None,
+    data: DataFile = None,
     tune_lines: Annotated[
         str | None,
         typer.Option(
@@ -112,9 +107,8 @@ def tune(
         raise typer.BadParameter("keep is a share, above 0 and at most 1")
     loaded, task_file_sha256 = tasks.load(task)
     file = data or lab_data.kept(loaded)
-    halves = lab_data.halves(file)
-    tuned = lab_data.Lines.parse(tune_lines) if tune_lines else halves[0]
-    reported = lab_data.Lines.parse(report_lines) if report_lines else halves[1]
+    tuned = lab_data.Lines.parse(tune_lines) if tune_lines else lab_data.halves(file)[0]
+    reported = lab_data.Lines.parse(report_lines) if report_lines else lab_data.halves(file)[1]
     if tuned.first <= (reported.last or 0) and reported.first <= (tuned.last or 0):
         raise BadData(f"tuning lines {tuned} and reporting lines {reported} overlap: the check would be none")
     out, policy = out or Path(f"tuning-{loaded.name}"), policy or Path(f"{loaded.name}-policy.json")
