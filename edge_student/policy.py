@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -80,11 +83,13 @@ def plan(
     *,
     structured: bool = False,
     policy: str | None = None,
+    lot: float = 0.0,
 ) -> Plan:
     """Decide for one request. The request's own wishes win over the model's name, that over the settings.
 
     `policy` is the name of the policy file that the settings' mode is from. A `structured` answer has no steps to take turns in:
-    there the teacher begins it, as in mode `fixed`. Raises UnknownModel.
+    there the teacher begins it, as in mode `fixed`. `lot` is the request's own; where it is not below the share that the mode is
+    for, the student answers alone. Raises UnknownModel.
     """
     if model not in MODEL_MODES:
         known = ", ".join(MODEL_MODES)
@@ -92,7 +97,9 @@ def plan(
     options = options or GktOptions()
     wished = options.mode or MODEL_MODES[model]
     mode = wished or settings.mode
-    if structured and mode in {Mode.ON_DEMAND, Mode.REVIEW}:
+    if lot >= _first(options.share, 1.0 if wished else settings.share):
+        mode = Mode.OFF
+    elif structured and mode in {Mode.ON_DEMAND, Mode.REVIEW}:
         mode = Mode.FIXED
     match mode:
         case Mode.OFF:
@@ -123,8 +130,14 @@ def plan(
         lines=lines or 1,
         turn=turn,
         teacher=options.teacher or settings.teacher,
-        policy=policy if wished is None and mode is settings.mode else None,
+        policy=policy if wished is None and mode in {settings.mode, Mode.OFF} else None,
     )
+
+
+def lot(prompt: Sequence[int], seed: int | None) -> float:
+    """From 0 to below 1, even over prompts and seeds, and always the same of the same."""
+    digest = hashlib.blake2b(f"{seed} ".encode() + array("q", prompt).tobytes(), digest_size=4)
+    return int.from_bytes(digest.digest()) / 2**32
 
 
 def _first(asked: T | None, otherwise: Other) -> T | Other:

@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse
 from edge_student.ask import Ask
 from edge_student.choice import Part
 from edge_student.edge import Edge
-from edge_student.policy import plan
+from edge_student.policy import lot, plan
 from edge_student.student import Sampling, Structure, Student
 from edge_student.tools import ToolUse, conversation, tool_use
 from shared.errors import GktError, InternalError, InvalidRequest, PromptTooLong
@@ -47,7 +47,13 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
         prompt=prompt,
         messages=messages,
         plan=plan(
-            body.model, body.gkt, max_tokens, edge.settings, structured=structure is not None, policy=edge.policy
+            body.model,
+            body.gkt,
+            max_tokens,
+            edge.settings,
+            structured=structure is not None,
+            policy=edge.policy,
+            lot=lot(prompt, body.seed),
         ),
         sampling=replace(sampling, structure=structure),
         stops=tuple(body.stop or ()),

@@ -63,7 +63,8 @@ class EdgeSettings(ServiceSettings):
     policy_file: str | None = Field(
         default=None,
         description="policy file, as `gkt tune` writes it: its values take the place of the defaults of `mode`, "
-        "`max_guidance_tokens`, `template`, `teacher`, `doubt`, `agree`, `lines`, `turn` and `sure`; one that is set here wins",
+        "`max_guidance_tokens`, `template`, `teacher`, `doubt`, `agree`, `lines`, `turn`, `sure` and `share`; one that is set "
+        "here wins",
     )
     mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name none")
     max_guidance_tokens: int = Field(
@@ -102,6 +103,13 @@ class EdgeSettings(ServiceSettings):
         ge=1,
         le=10_000,
         description="mode `review` with `sure` 0: the teacher reads so many lines at once",
+    )
+    share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="of the requests that name no mode, how many `mode` is for, by lot; the student answers the others alone. "
+        "The same prompt and seed draw the same lot",
     )
     draft_ahead: bool = Field(
         default=True, description="mode `review`: the student writes the next step while the teacher reads the last one"

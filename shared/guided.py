@@ -96,6 +96,9 @@ class PolicyFields(WireModel):
     lines: int | None = Field(
         default=None, ge=1, le=10_000, description="review with sure of 0: the teacher reads so many lines at once"
     )
+    share: float | None = Field(
+        default=None, ge=0, le=1, description="of the requests, by lot; the others the student answers alone (mode off)"
+    )
 
 
 class GktOptions(PolicyFields):

@@ -8,6 +8,8 @@ draft:100                        the teacher's terse draft, which the student se
 random:10-80                     the same as fixed with a length drawn for each question from the run's seed
 adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.5,turn=1
                                  the edge's policies; what is left out the edge decides
+review:share=0.5, teacher:share=0.5
+                                 half of the questions by lot; the student alone answers the others
 route:sure=0.9,tokens=16         the student's first tokens decide who writes the whole answer
 cascade:sure=0.9                 the student's whole answer decides whether the teacher's takes its place
 """
@@ -41,10 +43,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
+def _probability(text: str) -> float:
     """A probability from 0 to below 1."""
     value = float(text)
     if not (math.isfinite(value) and 0 <= value < 1):
+        raise ValueError
+    return value
+
+
+def _share(text: str) -> float:
+    """A share of the questions, above 0, at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
         raise ValueError
     return value
 
@@ -79,8 +89,9 @@ READ: dict[str, Callable[[str], Any]] = {
     "agree": _count,
     "lines": _tokens,
     "turn": _count,
-    "doubt": _share,
-    "sure": _share,
+    "doubt": _probability,
+    "sure": _probability,
+    "share": _share,
 }
 
 
@@ -92,18 +103,18 @@ class _Kind(NamedTuple):
 
 KINDS = {
     "off": _Kind(()),
-    "teacher": _Kind(("template",)),
-    "fixed": _Kind(("tokens", "template"), ("tokens",)),
+    "teacher": _Kind(("share", "template")),
+    "fixed": _Kind(("tokens", "template", "share"), ("tokens",)),
     "naive": _Kind(("tokens",), ("tokens",)),
     "random": _Kind(("range", "template"), ("range",)),
-    "draft": _Kind(("tokens", "template")),
-    "adaptive": _Kind(("agree", "tokens", "template", "sure", "doubt")),
-    "on_demand": _Kind(("sure", "tokens", "template", "agree", "turn", "doubt")),
-    "review": _Kind(("doubt", "agree", "turn", "lines", "tokens", "template", "sure")),
+    "draft": _Kind(("tokens", "template", "share")),
+    "adaptive": _Kind(("agree", "tokens", "template", "sure", "doubt", "share")),
+    "on_demand": _Kind(("sure", "tokens", "template", "agree", "turn", "doubt", "share")),
+    "review": _Kind(("doubt", "agree", "turn", "lines", "tokens", "template", "sure", "share")),
     "route": _Kind(("sure", "tokens"), ("sure",)),
     "cascade": _Kind(("sure",), ("sure",)),
 }
-WISHES = {"template", "agree", "doubt", "sure", "lines", "turn"}
+WISHES = {"template", "agree", "doubt", "sure", "lines", "turn", "share"}
 """Those that have the same names there as in a request's `gkt` object."""
 STUDENT, TEACHER, GUIDED = "gkt-student", "gkt-teacher", "gkt"
 ROUTE_TOKENS = 16

@@ -1,4 +1,4 @@
-"""How far an arm is above what a mixture of arms of the other kind, plain or clever, reaches at its cost."""
+"""How far an arm is above a mixture of others at its cost: a policy above plain arms, a plain one above ends and policies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from evaluation.lab import front
-from evaluation.lab.arm_names import OFF, is_plain
+from evaluation.lab.arm_names import OFF, TEACHER, is_plain
 from evaluation.lab.rows import Arms, verdicts
 from evaluation.lab.statistics import Interval, mean_interval, paired
 
@@ -35,21 +35,19 @@ class Margin:
 
 
 def margins(arms: Arms, points: Mapping[str, front.Point | None]) -> dict[str, Margin]:
-    """Of every policy over mixtures of plain arms, and of every plain arm over mixtures of `off` and policies.
+    """Of every policy over mixtures of plain arms, and of every plain arm over mixtures of student, teacher and policies.
 
-    None of `off` itself, nor of an arm that costs less than any of the others.
+    None of `off` itself, nor of an arm that costs less than any of the others, nor of `teacher` where there is no policy.
     """
     known = {arm: point for arm, point in points.items() if point}
     plain = {arm: point for arm, point in known.items() if is_plain(arm)}
     clever = {arm: point for arm, point in known.items() if not is_plain(arm)}
-    if not clever:
-        return {}
-    student = {OFF: known[OFF]} if OFF in known else {}
-    found = {
-        arm: _margin(arms, arm, point.cost, plain if arm in clever else student | clever)
-        for arm, point in known.items()
-        if arm != OFF
-    }
+    found = {}
+    for arm, point in known.items():
+        ends = {end: known[end] for end in (OFF, TEACHER) if end in known and end != arm}
+        others = plain if arm in clever else ends | clever
+        if arm != OFF and others.keys() - {OFF}:
+            found[arm] = _margin(arms, arm, point.cost, others)
     return {arm: margin for arm, margin in found.items() if margin}
 
 

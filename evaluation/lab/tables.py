@@ -69,7 +69,7 @@ def tables(task: TaskSummary) -> list[Table]:
     ]
     title = "Against the plain method: student, teacher, fixed prefixes and mixtures of them"
     made.extend(_against(title, task, plain=False))
-    made.extend(_against("The plain method against policies for a share of the questions", task, plain=True))
+    made.extend(_against("Plain arms against policies, or the teacher, for a share of the questions", task, plain=True))
     return made
 
 

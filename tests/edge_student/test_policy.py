@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge_student.policy import plan
+from edge_student.policy import lot, plan
 from edge_student.settings import EdgeSettings
 from shared.guided import GktOptions, Mode
 
@@ -32,3 +32,42 @@ def test_turns_are_as_the_request_says_then_the_settings_then_the_mode(
     decided = plan("gkt", GktOptions(**wishes), None, EdgeSettings(**settings))
     assert decided.mode is Mode(wishes["mode"])
     assert {name: getattr(decided, name) for name in taking_turns} == taking_turns
+
+
+@pytest.mark.parametrize(
+    ("model", "wishes", "share", "lot", "mode", "policy"),
+    [
+        ("gkt", {}, 1.0, 0.999, "review", "maths"),
+        ("gkt", {}, 0.3, 0.299, "review", "maths"),
+        ("gkt", {}, 0.3, 0.3, "off", "maths"),
+        ("gkt", {}, 0.0, 0.0, "off", "maths"),
+        ("gkt", {"share": 1}, 0.3, 0.5, "review", "maths"),
+        ("gkt", {"share": 0.2}, 1.0, 0.2, "off", "maths"),
+        ("gkt", {"mode": "fixed"}, 0.0, 0.9, "fixed", None),
+        ("gkt", {"mode": "fixed", "share": 0.5}, 1.0, 0.9, "off", None),
+        ("gkt-teacher", {}, 0.0, 0.9, "teacher", None),
+        ("gkt-teacher", {"share": 0.5}, 1.0, 0.9, "off", None),
+    ],
+)
+def test_a_mode_is_for_its_share_of_the_requests_that_do_not_name_it(
+    model: str, wishes: dict[str, Any], share: float, lot: float, mode: str, policy: str | None
+) -> None:
+    settings = EdgeSettings(mode=Mode.REVIEW, share=share)
+    decided = plan(model, GktOptions(**wishes), None, settings, policy="maths", lot=lot)
+    assert (decided.mode, decided.policy, decided.budget > 0) == (Mode(mode), policy, mode != "off")
+
+
+def test_a_structured_answer_draws_too() -> None:
+    settings = EdgeSettings(mode=Mode.REVIEW, share=0.5)
+    assert [plan("gkt", None, None, settings, structured=True, lot=lot).mode for lot in (0.4, 0.6)] == ["fixed", "off"]
+
+
+def test_lots_are_even_and_the_same_of_the_same_prompt_and_seed() -> None:
+    lots = [lot([1, 2, last], 0) for last in range(1000)]
+    assert lots == [lot([1, 2, last], 0) for last in range(1000)]
+    assert all(0 <= one < 1 for one in lots)
+    tenths = [sum(int(one * 10) == tenth for one in lots) for tenth in range(10)]
+    assert min(tenths) > 60, "a hundred each; four standard deviations are 38"
+    other = [lot([1, 2, last], 1) for last in range(1000)]
+    assert sum((one < 0.5) == (two < 0.5) for one, two in zip(lots, other, strict=True)) in range(400, 600)
+    assert lot([7], None) == lot([7], None) != lot([7], 0)

@@ -49,6 +49,18 @@ async def test_a_mode_of_the_file_takes_effect(tmp_path: Path) -> None:
         assert (await running.chat(model="gkt")).json()["gkt"]["policy"] is None
 
 
+async def test_a_policy_for_a_share_of_the_requests_asks_the_cloud_for_these_alone(tmp_path: Path) -> None:
+    async with edge(policy_file=written(tmp_path, share=0.5)) as running:
+        reports = [(await running.chat(model="gkt", seed=seed)).json()["gkt"] for seed in range(20)]
+        again = (await running.chat(model="gkt", seed=0)).json()["gkt"]
+        asked = len(running.cloud.requests)
+    modes = [report["mode"] for report in reports]
+    assert set(modes) == {"fixed", "off"}
+    assert all(report["policy"] == "maths" for report in reports)
+    assert asked == [*modes, again["mode"]].count("fixed")
+    assert again["mode"] == modes[0]
+
+
 def test_what_is_set_wins_over_the_file_and_the_file_over_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

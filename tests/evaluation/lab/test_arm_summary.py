@@ -94,8 +94,18 @@ def test_a_plain_arm_stands_against_a_policy_for_a_share_of_the_questions() -> N
     assert task.margins_by_tokens["teacher"].value == 0
 
 
-def test_plain_arms_alone_have_nothing_to_stand_against() -> None:
+def test_without_policies_prefixes_stand_against_the_teacher_for_a_share_of_the_questions() -> None:
     (task,) = summarise([row for row in _rows() if row.arm != "review"], PRICES)
+
+    assert set(task.margins_by_cost) == set(task.margins_by_tokens) == {"fixed:9", "fixed:40"}
+    margin = task.margins_by_cost["fixed:9"]
+    assert (margin.low, margin.high) == ("off", "teacher")
+    assert margin.weight == pytest.approx(146 / 510)
+    assert margin.value == pytest.approx(0.25 - (0.25 + 0.5 * 146 / 510))
+
+
+def test_student_and_teacher_alone_have_nothing_to_stand_against() -> None:
+    (task,) = summarise([row for row in _rows() if row.arm in {"off", "teacher"}], PRICES)
     assert not task.margins_by_cost
     assert not task.margins_by_tokens
 
