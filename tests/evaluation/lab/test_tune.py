@@ -85,6 +85,22 @@ async def test_the_cheapest_that_keeps_the_share_is_written_with_its_evidence(tm
     assert "keep was 0.9, and is now 0.8" in other.err
 
 
+async def test_the_teacher_for_a_share_of_the_questions_is_a_policy(tmp_path: Path) -> None:
+    def most(body: dict[str, Any]) -> Reply:
+        number = int(body["messages"][-1]["content"].removeprefix("Question ").rstrip("?"))
+        drawn = body.get("gkt") == {"share": 0.9} and number % 10 == 0
+        return Reply(student=[WRONG]) if drawn else good_review(body)
+
+    async with serving(ScriptedEdge(most).app) as url:
+        ran = await tune(url, tmp_path, "--arm", "teacher:share=0.9", "--keep", "0.8")
+
+    assert ran.status == 0, ran.err
+    policy = read_policy_file(tmp_path / "policy.json")
+    assert (policy.name, policy.mode, policy.share) == ("gsm8k teacher:share=0.9", Mode.TEACHER, 0.9)
+    assert policy.evidence
+    assert (policy.evidence.kept_share, policy.evidence.cost_share) == (pytest.approx(0.9), pytest.approx(0.9))
+
+
 @pytest.mark.parametrize("write", [False, True])
 async def test_where_nothing_reaches_it_the_status_is_3(tmp_path: Path, write: bool) -> None:
     edge = ScriptedEdge(no_good)
