@@ -16,7 +16,7 @@ from pydantic import Field
 
 from edge_student.app import create_app
 from edge_student.settings import EdgeSettings
-from edge_student.student import Alternative, Gate, Sampling, Score, ScoresOf, Structure, Word
+from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, Word
 from shared.echo import next_word, read_mark
 from shared.errors import InvalidRequest, Overloaded, PromptTooLong
 from shared.serving import serve_as
@@ -61,9 +61,6 @@ class EchoStudent:
 
     def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
         return self.structure(call_schema, param="tools")
-
-    def gate_for(self, structure: Structure) -> Gate:
-        raise NotImplementedError("there is no structure to hold to")
 
     def open(
         self,

@@ -176,7 +176,7 @@ class Run:
         structure = self._ask.sampling.structure
         is_json = structure is not None and structure.json_schema is not None
         seam = Seam(None if plan.alone else plan.budget, json=is_json)
-        self._gate = self._student.gate_for(structure) if structure else None
+        self._gate = structure.gate() if structure else None
         self._head_start = self._begin_ahead()
         complete = False
         end: AnswerEnd | None = None

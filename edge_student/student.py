@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from shared.wire import Message
-
-
-@dataclass(frozen=True)
-class Structure:
-    """What an answer must look like, understood: the schema for the teacher, and the student's own grammar for it.
-
-    Where the answer need not be JSON there is no schema: the teacher writes as it likes, as long as it is of the grammar.
-    """
-
-    json_schema: dict[str, Any] | None
-    grammar: str
 
 
 class Gate(Protocol):
@@ -33,6 +22,19 @@ class Gate(Protocol):
     def push(self, text: str) -> str:
         """The beginning of a text that may come next. Where that is not all of it, nothing comes through any more."""
         ...
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What an answer must look like, understood: the schema for the teacher, and the student's own grammar for it.
+
+    Where the answer need not be JSON there is no schema: the teacher writes as it likes, as long as it is of the grammar.
+    """
+
+    json_schema: dict[str, Any] | None
+    grammar: str
+    gate: Callable[[], Gate] = field(compare=False, repr=False)
+    """A new one for each answer."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +178,6 @@ class Student(Protocol):
 
         Raises InvalidRequest as `structure` does.
         """
-        ...
-
-    def gate_for(self, structure: Structure) -> Gate:
-        """A gate for the guidance of one answer."""
         ...
 
     def open(

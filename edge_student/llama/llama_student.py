@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,22 +114,19 @@ class LlamaStudent:
         return self._vocab.tokenize_continuation(text) if text else []
 
     def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
-        return Structure(json_schema, self._checked(lambda: to_gbnf(json_schema), param))
+        return self._structure(json_schema, lambda: to_gbnf(json_schema), param)
 
     def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
-        return Structure(None, self._checked(lambda: text_or_calls(call_schema, parallel=parallel), "tools"))
+        return self._structure(None, lambda: text_or_calls(call_schema, parallel=parallel), "tools")
 
-    def _checked(self, made: Callable[[], str], param: str) -> str:
-        """A grammar that llama.cpp can read. Raises InvalidRequest."""
+    def _structure(self, json_schema: dict[str, Any] | None, made: Callable[[], str], param: str) -> Structure:
+        """Of a grammar that llama.cpp can read. Raises InvalidRequest."""
         try:
             grammar = made()
             Grammar(self._vocab, grammar)
         except (UnsupportedSchema, BadGrammar) as error:
             raise InvalidRequest(f"{param}: {error}", param=param) from error
-        return grammar
-
-    def gate_for(self, structure: Structure) -> GrammarGate:
-        return GrammarGate(self._vocab, structure.grammar)
+        return Structure(json_schema, grammar, partial(GrammarGate, self._vocab, grammar))
 
     def sampler(self, sampling: Sampling, prompt: Sequence[int], guidance: Sequence[int]) -> Sampler:
         return Sampler(sampling, self._vocab, prompt, guidance)

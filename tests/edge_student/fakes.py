@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -47,15 +48,14 @@ class ScriptedStudent:
 
     def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
         """Understands schemas of one text: `{"const": VALUE}`, that any object is `{}`, and calls with such arguments."""
-        return Structure(json_schema, json.dumps(_only_value(json_schema, param), separators=(",", ":")))
+        grammar = json.dumps(_only_value(json_schema, param), separators=(",", ":"))
+        return Structure(json_schema, grammar, partial(ScriptedGate, grammar, or_text=False))
 
     def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
         """Lets through whatever is said, or one call, as the first word has it."""
         call = self.structure(call_schema, param="tools").grammar
-        return Structure(None, f"<tool_call>\n{call}\n</tool_call>")
-
-    def gate_for(self, structure: Structure) -> ScriptedGate:
-        return ScriptedGate(structure.grammar, or_text=structure.json_schema is None)
+        grammar = f"<tool_call>\n{call}\n</tool_call>"
+        return Structure(None, grammar, partial(ScriptedGate, grammar, or_text=True))
 
     def open(
         self,
