@@ -168,6 +168,11 @@ class Arm:
         """What of it requests and policy files say as it is."""
         return {key: value for key, value in self.values.items() if key in WISHES}
 
+    def for_share(self, share: float) -> Arm:
+        """The same for a share of the questions; itself where that is all of them."""
+        comma = "," if ":" in self.text else ":"
+        return Arm.parse(f"{self.text}{comma}share={share:g}") if share < 1 else self
+
     def request(self, question_id: str, seed: int) -> dict[str, Any]:
         """`model` and, where there is something to say, `gkt` of the request for one question.
 

@@ -30,6 +30,8 @@ Amount = Callable[[Row], float]
 """What a question cost under an arm: dollars, tokens."""
 Outcomes = Mapping[str, Mapping[str, Row]]
 """Rows by arm and question; every one has a verdict."""
+SHARES = [step / 20 for step in range(1, 20)]
+"""Of the questions, that an arm may be for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Choice:
     """A question, in the unit of the search."""
     shown: bool
     """Whether the lower bound of the share kept is as high as was asked for."""
+    share: float = 1.0
+    """Of the questions that the arm is for, by lot; the student alone answers the others."""
 
 
 def blocks(questions: int, first: int) -> list[range]:
@@ -93,7 +97,22 @@ def kept_share(arm: Verdicts, teacher: Verdicts, *, error: float = ERROR) -> Kep
     would have no spread at all, and would pass for proof (A. Agresti and B. A. Coull, Approximate is better than "exact" for
     interval estimation of binomial proportions, Am. Statist. 52 (1998), add such questions for the same reason).
     """
-    known = paired(arm, teacher).verdicts
+    return _kept(paired(arm, teacher).verdicts, error)
+
+
+def kept_by_lot(arms: Outcomes, arm: str, share: float) -> Kept | None:
+    """As `kept_share`, of an arm for a share of the questions where the student alone answers the others.
+
+    A question is worth what its answer is worth on average over the lots, so no lot has to be drawn.
+    """
+    if share == 1:
+        return kept_share(*verdicts(arms, arm, TEACHER))
+    known = paired(*verdicts(arms, OFF, arm, TEACHER)).verdicts
+    return _kept(known @ np.array([[1 - share, 0], [share, 0], [0, 1]]), ERROR)
+
+
+def _kept(known: Floats, error: float) -> Kept | None:
+    """Of what an arm and the teacher are worth on each question, (n, 2)."""
     if not len(known) or not known[:, 1].any():
         return None
     value = float(known[:, 0].mean() / known[:, 1].mean())
@@ -135,12 +154,16 @@ def _why_not(
     return next((f"{other} is better for less" for other in cheaper if _better(arms, other, arm, error)), None)
 
 
-def choose(arms: Outcomes, running: Sequence[str], keep: float, amount: Amount) -> Choice | None:
+def choose(
+    arms: Outcomes, running: Sequence[str], keep: float, amount: Amount, *, by_lot: Sequence[str] = ()
+) -> Choice | None:
     """The cheapest arm whose lower bound is `keep`; where there is none, the cheapest whose estimate is. None where none is.
 
-    The teacher itself, and what costs as much as it, is no choice.
+    The teacher itself, and what costs as much as it, is no choice. Arms of `by_lot`, and the teacher if it is among them, may be
+    for a share of the questions too.
     """
     saving = _choices(arms, running, keep, amount)
+    saving += [choice for arm in by_lot for choice in _shares(arms, arm, keep, amount)]
     by_cost = sorted(saving, key=lambda choice: (choice.cost, -choice.kept.value))
     reached = [choice for choice in by_cost if choice.shown] or [c for c in by_cost if c.kept.value >= keep]
     return reached[0] if reached else None
@@ -169,6 +192,24 @@ def _choices(arms: Outcomes, running: Sequence[str], keep: float, amount: Amount
         if cost < mean_amount(same, amount):
             choices.append(Choice(arm, share, cost, share.low >= keep))
     return choices
+
+
+def _shares(arms: Outcomes, arm: str, keep: float, amount: Amount) -> list[Choice]:
+    """An arm for the least share of the questions whose lower bound is `keep`, and for the least whose estimate is."""
+    same = arms[OFF].keys() & arms[arm].keys() & arms[TEACHER].keys()
+    student, whole, teacher = (
+        mean_amount({question: arms[name][question] for question in same}, amount) for name in (OFF, arm, TEACHER)
+    )
+    found: list[Choice] = []
+    for share in SHARES:
+        kept = kept_by_lot(arms, arm, share)
+        cost = (1 - share) * student + share * whole
+        if kept is None or cost >= teacher or (found and found[-1].shown):
+            break
+        shown = kept.low >= keep
+        if shown or (kept.value >= keep and not found):
+            found.append(Choice(arm, kept, cost, shown, share))
+    return found
 
 
 def _ratio(known: Floats, against: Sequence[float], *, quantile: float, undefined: float) -> float:

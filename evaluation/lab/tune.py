@@ -87,6 +87,14 @@ def tune(
             "--write-nearest", help="Write a policy file though nothing reaches the share; still ends with 3."
         ),
     ] = False,
+    shares: Annotated[
+        bool,
+        typer.Option(
+            "--shares",
+            help="Consider arms, and the teacher, for a share of the requests too, by lot; the student alone answers "
+            "the others. Asks no more questions.",
+        ),
+    ] = False,
     shots: Annotated[int, typer.Option(min=0, max=100, help="Worked examples in the prompt, at most.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, both sides together.")] = 300,
     seed: Annotated[int, typer.Option(help="Of every request.")] = 0,
@@ -161,7 +169,7 @@ def tune(
     try:
         with locked(out), Bars(err) as bars:
             tuner = Tuner(tuning, reporting, edge, out, opened(out, plan), table, bars)
-            reached = asyncio.run(_tune(tuner, bars, policy, name, write_nearest=write_nearest))
+            reached = asyncio.run(_tune(tuner, bars, policy, name, write_nearest=write_nearest, shares=shares))
     except KeyboardInterrupt:
         err.print(f"[yellow]stopped; what was measured is in {out}, and the same command goes on from there[/yellow]")
         raise typer.Exit(INTERRUPTED) from None
@@ -197,21 +205,21 @@ class Bars:
         self.stop()
 
 
-async def _tune(tuner: Tuner, bars: Bars, file: Path, name: str | None, *, write_nearest: bool) -> bool:
+async def _tune(tuner: Tuner, bars: Bars, file: Path, name: str | None, *, write_nearest: bool, shares: bool) -> bool:
     """Whether a policy reaches the share asked for, by its estimate at least, on the reporting lines too."""
     console = Console()
     async for stage in tuner.stages():
         bars.stop()
         tune_words.stage(stage, tuner, console)
-    chosen = tuner.choice()
+    chosen = tuner.choice(shares=shares)
     tune_words.choice(chosen, tuner, console)
     taken = chosen or tuner.nearest()
     if taken is None or not (chosen or write_nearest):
         tune_words.nearest(taken, tuner, console)
         return False
-    rows = await tuner.report(taken.arm)
+    rows = await tuner.report(taken)
     bars.stop()
-    policy = policy_of(lab_arms.Arm.parse(taken.arm), rows, tuner, name)
+    policy = policy_of(taken, rows, tuner, name)
     tune_words.evidence(policy, tuner, rows, console)
     assert policy.evidence is not None  # noqa: S101 - it was made a line above
     reached = chosen is not None and policy.evidence.kept_share >= tuner.keep

@@ -11,7 +11,7 @@ from evaluation.lab.arm_names import OFF, TEACHER
 from evaluation.lab.arms import Arm
 from evaluation.lab.errors import Unsound
 from evaluation.lab.rows import Row, verdicts
-from evaluation.lab.statistics import paired, wilson
+from evaluation.lab.statistics import Floats, mean_interval, paired, wilson
 from evaluation.lab.tuning import Tuner
 from shared.guided import Mode
 from shared.policy_file import Estimate, Evidence, PolicyFile
@@ -19,19 +19,20 @@ from shared.policy_file import Estimate, Evidence, PolicyFile
 MAX_NAME = 100
 
 
-def policy_of(arm: Arm, rows: Sequence[Row], tuner: Tuner, name: str | None = None) -> PolicyFile:
+def policy_of(choice: search.Choice, rows: Sequence[Row], tuner: Tuner, name: str | None = None) -> PolicyFile:
     """`rows` are those of the reporting lines. Raises Unsound where the teacher has none of these right."""
     task = tuner.tuning.task.name
+    arm = Arm.parse(choice.arm).for_share(choice.share)
     return PolicyFile(
         name=(name or f"{task} {arm.text}")[:MAX_NAME],
         mode=Mode(arm.kind),
         max_guidance_tokens=arm.values.get("tokens"),
         **arm.wishes,
-        evidence=_evidence(arm.text, rows, tuner),
+        evidence=_evidence(choice.arm, choice.share, rows, tuner),
     )
 
 
-def _evidence(arm: str, rows: Sequence[Row], tuner: Tuner) -> Evidence:
+def _evidence(arm: str, share: float, rows: Sequence[Row], tuner: Tuner) -> Evidence:
     arms = search.sound(rows)
     for name in (OFF, arm, TEACHER):
         arms.setdefault(name, {})
@@ -39,10 +40,10 @@ def _evidence(arm: str, rows: Sequence[Row], tuner: Tuner) -> Evidence:
     same = [question for question in arms[TEACHER] if question in arms[OFF] and question in arms[arm]]
     arms = {name: {question: arms[name][question] for question in same} for name in (OFF, arm, TEACHER)}
     known = paired(*verdicts(arms, OFF, TEACHER, arm)).verdicts
-    kept = search.kept_share(*verdicts(arms, arm, TEACHER))
+    kept = search.kept_by_lot(arms, arm, share)
     if kept is None:
         raise Unsound(f"the teacher has no reporting question right (of {len(known)}): there is nothing to keep")
-    student, teacher, policy = (_estimate(int(right), len(known)) for right in known.sum(axis=0))
+    student, teacher, whole = (_estimate(int(right), len(known)) for right in known.sum(axis=0))
     prices = tuner.prices()
     seen = tuner.seen()
     plan = tuner.file.plan
@@ -57,12 +58,12 @@ def _evidence(arm: str, rows: Sequence[Row], tuner: Tuner) -> Evidence:
         keep=plan.keep,
         accuracy_student=student,
         accuracy_teacher=teacher,
-        accuracy_policy=policy,
+        accuracy_policy=whole if share == 1 else _average((1 - share) * known[:, 0] + share * known[:, 2]),
         kept_share=kept.value,
         kept_share_low=kept.low,
         shown=kept.low >= plan.keep,
-        teacher_token_share=_share(arms, arm, lambda row: row.teacher.output),
-        cost_share=_share(arms, arm, lambda row: row.teacher.cost_usd(prices)),
+        teacher_token_share=share * _share(arms, arm, lambda row: row.teacher.output),
+        cost_share=share * _share(arms, arm, lambda row: row.teacher.cost_usd(prices)),
         date=datetime.datetime.now(datetime.UTC).date(),
         gkt_version=_version(),
     )
@@ -72,6 +73,13 @@ def _estimate(right: int, n: int) -> Estimate:
     interval = wilson(right, n)
     assert interval is not None  # noqa: S101 - n is positive where a share was kept
     return Estimate(value=right / n, low=interval.low, high=interval.high)
+
+
+def _average(values: Floats) -> Estimate:
+    """Of what the answers are worth on average over the lots: no numbers of right ones, so by a bootstrap."""
+    interval = mean_interval(values)
+    assert interval is not None  # noqa: S101 - as above
+    return Estimate(value=float(values.mean()), low=interval.low, high=interval.high)
 
 
 def _share(arms: search.Outcomes, arm: str, amount: search.Amount) -> float:

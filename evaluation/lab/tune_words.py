@@ -11,6 +11,7 @@ from rich.table import Table
 from evaluation.lab import search
 from evaluation.lab.arm_names import TEACHER
 from evaluation.lab.arm_summary import summarise
+from evaluation.lab.arms import Arm
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.rows import Row, verdicts
 from evaluation.lab.tuning import Stage, Tuner
@@ -38,8 +39,9 @@ def choice(chosen: search.Choice | None, tuner: Tuner, console: Console) -> None
         )
         return
     doubt = "" if chosen.shown else "; the tuning questions are too few to show that, it is the estimate only"
+    arm = Arm.parse(chosen.arm).for_share(chosen.share).text
     console.print(
-        f"\n[bold]{escape(chosen.arm)}[/bold] is the cheapest that keeps {percent(tuner.keep)} of the teacher's accuracy: "
+        f"\n[bold]{escape(arm)}[/bold] is the cheapest that keeps {percent(tuner.keep)} of the teacher's accuracy: "
         f"it keeps {_kept(chosen.kept)}{doubt}",
         highlight=False,
         soft_wrap=True,

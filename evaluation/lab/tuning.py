@@ -25,8 +25,8 @@ from shared.prices import Prices
 MAX_UNSOUND = 0.02
 """Of a stage's answers, so many may have no verdict, or be the student's for want of a cloud. They are left out."""
 
-REPORT = "report"
-"""The folder of the run on the reporting lines."""
+REPORT, REPORT_BY_LOT = "report", "report-by-lot"
+"""The folders of the runs on the reporting lines: of an arm, and of one (another, it may be) for a share of the questions."""
 
 
 def default_grid(max_tokens: int) -> list[str]:
@@ -154,8 +154,11 @@ class Tuner:
             if over:
                 return
 
-    def choice(self) -> search.Choice | None:
-        return search.choose(search.sound(self.all_rows), self.running, self.keep, self.amount())
+    def choice(self, *, shares: bool = False) -> search.Choice | None:
+        """With `shares` arms that are left, and the teacher, may be for a share of the questions."""
+        whole = [arm.text for arm in self.tuning.arms if arm.text in self.running and "share" not in arm.values]
+        by_lot = [arm for arm in whole if arm != OFF] if shares else []
+        return search.choose(search.sound(self.all_rows), self.running, self.keep, self.amount(), by_lot=by_lot)
 
     def nearest(self) -> search.Choice | None:
         """Of the arms that are left; where none is, of all."""
@@ -163,10 +166,10 @@ class Tuner:
         everyone = [arm.text for arm in self.tuning.arms]
         return search.nearest(search.sound(self.all_rows), left or everyone, self.keep, self.amount())
 
-    async def report(self, arm: str) -> list[Row]:
-        """The rows of the references and of one arm on the reporting lines. Raises as `stages`."""
-        arms = [one for one in self.tuning.arms if one.text in {OFF, TEACHER, arm}]
-        return await self._run(replace(self.reporting, arms=arms), REPORT)
+    async def report(self, choice: search.Choice) -> list[Row]:
+        """The rows of the references and of what was chosen on the reporting lines. Raises as `stages`."""
+        arms = [one for one in self.tuning.arms if one.text in {OFF, TEACHER, choice.arm}]
+        return await self._run(replace(self.reporting, arms=arms), REPORT if choice.share == 1 else REPORT_BY_LOT)
 
     async def _run(self, setup: Setup, name: str) -> list[Row]:
         rows = await run_all(

@@ -34,6 +34,18 @@ def test_an_arm_becomes_a_request(text: str, model: str, gkt: dict[str, Any] | N
     assert Arm.parse(text).request("1-ab", 0) == ({"model": model} | ({"gkt": gkt} if gkt else {}))
 
 
+@pytest.mark.parametrize(
+    ("text", "share", "whole"),
+    [
+        ("teacher", 0.35, "teacher:share=0.35"),
+        ("review:doubt=0.5", 0.1, "review:doubt=0.5,share=0.1"),
+        ("fixed:40", 1.0, "fixed:40"),
+    ],
+)
+def test_an_arm_for_a_share_of_the_questions(text: str, share: float, whole: str) -> None:
+    assert Arm.parse(text).for_share(share).text == whole
+
+
 def test_a_random_length_is_the_questions_own() -> None:
     arm = Arm.parse("random:10-80")
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from evaluation.lab.arms import Arm, parse_all
 from evaluation.lab.errors import BadArm
-from evaluation.lab.rows import Row, SideTokens
-from evaluation.lab.search import Outcomes, blocks, choose, kept_share, nearest, race, sound
+from evaluation.lab.rows import Row, SideTokens, verdicts
+from evaluation.lab.search import Outcomes, blocks, choose, kept_by_lot, kept_share, nearest, race, sound
 from evaluation.lab.tuning import check_arms, default_grid
 
 
@@ -131,6 +131,38 @@ def test_a_student_that_keeps_enough_alone_is_the_choice() -> None:
     arms = outcomes({"off": (0.8, 0), "fixed:10": (0.8, 10), "teacher": (0.8, 100)})
     choice = choose(arms, ["fixed:10"], 0.95, tokens)
     assert choice and (choice.arm, choice.cost) == ("off", 0)
+
+
+def test_arms_may_be_for_a_share_of_the_questions() -> None:
+    arms = outcomes(REACH, 400)
+    running = ["fixed:10", "review", "teacher"]
+    whole = choose(arms, running, 0.6, tokens)
+    part = choose(arms, running, 0.6, tokens, by_lot=running)
+    assert whole and (whole.arm, whole.share) == ("review", 1)
+    assert part and part.arm == "review"
+    # A third of the accuracy is the student's already: two fifths of the rest are wanted, and a little more to be sure.
+    assert 0.4 < part.share < 0.6
+    assert part.cost == pytest.approx(part.share * whole.cost)
+    assert part.shown
+    less = kept_by_lot(arms, "review", part.share - 0.05)
+    assert less and less.low < 0.6 <= part.kept.low
+
+    teacher = choose(arms, ["fixed:10", "teacher"], 0.6, tokens, by_lot=["fixed:10", "teacher"])
+    assert teacher and (teacher.arm, teacher.share) == ("teacher", part.share)
+
+
+def test_a_share_of_few_questions_is_an_estimate() -> None:
+    arms = outcomes({"off": (0.2, 0), "teacher": (0.6, 100)}, 10)
+    few = choose(arms, ["off", "teacher"], 0.8, tokens, by_lot=["teacher"])
+    assert few and not few.shown
+    assert few.kept.value >= 0.8
+
+
+def test_all_questions_by_lot_are_all_questions() -> None:
+    arms = outcomes(REACH)
+    for arm in ("off", "fixed:80", "review"):
+        assert kept_by_lot(arms, arm, 1) == kept_share(*verdicts(arms, arm, "teacher"))
+    assert kept_by_lot(arms, "off", 0.5) == kept_by_lot(arms, "off", 1), "the student for the student"
 
 
 def test_the_share_kept_and_its_bounds() -> None:

@@ -102,6 +102,26 @@ async def test_the_teacher_for_a_share_of_the_questions_is_a_policy(tmp_path: Pa
     assert policy.evidence.cost_share == pytest.approx(0.9)
 
 
+async def test_shares_are_found_without_further_questions(tmp_path: Path) -> None:
+    edge = ScriptedEdge(good_review)
+    arms = ("--arm", "fixed:40", "--keep", "0.7", "--shares")
+    async with serving(edge.app) as url:
+        ran = await tune(url, tmp_path, *arms)
+        asked = edge.questions()
+
+    assert ran.status == 0, ran.err
+    policy = read_policy_file(tmp_path / "policy.json")
+    found = policy.evidence
+    assert policy.share is not None and found
+    assert (policy.name, policy.mode) == (f"gsm8k teacher:share={policy.share:g}", Mode.TEACHER)
+    assert 0.7 <= policy.share < 1, "the student alone has nothing right"
+    for value in (found.kept_share, found.teacher_token_share, found.cost_share, found.accuracy_policy.value):
+        assert value == pytest.approx(policy.share)
+    assert found.accuracy_policy.low <= found.accuracy_policy.value <= found.accuracy_policy.high
+    assert f"teacher:share={policy.share:g} is the cheapest that keeps" in ran.out
+    assert len(asked) == 3 * 20 + 2 * 40, "one block, after which there was no arm to go on for, and the report"
+
+
 @pytest.mark.parametrize("write", [False, True])
 async def test_where_nothing_reaches_it_the_status_is_3(tmp_path: Path, write: bool) -> None:
     edge = ScriptedEdge(no_good)
