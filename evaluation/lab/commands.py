@@ -17,9 +17,10 @@ from evaluation.lab import data as lab_data
 from evaluation.lab import tasks
 from evaluation.lab.judge import Judge
 from evaluation.lab.rows import Row
+from evaluation.lab.run_words import summary
 from evaluation.lab.runner import Setup
 from evaluation.lab.runner import run as run_all
-from evaluation.lab.summary import summary
+from evaluation.lab.terminal import stdout
 
 INTERRUPTED = 130
 
@@ -109,7 +110,7 @@ def run(
     except KeyboardInterrupt:
         err.print(f"[yellow]stopped; what was measured is in {out}, and the same command goes on from there[/yellow]")
         raise typer.Exit(INTERRUPTED) from None
-    summary(rows, [one.text for one in parsed], Console())
+    summary(rows, [one.text for one in parsed], stdout())
     if any(row.error for row in rows):
         raise typer.Exit(1)
 

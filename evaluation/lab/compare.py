@@ -17,6 +17,7 @@ from evaluation.lab.price_table import PriceTable
 from evaluation.lab.report import gather, known_arms
 from evaluation.lab.rows import verdicts
 from evaluation.lab.statistics import difference
+from evaluation.lab.terminal import stdout
 from evaluation.lab.words import (
     UNKNOWN,
     number,
@@ -59,7 +60,7 @@ def compare(
         raise ConfigurationError(f"there is no task {task!r} in these runs; there are {there}")
     tasks = summarise([row for row in rows if task in {None, row.task}], PriceTable.load(prices).of(model))
     known_arms(tasks, [a, b])
-    console = Console()
+    console = stdout()
     for summary in tasks:
         if {a, b} <= summary.rows.keys():
             _show(summary, a, b, console)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from evaluation.lab.arm_names import TEACHER
@@ -19,6 +18,7 @@ from evaluation.lab.page import Between, page
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.rows import Row
 from evaluation.lab.store import read_rows
+from evaluation.lab.terminal import stdout
 from evaluation.lab.words import shown
 from shared.errors import ConfigurationError
 from shared.prices import Prices
@@ -81,7 +81,7 @@ def report(
         files.append((markdown_file, markdown(tasks, title=title, about=said, warnings=warnings)))
     if json_file:
         files.append((json_file, json.dumps(data(tasks), indent=2, allow_nan=False) + "\n"))
-    console = Console()
+    console = stdout()
     for path, text in files:
         if path:
             _write(path, text)

@@ -23,6 +23,7 @@ try:
     from evaluation.lab.folder import locked
     from evaluation.lab.price_table import PriceTable
     from evaluation.lab.runner import Setup
+    from evaluation.lab.terminal import stdout
     from evaluation.lab.tune_file import By, TunePlan, opened
     from evaluation.lab.tune_policy import policy_of
     from evaluation.lab.tuning import Tuner, check_arms, default_grid
@@ -207,7 +208,7 @@ class Bars:
 
 async def _tune(tuner: Tuner, bars: Bars, file: Path, name: str | None, *, write_nearest: bool, shares: bool) -> bool:
     """Whether a policy reaches the share asked for, by its estimate at least, on the reporting lines too."""
-    console = Console()
+    console = stdout()
     async for stage in tuner.stages():
         bars.stop()
         tune_words.stage(stage, tuner, console)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from evaluation.lab import search
 from evaluation.lab.arm_names import TEACHER
@@ -14,6 +13,7 @@ from evaluation.lab.arm_summary import summarise
 from evaluation.lab.arms import Arm
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.rows import Row, verdicts
+from evaluation.lab.terminal import arms_table
 from evaluation.lab.tuning import Stage, Tuner
 from evaluation.lab.words import UNKNOWN, percent, percent_in
 from shared.policy_file import PolicyFile
@@ -96,9 +96,7 @@ def flat(table: PriceTable) -> dict[str, float]:
 
 def _table(rows: Sequence[Row], why: Mapping[str, str], tuner: Tuner, console: Console) -> None:
     arms = search.sound(rows)
-    table = Table("arm", box=None, header_style="bold", pad_edge=False)
-    for column in ("n", "accuracy [95 %]", "keeps", "at least", "teacher tokens", "cost"):
-        table.add_column(column, justify="right")
+    table = arms_table("n", "accuracy [95 %]", "keeps", "at least", "teacher tokens", "cost")
     table.add_column("")
     sound = [row for of_arm in arms.values() for row in of_arm.values()]
     for arm in (arm for task in summarise(sound, tuner.prices()) for arm in task.arms):

@@ -1,4 +1,4 @@
-"""What a run gave, arm by arm, on the terminal."""
+"""What a run says on the terminal."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from evaluation.lab.rows import Row
+from evaluation.lab.terminal import arms_table
 
 
 def summary(rows: Sequence[Row], arms: Sequence[str], console: Console) -> None:
     """A table with a line an arm, and a warning for each that is not what it seems."""
-    table = Table("arm", box=None, header_style="bold", pad_edge=False)
-    for column in ("questions", "accuracy", "no answer", "teacher tokens", "student tokens", "median s"):
-        table.add_column(column, justify="right")
+    table = arms_table("questions", "accuracy", "no answer", "teacher tokens", "student tokens", "median s")
     for arm in arms:
         table.add_row(escape(arm), *_figures([row for row in rows if row.arm == arm]))
     console.print(table)
