@@ -18,8 +18,8 @@ from evaluation.lab import tasks
 from evaluation.lab.judge import Judge
 from evaluation.lab.rows import Row
 from evaluation.lab.run_words import summary
-from evaluation.lab.runner import Setup
 from evaluation.lab.runner import run as run_all
+from evaluation.lab.setup import Setup
 from evaluation.lab.terminal import stdout
 
 INTERRUPTED = 130
@@ -31,6 +31,15 @@ DataFile = Annotated[
     ),
 ]
 """The option of every command that asks a task's questions."""
+Reuse = Annotated[
+    list[Path] | None,
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        help="Folder of another run, whose answers are taken where the same models would be asked the same; may be given again.",
+    ),
+]
+"""Likewise."""
 
 
 def run(
@@ -58,6 +67,7 @@ def run(
     ] = 8,
     timeout_s: Annotated[float, typer.Option(min=1, help="Seconds an answer may be silent.")] = 600,
     any_data: Annotated[bool, typer.Option("--any-data", help="Take a file that the lab does not know.")] = False,
+    reuse: Reuse = None,
     retry_fallbacks: Annotated[
         bool, typer.Option("--retry-fallbacks", help="Ask again where the student had to go on without the cloud.")
     ] = False,
@@ -96,6 +106,7 @@ def run(
         concurrency=concurrency,
         timeout_s=timeout_s,
         retry_fallbacks=retry_fallbacks,
+        reuse=reuse or (),
         task_file_sha256=task_file_sha256,
         judge=Judge(*judge, SecretStr(judge_key) if judge_key else None, timeout_s) if judge else None,
     )

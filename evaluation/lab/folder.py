@@ -77,7 +77,7 @@ class Folder:
                     f"{self.path} is not empty and no result folder (it holds {there[0]}); name another --out"
                 )
         elif run.plan != plan:
-            raise BadFolder(f"{self.path} holds a run of another configuration: {_difference(run.plan, plan)}")
+            raise BadFolder(f"{self.path} holds a run of another configuration: {difference(run.plan, plan)}")
         return run
 
     def begin(self, plan: Plan, seen: Seen) -> None:
@@ -96,7 +96,7 @@ class Folder:
             }
         )
         if now != run.seen:
-            raise BadFolder(f"{self.path} holds a run of other models: {_difference(run.seen, now)}")
+            raise BadFolder(f"{self.path} holds a run of other models: {difference(run.seen, now)}")
 
     def add(self, row: Row) -> None:
         """On the disk when this returns."""
@@ -161,7 +161,8 @@ def read_rows(path: Path) -> list[Row]:
     return store.read_rows(path) if (path / ROWS).exists() else []
 
 
-def _difference(there: LabModel, asked: LabModel) -> str:
+def difference(there: LabModel, asked: LabModel) -> str:
+    """What two models of a kind differ in, in words."""
     one, other = there.model_dump(), asked.model_dump()
     names = [name for name in one if one[name] != other[name]]
     return "; ".join(f"{name} was {one[name]}, and is now {other[name]}" for name in names)

@@ -3,70 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.lab.answer import RequestFailed
 from evaluation.lab.arms import Arm
 from evaluation.lab.asking import ask
-from evaluation.lab.data import Data, Lines, Question
+from evaluation.lab.data import Question
 from evaluation.lab.edge import LabEdge
 from evaluation.lab.errors import ArmRefused, BadData, BadTask, EdgeGone
-from evaluation.lab.folder import Folder, Plan, Seen, locked
-from evaluation.lab.judge import Judge, judge_rows
+from evaluation.lab.folder import Folder, Seen, locked
+from evaluation.lab.judge import judge_rows
+from evaluation.lab.reuse import reusable
 from evaluation.lab.rows import Row
+from evaluation.lab.setup import Setup
 from evaluation.lab.task import Task
 
 PROBE_TOKENS = 8
 LASTING = frozenset({"not_configured", "unauthorized", "rejected", "unreachable", "failed"})
 """Fallbacks that the next request would meet too."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What is run, and how. `timeout_s` is how long an answer may be silent."""
-
-    task: Task
-    data: Data
-    arms: Sequence[Arm]
-    lines: Lines = field(default_factory=Lines)
-    limit: int | None = None
-    shots: int = 4
-    max_tokens: int = 300
-    seed: int = 0
-    concurrency: int = 8
-    timeout_s: float = 600.0
-    retry_fallbacks: bool = False
-    task_file_sha256: str | None = None
-    judge: Judge | None = None
-
-    def plan(self) -> Plan:
-        said = [
-            [
-                question.id,
-                [message.model_dump() for message in self.task.messages(question.item, self.shots)],
-                list(question.item.follow_ups),
-                question.item.target,
-            ]
-            for question in self.data.questions
-        ]
-        return Plan(
-            task=self.task.name,
-            task_file_sha256=self.task_file_sha256,
-            data=self.data.path.name,
-            data_sha256=self.data.sha256,
-            lines=str(self.lines),
-            limit=self.limit,
-            shots=self.shots,
-            prompts_sha256=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
-            arms=[arm.text for arm in self.arms],
-            max_tokens=self.max_tokens,
-            seed=self.seed,
-            judge=self.judge.model if self.judge else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -105,7 +61,10 @@ async def run(setup: Setup, edge_url: str, out: Path, watch: Watch) -> list[Row]
         watch(total - len(jobs), total)
         if jobs:
             async with LabEdge(edge_url, connections=setup.concurrency, timeout_s=setup.timeout_s) as edge:
-                folder.begin(plan, await _look(edge, setup, jobs))
+                seen = await _look(edge, setup, jobs)
+                folder.begin(plan, seen)
+                jobs = await _reuse(setup, seen, jobs, folder)
+                watch(total - len(jobs), total)
                 await _work(edge, setup, jobs, folder, lambda left: watch(total - left, total))
         if setup.judge:
             await judge_rows(setup.judge, folder, plan.arms, concurrency=setup.concurrency)
@@ -157,6 +116,15 @@ async def _look(edge: LabEdge, setup: Setup, jobs: Sequence[Job]) -> Seen:
             if answer.template:
                 templates[arm.text] = answer.template
     return Seen(student=student, teacher=teacher, templates=templates)
+
+
+async def _reuse(setup: Setup, seen: Seen, jobs: Sequence[Job], folder: Folder) -> list[Job]:
+    """Keep the answers that other runs have, judged anew, and return what they have not. Raises BadFolder."""
+    known = {(row.question_id, row.arm): row for row in reusable(setup, seen) if row.fallback is None}
+    for job in jobs:
+        if row := known.get(job.key):
+            folder.add(await asyncio.to_thread(scored, row, setup.task, job.question))
+    return [job for job in jobs if job.key not in known]
 
 
 async def _work(edge: LabEdge, setup: Setup, jobs: Sequence[Job], folder: Folder, watch: Callable[[int], None]) -> None:

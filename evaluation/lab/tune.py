@@ -18,11 +18,11 @@ try:
     from evaluation.lab import data as lab_data
     from evaluation.lab import tasks, tune_words
     from evaluation.lab.arm_names import OFF, TEACHER
-    from evaluation.lab.commands import INTERRUPTED, DataFile, progress_bars
+    from evaluation.lab.commands import INTERRUPTED, DataFile, Reuse, progress_bars
     from evaluation.lab.errors import BadData
     from evaluation.lab.folder import locked
     from evaluation.lab.price_table import PriceTable
-    from evaluation.lab.runner import Setup
+    from evaluation.lab.setup import Setup
     from evaluation.lab.terminal import stdout
     from evaluation.lab.tune_file import By, TunePlan, opened
     from evaluation.lab.tune_policy import policy_of
@@ -101,6 +101,7 @@ def tune(
     seed: Annotated[int, typer.Option(help="Of every request.")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Questions at once.")] = 8,
     timeout_s: Annotated[float, typer.Option(min=1, help="Seconds an answer may be silent.")] = 600,
+    reuse: Reuse = None,
     any_data: Annotated[bool, typer.Option("--any-data", help="Take a file that the lab does not know.")] = False,
 ) -> None:
     """Find the cheapest policy that keeps a share of the teacher's accuracy, check it on others, write a policy file.
@@ -141,6 +142,7 @@ def tune(
         timeout_s=timeout_s,
         retry_fallbacks=True,
         task_file_sha256=task_file_sha256,
+        reuse=reuse or (),
     )
     reporting = replace(
         tuning,

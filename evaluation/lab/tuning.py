@@ -16,8 +16,8 @@ from evaluation.lab.errors import BadArm, BadFolder, Unsound
 from evaluation.lab.folder import Seen, read_rows, read_run
 from evaluation.lab.price_table import PriceTable
 from evaluation.lab.rows import Row
-from evaluation.lab.runner import Setup
 from evaluation.lab.runner import run as run_all
+from evaluation.lab.setup import Setup
 from evaluation.lab.tune_file import By, Decision, TuneFile
 from shared.guided import Mode
 from shared.prices import Prices

@@ -17,7 +17,8 @@ from evaluation.lab.data import Lines, load
 from evaluation.lab.errors import BadTask, JudgeRefused
 from evaluation.lab.folder import read_rows
 from evaluation.lab.judge import Judge
-from evaluation.lab.runner import Setup, run
+from evaluation.lab.runner import run
+from evaluation.lab.setup import Setup
 from tests.evaluation.lab.scripted_edge import Reply, ScriptedEdge
 from tests.running import serving
 

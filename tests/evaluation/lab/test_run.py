@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from filelock import FileLock
 
 from evaluation.lab import tasks
 from evaluation.lab.arms import parse_all
-from evaluation.lab.data import Lines, load
+from evaluation.lab.data import Data, Lines, load
 from evaluation.lab.edge import TRIES
 from evaluation.lab.errors import ArmRefused, BadFolder, EdgeGone
 from evaluation.lab.folder import read_rows
 from evaluation.lab.rows import Row, SideTokens
-from evaluation.lab.runner import Setup, ordered, run
+from evaluation.lab.runner import ordered, run
+from evaluation.lab.setup import Setup
 from evaluation.lab.task import Task
 from evaluation.lab.tasks import numbers
 from tests.evaluation.lab.scripted_edge import Reply, ScriptedEdge
@@ -48,6 +50,10 @@ def setup(folder: Path, *, count: int = 6, arms: Sequence[str] = ARMS, **options
     task, _ = tasks.load("gsm8k")
     data = load(task, data_file(folder, count), Lines(), any_data=True)
     return Setup(task, data, parse_all(list(arms)), **{"concurrency": 2, **options})
+
+
+def of_lines(whole: Setup, lines: Lines) -> Data:
+    return load(whole.task, whole.data.path, lines, any_data=True)
 
 
 def silent(done: int, total: int) -> None:
@@ -150,6 +156,69 @@ async def test_a_run_goes_on_where_it_was_left(tmp_path: Path) -> None:
 
     assert len(second) == 18
     assert not any(row.error for row in second)
+
+
+async def test_answers_of_other_runs_are_taken_where_the_same_would_be_asked(tmp_path: Path) -> None:
+    edge = ScriptedEdge(by_model)
+    async with serving(edge.app) as url:
+        first = await run(setup(tmp_path, arms=("off", "fixed:40")), url, tmp_path / "one", silent)
+        edge.asked.clear()
+        wide = setup(tmp_path, reuse=[tmp_path / "one"])
+        rows = await run(
+            replace(wide, lines=Lines(2, 5), data=of_lines(wide, Lines(2, 5))), url, tmp_path / "two", silent
+        )
+        asked = edge.questions()
+
+    assert {model for _, model in asked} == {"gkt-teacher"}
+    assert len(asked) == 4
+    assert len(rows) == 12
+    taken = {(row.question_id, row.arm): row for row in first}
+    assert [row for row in rows if row.arm != "teacher"] == [
+        taken[row.question_id, row.arm] for row in rows if row.arm != "teacher"
+    ]
+
+
+async def test_answers_that_failed_or_fell_back_are_not_taken(tmp_path: Path) -> None:
+    def stalled(body: dict[str, Any]) -> Reply:
+        return by_model(body) if body["max_tokens"] <= 8 else Reply(student=["5."], fallback="stalled")
+
+    async with serving(ScriptedEdge(stalled).app) as url:
+        await run(setup(tmp_path, arms=("fixed:40",)), url, tmp_path / "one", silent)
+    edge = ScriptedEdge(by_model)
+    async with serving(edge.app) as url:
+        rows = await run(setup(tmp_path, arms=("fixed:40",), reuse=[tmp_path / "one"]), url, tmp_path / "two", silent)
+    assert len(edge.questions()) == 6
+    assert not any(row.fallback for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"max_tokens": 200}, "max_tokens was 300, and is now 200"),
+        ({"shots": 0}, "shots was 4, and is now 0"),
+        ({"seed": 1}, "seed was 0, and is now 1"),
+    ],
+)
+async def test_a_run_of_other_settings_is_not_reused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    edge = ScriptedEdge(by_model)
+    async with serving(edge.app) as url:
+        await run(setup(tmp_path), url, tmp_path / "one", silent)
+        edge.asked.clear()
+        with pytest.raises(BadFolder, match=f"one cannot be reused: .*{reason}"):
+            await run(setup(tmp_path, reuse=[tmp_path / "one"], **change), url, tmp_path / "two", silent)
+        with pytest.raises(BadFolder, match="is no result folder"):
+            await run(setup(tmp_path, reuse=[tmp_path]), url, tmp_path / "three", silent)
+    assert edge.questions() == []
+
+
+async def test_a_run_of_other_data_or_another_model_is_not_reused(tmp_path: Path) -> None:
+    async with serving(ScriptedEdge(by_model).app) as url:
+        await run(setup(tmp_path), url, tmp_path / "one", silent)
+        with pytest.raises(BadFolder, match="one cannot be reused: data_sha256 was "):
+            await run(setup(tmp_path, count=7, reuse=[tmp_path / "one"]), url, tmp_path / "two", silent)
+    async with serving(ScriptedEdge(by_model, model="another").app) as url:
+        with pytest.raises(BadFolder, match="of other models: student was small, and is now another"):
+            await run(setup(tmp_path, reuse=[tmp_path / "one"]), url, tmp_path / "three", silent)
 
 
 @pytest.mark.parametrize(

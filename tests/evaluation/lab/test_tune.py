@@ -122,6 +122,21 @@ async def test_shares_are_found_without_further_questions(tmp_path: Path) -> Non
     assert len(asked) == 3 * 20 + 2 * 40, "one block, after which there was no arm to go on for, and the report"
 
 
+async def test_a_search_reuses_what_others_have_asked(tmp_path: Path) -> None:
+    edge = ScriptedEdge(good_review)
+    async with serving(edge.app) as url:
+        named = ["--data", str(data_file(tmp_path)), "--any-data", "--edge", url, "--lines", "21-80"]
+        arms = ["--arm", "off", "--arm", "teacher", *PAIR]
+        await gkt("eval", "run", "--task", "gsm8k", *named, *arms, "--out", str(tmp_path / "run"))
+        edge.asked.clear()
+        ran = await tune(url, tmp_path, *PAIR, "--by", "tokens", "--keep", "0.9", "--reuse", str(tmp_path / "run"))
+        asked = edge.questions()
+
+    assert ran.status == 0, ran.err
+    assert len(asked) == 4 * 20, "the first block alone"
+    assert read_policy_file(tmp_path / "policy.json").mode is Mode.REVIEW
+
+
 @pytest.mark.parametrize("write", [False, True])
 async def test_where_nothing_reaches_it_the_status_is_3(tmp_path: Path, write: bool) -> None:
     edge = ScriptedEdge(no_good)
