@@ -22,6 +22,8 @@ def reusable(setup: Setup, seen: Seen) -> Iterator[Row]:
         run = read_run(path)
         if run is None:
             raise BadFolder(f"{path} is no result folder, so there is nothing to reuse")
+        if run.plan.data_sha256 != setup.data.sha256:
+            raise BadFolder(f"{path} cannot be reused, it is of other data: {run.plan.data}")
         every = lab_data.Lines()
         lines = every if run.plan.lines == str(every) else lab_data.Lines.parse(run.plan.lines)
         # The plan that the other run would have today: with its lines and arms, and all else as here.
