@@ -214,7 +214,7 @@ async def test_a_run_of_other_settings_is_not_reused(tmp_path: Path, change: dic
 async def test_a_run_of_other_data_or_another_model_is_not_reused(tmp_path: Path) -> None:
     async with serving(ScriptedEdge(by_model).app) as url:
         await run(setup(tmp_path), url, tmp_path / "one", silent)
-        with pytest.raises(BadFolder, match="one cannot be reused, it is of other data: own.jsonl"):
+        with pytest.raises(BadFolder, match="one cannot be reused, it is of other data: own"):
             await run(setup(tmp_path, count=5, reuse=[tmp_path / "one"]), url, tmp_path / "two", silent)
     async with serving(ScriptedEdge(by_model, model="another").app) as url:
         with pytest.raises(BadFolder, match="of other models: student was small, and is now another"):
