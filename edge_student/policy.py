@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -83,13 +83,13 @@ def plan(
     *,
     structured: bool = False,
     policy: str | None = None,
-    lot: float = 0.0,
+    lot: Callable[[], float] = lambda: 0.0,
 ) -> Plan:
     """Decide for one request. The request's own wishes win over the model's name, that over the settings.
 
     `policy` is the name of the policy file that the settings' mode is from. A `structured` answer has no steps to take turns in:
-    there the teacher begins it, as in mode `fixed`. `lot` is the request's own; where it is not below the share that the mode is
-    for, the student answers alone. Raises UnknownModel.
+    there the teacher begins it, as in mode `fixed`. `lot` is drawn where the mode is for a share of the requests; where it is not
+    below that, the student answers alone. Raises UnknownModel.
     """
     if model not in MODEL_MODES:
         known = ", ".join(MODEL_MODES)
@@ -97,7 +97,8 @@ def plan(
     options = options or GktOptions()
     wished = options.mode or MODEL_MODES[model]
     mode = wished or settings.mode
-    if lot >= _first(options.share, 1.0 if wished else settings.share):
+    share = _first(options.share, 1.0 if wished else settings.share)
+    if share < 1 and lot() >= share:
         mode = Mode.OFF
     elif structured and mode in {Mode.ON_DEMAND, Mode.REVIEW}:
         mode = Mode.FIXED

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from fastapi import Request
 from fastapi.sse import EventSourceResponse
@@ -53,7 +54,7 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
             edge.settings,
             structured=structure is not None,
             policy=edge.policy,
-            lot=lot(prompt, body.seed),
+            lot=partial(lot, prompt, body.seed),
         ),
         sampling=replace(sampling, structure=structure),
         stops=tuple(body.stop or ()),

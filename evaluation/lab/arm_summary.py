@@ -64,7 +64,7 @@ class TaskSummary:
     hull_by_cost: tuple[str, ...]
     """Corners of the plain arms' convex hull, the cheapest first."""
     margins_by_cost: Mapping[str, Margin]
-    """Of policies and of plain arms, each over mixtures of the other kind."""
+    """Of policies over mixtures of plain arms, and of plain arms over mixtures of student, teacher and policies."""
     margins_by_tokens: Mapping[str, Margin]
     warnings: tuple[str, ...]
     rows: Arms

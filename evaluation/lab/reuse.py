@@ -14,7 +14,9 @@ from evaluation.lab.setup import Setup
 
 
 def reusable(setup: Setup, seen: Seen) -> Iterator[Row]:
-    """The answers in the folders of `setup.reuse`, of whatever lines and arms. `seen` is what answers now.
+    """The answers in the folders of `setup.reuse`, of whatever lines and arms, but those for which the student had to stand in.
+
+    `seen` is what answers now.
 
     Raises BadFolder for a folder whose prompts, data, settings, models or templates are others.
     """
@@ -35,7 +37,7 @@ def reusable(setup: Setup, seen: Seen) -> Iterator[Row]:
         now = _seen(seen, run.seen)
         if run.seen != now:
             raise BadFolder(f"{path} cannot be reused, it is of other models: {difference(run.seen, now)}")
-        yield from (row for row in read_rows(path) if row.error is None)
+        yield from (row for row in read_rows(path) if row.error is None and row.fallback is None)
 
 
 def _seen(now: Seen, then: Seen) -> Seen:

@@ -120,7 +120,7 @@ async def _look(edge: LabEdge, setup: Setup, jobs: Sequence[Job]) -> Seen:
 
 async def _reuse(setup: Setup, seen: Seen, jobs: Sequence[Job], folder: Folder) -> list[Job]:
     """Keep the answers that other runs have, judged anew, and return what they have not. Raises BadFolder."""
-    known = {(row.question_id, row.arm): row for row in reusable(setup, seen) if row.fallback is None}
+    known = {(row.question_id, row.arm): row for row in reusable(setup, seen)}
     for job in jobs:
         if row := known.get(job.key):
             folder.add(await asyncio.to_thread(scored, row, setup.task, job.question))

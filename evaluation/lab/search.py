@@ -105,8 +105,6 @@ def kept_by_lot(arms: Outcomes, arm: str, share: float) -> Kept | None:
 
     A question is worth what its answer is worth on average over the lots, so no lot has to be drawn.
     """
-    if share == 1:
-        return kept_share(*verdicts(arms, arm, TEACHER))
     known = paired(*verdicts(arms, OFF, arm, TEACHER)).verdicts
     return _kept(known @ np.array([[1 - share, 0], [share, 0], [0, 1]]), ERROR)
 

@@ -53,13 +53,15 @@ def test_a_mode_is_for_its_share_of_the_requests_that_do_not_name_it(
     model: str, wishes: dict[str, Any], share: float, lot: float, mode: str, policy: str | None
 ) -> None:
     settings = EdgeSettings(mode=Mode.REVIEW, share=share)
-    decided = plan(model, GktOptions(**wishes), None, settings, policy="maths", lot=lot)
+    decided = plan(model, GktOptions(**wishes), None, settings, policy="maths", lot=lambda: lot)
     assert (decided.mode, decided.policy, decided.budget > 0) == (Mode(mode), policy, mode != "off")
 
 
 def test_a_structured_answer_draws_too() -> None:
     settings = EdgeSettings(mode=Mode.REVIEW, share=0.5)
-    assert [plan("gkt", None, None, settings, structured=True, lot=lot).mode for lot in (0.4, 0.6)] == ["fixed", "off"]
+    assert [
+        plan("gkt", None, None, settings, structured=True, lot=draw).mode for draw in (lambda: 0.4, lambda: 0.6)
+    ] == ["fixed", "off"]
 
 
 def test_lots_are_even_and_the_same_of_the_same_prompt_and_seed() -> None:
