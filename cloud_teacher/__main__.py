@@ -15,11 +15,11 @@ from types import FrameType
 from pydantic import ValidationError
 
 from cloud_teacher.app import create_app
-from cloud_teacher.processes import adopt_orphans, end_descendants
-from cloud_teacher.settings import CloudSettings
+from cloud_teacher.config.settings import CloudSettings
+from cloud_teacher.teachers.processes import adopt_orphans, end_descendants
 from shared.errors import ConfigurationError
-from shared.serving import serve_as
-from shared.telemetry import Telemetry, telemetry_from
+from shared.observability.telemetry import Telemetry, telemetry_from
+from shared.server.run import serve_as
 
 
 def main() -> int:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from cloud_teacher import guidance_api, models_api, usage_api
-from cloud_teacher.cloud import Cloud
-from cloud_teacher.loading import Loading
-from cloud_teacher.metrics_port import metrics_port
-from cloud_teacher.opening import open_teacher, teachers_of
-from cloud_teacher.replay import ReplayTeacher
-from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import Teacher
-from cloud_teacher.teachers import Member
-from shared.service import create_service
-from shared.telemetry import OFF, Telemetry
+from cloud_teacher.api import guidance, models, usage
+from cloud_teacher.api.metrics_server import metrics_port
+from cloud_teacher.config.settings import CloudSettings
+from cloud_teacher.service import Cloud
+from cloud_teacher.teachers.base import Teacher
+from cloud_teacher.teachers.factory import open_teacher, teachers_of
+from cloud_teacher.teachers.loader import Loading
+from cloud_teacher.teachers.pool import Member
+from cloud_teacher.teachers.replay import ReplayTeacher
+from shared.observability.telemetry import OFF, Telemetry
+from shared.server.app import create_service
 
 
 def create_app(
@@ -59,8 +59,8 @@ def create_app(
         registries=cloud.registries,
         max_body_bytes=settings.max_body_bytes,
     )
-    app.include_router(guidance_api.router)
-    app.include_router(usage_api.router)
-    app.include_router(models_api.router)
+    app.include_router(guidance.router)
+    app.include_router(usage.router)
+    app.include_router(models.router)
     app.state.health = cloud.health
     return app

@@ -1,4 +1,4 @@
-"""A cloud whose teacher has no model: it says at once what `shared.echo` has it say. `python -m cloud_teacher.echo`.
+"""A cloud whose teacher has no model: it says at once what `shared.echo_text` has it say. `python -m cloud_teacher.echo`.
 
 For trying services and links with more requests than a model could answer. Set up as any cloud (`GKT_CLOUD_...`), and with
 `GKT_CLOUD_TOKEN_MS`. Text of others it doubts now and then, always at the same places.
@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry
 from pydantic import Field
 
 from cloud_teacher.app import create_app
-from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
-from shared.echo import next_word, read_mark
-from shared.serving import serve_as
-from shared.wire import Message
+from cloud_teacher.config.settings import CloudSettings
+from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from shared.echo_text import next_word, read_mark
+from shared.protocol.guidance import Message
+from shared.server.run import serve_as
 
 BEGIN = 0x110000
 """The token where the answer begins. The others are characters."""

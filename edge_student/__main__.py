@@ -11,8 +11,8 @@ from edge_student.app import create_app
 from edge_student.policy import with_policy_file
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
-from shared.serving import serve_as
-from shared.telemetry import Telemetry, telemetry_from
+from shared.observability.telemetry import Telemetry, telemetry_from
+from shared.server.run import serve_as
 
 
 def main() -> int:

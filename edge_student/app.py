@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from edge_student import chat_api, completions_api
-from edge_student.cloud import Cloud, HttpCloud, NoCloud
-from edge_student.edge import Edge, authorized
+from edge_student.api import chat, completions
+from edge_student.api.dependencies import authorized
+from edge_student.cloud.client import Cloud, HttpCloud, NoCloud
+from edge_student.service import Edge
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
-from shared.service import create_service
-from shared.telemetry import OFF, Telemetry
+from shared.observability.telemetry import OFF, Telemetry
+from shared.server.app import create_service
 
 logger = logging.getLogger("gkt.edge")
 
@@ -59,7 +60,7 @@ def create_app(
         registries=lambda: [edge.metrics.registry, *([edge.student.registry] if edge.student else [])],
         max_body_bytes=settings.max_body_bytes,
     )
-    for api in (chat_api, completions_api):
+    for api in (chat, completions):
         app.include_router(api.router, dependencies=[Depends(authorized)])
     return app
 
@@ -69,7 +70,7 @@ def _cloud(settings: EdgeSettings, telemetry: Telemetry) -> Cloud:
 
 
 def _llama(settings: EdgeSettings) -> Student:
-    from edge_student.llama.llama_student import LlamaStudent
-    from shared.catalog import ensure_gguf
+    from edge_student.llama.student import LlamaStudent
+    from shared.model_hub.catalog import ensure_gguf
 
     return LlamaStudent(settings.model, ensure_gguf(settings.model), settings)

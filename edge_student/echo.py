@@ -1,4 +1,4 @@
-"""An edge whose student has no model: it says at once what `shared.echo` has it say. `python -m edge_student.echo`.
+"""An edge whose student has no model: it says at once what `shared.echo_text` has it say. `python -m edge_student.echo`.
 
 For trying services and links with more requests than a model could answer. Set up as any edge (`GKT_EDGE_...`), and with
 `GKT_EDGE_TOKEN_MS`. It is not sure of every other line, and agrees with all that the teacher writes.
@@ -17,10 +17,10 @@ from pydantic import Field
 from edge_student.app import create_app
 from edge_student.settings import EdgeSettings
 from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, Word
-from shared.echo import next_word, read_mark
+from shared.echo_text import next_word, read_mark
 from shared.errors import InvalidRequest, Overloaded, PromptTooLong
-from shared.serving import serve_as
-from shared.wire import Message
+from shared.protocol.guidance import Message
+from shared.server.run import serve_as
 
 SURE, UNSURE = -0.01, -3.0
 

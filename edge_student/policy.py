@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 
 from edge_student.settings import EdgeSettings
 from shared.errors import UnknownModel
-from shared.guided import GktOptions, Mode
 from shared.policy_file import read_policy_file
+from shared.protocol.gkt import GktOptions, Mode
 
 T = TypeVar("T")
 Other = TypeVar("Other")
@@ -46,7 +46,7 @@ class Plan:
     sure: float = 0.0
     lines: int = 1
     turn: int = 0
-    """As in `shared.guided.GktOptions`."""
+    """As in `shared.protocol.gkt.GktOptions`."""
     teacher: str | None = None
     """By its name in the cloud; None: the cloud's first."""
     policy: str | None = None

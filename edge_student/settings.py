@@ -9,10 +9,10 @@ from typing import Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from shared.guided import Mode
-from shared.keys import BearerKeys
-from shared.settings import ServiceSettings
-from shared.tls import client_context
+from shared.protocol.gkt import Mode
+from shared.server.bearer_keys import BearerKeys
+from shared.server.settings import ServiceSettings
+from shared.server.tls import client_context
 
 MOST_KEPT = 128
 """Sequences that may be kept for their beginnings."""

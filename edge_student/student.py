@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from shared.wire import Message
+from shared.protocol.guidance import Message
 
 
 class Gate(Protocol):

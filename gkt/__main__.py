@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from gkt.plain import plain
+from gkt.terminal.sanitize import plain
 from shared.errors import GktError
 
 
@@ -23,25 +23,28 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "up": _Command(
-        "gkt.up", "Start a cloud and an edge on this machine, and keep them running: the quickest way to try gkt."
+        "gkt.commands.up",
+        "Start a cloud and an edge on this machine, and keep them running: the quickest way to try gkt.",
     ),
-    "ask": _Command("gkt.ask", "Ask a question; who wrote what is shown in two colours."),
-    "cloud": _Command("gkt.cloud", "Start a cloud: the teacher, on vLLM."),
-    "edge": _Command("gkt.edge", "Start an edge: the student, on llama.cpp, which clients talk to."),
-    "demo": _Command("gkt.demo", "A tour: answers over links of every kind, and one whose cable is cut."),
+    "ask": _Command("gkt.commands.ask", "Ask a question; who wrote what is shown in two colours."),
+    "cloud": _Command("gkt.commands.cloud", "Start a cloud: the teacher, on vLLM."),
+    "edge": _Command("gkt.commands.edge", "Start an edge: the student, on llama.cpp, which clients talk to."),
+    "demo": _Command("gkt.commands.demo", "A tour: answers over links of every kind, and one whose cable is cut."),
     "wan": _Command("wan.commands", "A wide-area link that can be made slow, lossy or dead while requests run."),
-    "keys": _Command("gkt.keys", "Who may call the cloud, and how much: make keys, list, revoke and rotate them."),
-    "usage": _Command("gkt.usage", "What was used of the cloud, by key and day."),
-    "models": _Command("gkt.models", "The models gkt knows by name: list them, fetch them, check them."),
+    "keys": _Command(
+        "gkt.commands.keys", "Who may call the cloud, and how much: make keys, list, revoke and rotate them."
+    ),
+    "usage": _Command("gkt.commands.usage", "What was used of the cloud, by key and day."),
+    "models": _Command("gkt.commands.models", "The models gkt knows by name: list them, fetch them, check them."),
     "bench": _Command(
-        "evaluation.bench", "Measure the main job on this machine: a table, and with --json the figures."
+        "evaluation.bench.cli", "Measure the main job on this machine: a table, and with --json the figures."
     ),
     "chaos": _Command(
-        "evaluation.chaos.app", "Strike running services with faults of every kind, and check that no answer is lost."
+        "evaluation.chaos.cli", "Strike running services with faults of every kind, and check that no answer is lost."
     ),
-    "eval": _Command("evaluation.lab.app", "The laboratory: how much guidance is worth, and how much is enough."),
+    "eval": _Command("evaluation.lab.cli", "The laboratory: how much guidance is worth, and how much is enough."),
     "tune": _Command(
-        "evaluation.lab.tune",
+        "evaluation.lab.tuning.cli",
         "Find the cheapest policy that keeps the teacher's accuracy, and write it as a policy file.",
     ),
 }

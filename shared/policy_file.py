@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ConfigurationError
-from shared.guided import Mode, PolicyFields
+from shared.protocol.gkt import Mode, PolicyFields
 
 FORMAT: Literal[1] = 1
 

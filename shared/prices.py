@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.wire import Usage
+from shared.protocol.guidance import Usage
 
 PER = 1_000_000
 NANO = 1_000_000_000

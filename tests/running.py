@@ -10,7 +10,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from shared.serving import Server
+from shared.server.run import Server
 
 
 @asynccontextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gkt.configuration import page
+from gkt.settings_docs import page
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_configuration_page_is_made_from_the_settings() -> None:
-    assert (ROOT / "docs/configuration.md").read_text() == page(), "python -m gkt.configuration > docs/configuration.md"
+    assert (ROOT / "docs/configuration.md").read_text() == page(), "python -m gkt.settings_docs > docs/configuration.md"
 
 
 def test_every_link_of_the_docs_leads_somewhere() -> None:

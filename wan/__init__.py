@@ -1,9 +1,9 @@
 """A wide-area link in user space: a TCP proxy whose latency, bandwidth and faults can be changed while requests run."""
 
-from wan.conditions import Conditions
-from wan.faults import Direction, Fault, FaultKind
-from wan.link import Link
+from wan.link.conditions import Conditions
+from wan.link.faults import Direction, Fault, FaultKind
+from wan.link.link import Link
+from wan.link.profiles import PROFILES, Profile
 from wan.network import Wan
-from wan.profiles import PROFILES, Profile
 
 __all__ = ["PROFILES", "Conditions", "Direction", "Fault", "FaultKind", "Link", "Profile", "Wan"]

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from shared.errors import GktError
-from shared.service import create_service
-from shared.wire import Health
-from wan.conditions import Conditions
-from wan.faults import CorruptOptions, Fault, FaultKind, FaultOptions
-from wan.messages import Links, LinkState, ProfileChoice
+from shared.protocol.guidance import Health
+from shared.server.app import create_service
+from wan.link.conditions import Conditions
+from wan.link.faults import CorruptOptions, Fault, FaultKind, FaultOptions
+from wan.link.messages import Links, LinkState, ProfileChoice
 from wan.metrics import registry_of
 from wan.network import Wan
 

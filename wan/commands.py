@@ -13,9 +13,9 @@ from rich.console import Console
 
 from shared.errors import ConfigurationError
 from wan.control import Control
-from wan.faults import Direction
-from wan.messages import Links, LinkState
-from wan.units import Address, BadUnit, address
+from wan.link.faults import Direction
+from wan.link.messages import Links, LinkState
+from wan.link.units import Address, BadUnit, address
 
 app = typer.Typer(
     name="wan",
@@ -67,7 +67,7 @@ def serve(
 
     Example: gkt wan serve --link edge-a=9001 --to 127.0.0.1:8080 --profile 4g
     """
-    from shared.serving import serve as serve_app
+    from shared.server.run import serve as serve_app
     from wan.app import create_app
     from wan.network import Wan
 

@@ -10,9 +10,9 @@ import httpx
 from pydantic import ValidationError
 
 from shared.errors import GktError, StreamGarbled
-from shared.wire import ErrorBody
-from wan.conditions import Conditions
-from wan.messages import Links, LinkState
+from shared.protocol.guidance import ErrorBody
+from wan.link.conditions import Conditions
+from wan.link.messages import Links, LinkState
 
 TIMEOUT_S = 10
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from wan.faults import FaultKind
+from wan.link.faults import FaultKind
 from wan.network import Wan
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from wan.faults import Fault
-from wan.messages import LinkState
+from wan.link.faults import Fault
+from wan.link.messages import LinkState
 
 
 def table(states: Sequence[LinkState]) -> Table:

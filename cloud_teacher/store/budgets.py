@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, func, select
 
-from cloud_teacher.ledger import Asked, Spent
+from cloud_teacher.accounting.ledger import Asked, Spent
 from cloud_teacher.store.database import now_ms
 from cloud_teacher.store.tables import days, keys, reservations
 

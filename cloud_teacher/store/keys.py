@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, Engine, RowMapping, select
 
-from cloud_teacher.caller import Allowance, Caller
+from cloud_teacher.auth.caller import Allowance, Caller
 from cloud_teacher.store.database import now_ms, reading
 from cloud_teacher.store.tables import keys, secrets
 from shared.errors import ConfigurationError
-from shared.keys import ANYONE
+from shared.server.bearer_keys import ANYONE
 
 START = "gkt_"
 NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)

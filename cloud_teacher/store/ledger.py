@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from cloud_teacher.ledger import Asked, Row, Spent
+from cloud_teacher.accounting.ledger import Asked, Row, Spent
 from cloud_teacher.store.budgets import RENEW_EVERY_S, release, renew, reserve
 from cloud_teacher.store.database import cause
 from cloud_teacher.store.rows import write

@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cloud_teacher.ledger import Row
+from cloud_teacher.accounting.ledger import Row
 from cloud_teacher.store.database import reading
 from cloud_teacher.store.tables import days, ledger, reservations
-from shared import wire
 from shared.prices import NANO
+from shared.protocol import guidance
 
 INSERTS: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 SUMS = tuple(column.name for column in days.columns if not column.primary_key)
@@ -36,11 +36,11 @@ class DayUsage:
     shared_tokens: int
     cost_nano_usd: int
 
-    def wire(self) -> wire.DayUsage:
+    def wire(self) -> guidance.DayUsage:
         """As it is told to others."""
         told = asdict(self)
         cost_usd = told.pop("cost_nano_usd") / NANO
-        return wire.DayUsage(**told, cost_usd=cost_usd)
+        return guidance.DayUsage(**told, cost_usd=cost_usd)
 
 
 ADD_ROW = ledger.insert()

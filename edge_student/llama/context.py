@@ -12,7 +12,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from edge_student.llama.plan import Chunk
+from edge_student.llama.batch import Chunk
 from edge_student.llama.vocab import Vocab
 from shared.errors import EngineFailed
 

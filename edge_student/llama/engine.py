@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from edge_student.llama.batch import Chunk, Copy, Plan, SequenceState
 from edge_student.llama.context import Aborted, CacheFull, LlamaContext
 from edge_student.llama.metrics import EngineMetrics
-from edge_student.llama.plan import Chunk, Copy, Plan, SequenceState
 from edge_student.llama.sampling import Sampler, logprob, score
 from edge_student.llama.scheduler import Scheduler
 from edge_student.student import Score, Word

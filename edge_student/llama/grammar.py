@@ -13,7 +13,9 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from edge_student.llama.json_schema import to_gbnf
 from edge_student.llama.vocab import Vocab
+from edge_student.tools.parser import CLOSE, OPEN
 
 Candidates = npt.NDArray[Any]
 """Array of `CANDIDATE`: llama.cpp's `llama_token_data`."""
@@ -95,3 +97,29 @@ def native_candidates(candidates: Candidates) -> Any:
     """llama.cpp's view of an array, which must outlive it."""
     pointer = ctypes.cast(candidates.ctypes.data, llama_cpp.llama_token_data_p)
     return llama_cpp.llama_token_data_array(data=pointer, size=len(candidates), selected=-1, sorted=False)
+
+
+def text_or_calls(call_schema: Any, *, parallel: bool) -> str:
+    """In GBNF. Calls are JSON under the schema, one behind the other where they are `parallel`. Raises UnsupportedSchema."""
+    more = r' ("\n" marked)*' if parallel else ""
+
+    def root_of(call: str) -> str:
+        return "\n".join(
+            [
+                "calls | text0",
+                f"calls ::= marked{more}",
+                f'marked ::= "{OPEN}\\n" {call} "\\n{CLOSE}"',
+                *(f"text{at} ::= {body}" for at, body in enumerate(_text_rules())),
+            ]
+        )
+
+    return to_gbnf(call_schema, root_of)
+
+
+def _text_rules() -> list[str]:
+    """What may come behind so many characters of the markup that opens a call: the end, or anything that is not all of it."""
+    rules = []
+    for at, character in enumerate(OPEN):
+        goes_on = f' | "{character}" text{at + 1}' if at + 1 < len(OPEN) else ""
+        rules.append(f"| [^{character}] .*{goes_on}")
+    return rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from edge_student.llama.plan import Plan
+from edge_student.llama.batch import Plan
 from edge_student.llama.scheduler import Scheduler
 
 

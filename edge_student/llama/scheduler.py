@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_student.llama.cells import Cells
-from edge_student.llama.plan import Chunk, Copy, Cut, Plan, SequenceState
+from edge_student.llama.batch import Chunk, Copy, Cut, Plan, SequenceState
+from edge_student.llama.kv_cells import Cells
 
 KEEP_TOKENS = 16
 """Shorter beginnings are computed again sooner than they are kept or copied."""

@@ -14,7 +14,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from shared.chat import ChatFormat
+from shared.prompting.chat_format import ChatFormat
 
 ASCII_WHITESPACE = " \t\n\v\f\r"
 """What llama.cpp strips beside tokens that ask for it (`isspace`)."""

@@ -10,10 +10,10 @@ from itertools import groupby
 from httpx_sse import SSEError
 from pydantic import ValidationError
 
-from evaluation.timeline import events
-from shared.guided import ChunkSource, GktReport, Source
-from shared.openai import ChatCompletion, ChatCompletionChunk, ChunkChoice
-from shared.wire import ErrorBody
+from evaluation.loadgen.timeline import events
+from shared.protocol.gkt import ChunkSource, GktReport, Source
+from shared.protocol.guidance import ErrorBody
+from shared.protocol.openai import ChatCompletion, ChatCompletionChunk, ChunkChoice
 
 DONE = "[DONE]"
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from evaluation.chaos.answers import Answer, Malformed, read
-from evaluation.chaos.asks import Behaviour
-from evaluation.chaos.client import Outcome
-from shared.echo import NotEcho, foreign_nonces, read_words
-from shared.guided import Mode, Source
-from shared.wire import ErrorBody
+from evaluation.chaos.clients import Outcome
+from evaluation.chaos.workload import Behaviour
+from shared.echo_text import NotEcho, foreign_nonces, read_words
+from shared.protocol.gkt import Mode, Source
+from shared.protocol.guidance import ErrorBody
 
 WRITERS = {Source.TEACHER: "t", Source.STUDENT: "s"}
 CRASHES = {"internal_error", "engine_failed"}
@@ -55,7 +55,7 @@ class Absence:
 
 @dataclass(frozen=True)
 class Scripted:
-    """Who writes the words of `shared.echo`."""
+    """Who writes the words of `shared.echo_text`."""
 
     teacher: bool = True
     students: frozenset[str] = frozenset()

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 import httpx
 
 from evaluation.chaos.answers import FirstText
-from evaluation.chaos.asks import Ask, asks, nonces, rounds
-from evaluation.chaos.client import Clients, Outcome
+from evaluation.chaos.clients import Clients, Outcome
 from evaluation.chaos.clocks import Clocks
+from evaluation.chaos.cluster import Member, Town
 from evaluation.chaos.faults import FaultKind, schedule
-from evaluation.chaos.idle import Bounds, Idle, grown, held
+from evaluation.chaos.injector import Striker, Strikes
 from evaluation.chaos.invariants import Invariant, Judged, Scripted, Violation, guided, judge
-from evaluation.chaos.members import Member, Town
-from evaluation.chaos.striking import Striker, Strikes
+from evaluation.chaos.leaks import Bounds, Idle, grown, held
+from evaluation.chaos.workload import Ask, asks, nonces, rounds
 from evaluation.figures import NotMeasured
-from shared.guided import Mode
+from shared.protocol.gkt import Mode
 
 PROBE_EVERY_S = 0.1
 WARM_TRIES = 5

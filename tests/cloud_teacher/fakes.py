@@ -8,9 +8,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
-from cloud_teacher.teacher import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
 from shared.errors import EngineFailed, InvalidRequest
-from shared.wire import Message
+from shared.protocol.guidance import Message
 
 
 class ScriptedTeacher:

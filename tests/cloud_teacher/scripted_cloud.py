@@ -6,9 +6,9 @@ import os
 import sys
 
 from cloud_teacher.app import create_app
-from cloud_teacher.settings import CloudSettings
-from shared.serving import serve_as
-from shared.telemetry import telemetry_from
+from cloud_teacher.config.settings import CloudSettings
+from shared.observability.telemetry import telemetry_from
+from shared.server.run import serve_as
 from tests.cloud_teacher.fakes import ScriptedTeacher
 
 WORDS = 5

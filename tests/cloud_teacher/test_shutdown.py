@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from shared.errors import StreamBroken
-from shared.streams import decode
-from shared.wire import Done, Event, Failure, Guidance
+from shared.protocol.guidance import Done, Event, Failure, Guidance
+from shared.protocol.sse import decode
 from tests.conftest import CLOUD_MODEL
 from tests.processes import Process
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.streams import decode
-from shared.wire import Done, Event, FinishReason, Guidance, Verdict
+from shared.protocol.guidance import Done, Event, FinishReason, Guidance, Verdict
+from shared.protocol.sse import decode
 from tests.collector import Exported
 from tests.conftest import CLOUD_MODEL, CloudProcess
 

@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from cloud_teacher.replicas import Replicas, check_fields
-from cloud_teacher.serve import build
-from cloud_teacher.settings import CloudSettings
+from cloud_teacher.config.settings import CloudSettings
+from cloud_teacher.ray_serve.app import build
+from cloud_teacher.ray_serve.replicas import Replicas, check_fields
 from shared.errors import ConfigurationError
 from tests.processes import ROOT
 
@@ -44,7 +44,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("config", [serve_file, config_in_rayservice])
 def test_serve_takes_the_config_and_its_application_can_be_built(config: Callable[[], dict[str, Any]]) -> None:
     (application,) = ServeDeploySchema.model_validate(config()).applications
-    assert application.import_path == "cloud_teacher.serve:build"
+    assert application.import_path == "cloud_teacher.ray_serve.app:build"
     deployment: Any = build(application.args)._bound_deployment
     assert [changed.name for changed in application.deployments] == [deployment.name]
     scaling = deployment._deployment_config.autoscaling_config

@@ -8,7 +8,7 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
-from shared.catalog import ensure_gguf
+from shared.model_hub.catalog import ensure_gguf
 
 
 @pytest.fixture(scope="module")

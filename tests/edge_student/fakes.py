@@ -10,10 +10,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from edge_student.cloud import CloudFailed, Traffic
+from edge_student.cloud.client import CloudFailed, Traffic
 from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, Word
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
-from shared.wire import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
+from shared.protocol.guidance import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
 
 
 class ScriptedStudent:

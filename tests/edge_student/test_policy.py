@@ -8,7 +8,7 @@ import pytest
 
 from edge_student.policy import lot, plan
 from edge_student.settings import EdgeSettings
-from shared.guided import GktOptions, Mode
+from shared.protocol.gkt import GktOptions, Mode
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from edge_student.app import create_app
 from edge_student.policy import with_policy_file
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
-from shared.guided import Mode
 from shared.policy_file import PolicyFile
+from shared.protocol.gkt import Mode
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 from tests.edge_student.scripted_edge import edge
-from tests.gkt.commands import gkt
+from tests.gkt.run_command import gkt
 
 
 def written(folder: Path, **fields: Any) -> str:

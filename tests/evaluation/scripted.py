@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.timeline import Read
-from shared.guided import ChunkSource, FallbackReason, GktReport, Mode, Side, Source
-from shared.openai import AnswerEnd, ChatCompletionChunk, ChunkChoice, Delta
-from shared.streams import OPENAI_DONE, encode, encode_data
-from shared.wire import Done, FinishReason, Guidance, Start, Timing, Usage
+from evaluation.loadgen.timeline import Read
+from shared.protocol.gkt import ChunkSource, FallbackReason, GktReport, Mode, Side, Source
+from shared.protocol.guidance import Done, FinishReason, Guidance, Start, Timing, Usage
+from shared.protocol.openai import AnswerEnd, ChatCompletionChunk, ChunkChoice, Delta
+from shared.protocol.sse import OPENAI_DONE, encode, encode_data
 
 Timed = tuple[float, str, Source]
 

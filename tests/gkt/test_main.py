@@ -9,10 +9,10 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from cloud_teacher.settings import CloudSettings
+from cloud_teacher.config.settings import CloudSettings
 from edge_student.settings import EdgeSettings
 from gkt.__main__ import COMMANDS, app
-from tests.gkt.commands import gkt
+from tests.gkt.run_command import gkt
 
 
 def help_of(*command: str) -> str:

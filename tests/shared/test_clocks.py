@@ -9,14 +9,14 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("shared", "cloud_teacher", "edge_student", "wan")
 WALL = {("time", "time"), ("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today")}
 TOLD = {
-    "cloud_teacher/account.py",  # when a row of the ledger began
-    "cloud_teacher/admission.py",  # which day's budget it is
-    "cloud_teacher/cloud.py",  # `created` of models
-    "cloud_teacher/rates.py",  # `limits` counts its windows by it; a jump makes one window longer or shorter
+    "cloud_teacher/accounting/usage.py",  # when a row of the ledger began
+    "cloud_teacher/admission/admission.py",  # which day's budget it is
+    "cloud_teacher/service.py",  # `created` of models
+    "cloud_teacher/admission/rate_limits.py",  # `limits` counts its windows by it; a jump makes one window longer or shorter
     "edge_student/app.py",  # `created` of models
-    "edge_student/chat_api.py",  # `created` of answers
-    "edge_student/completions_api.py",
-    "shared/chat.py",  # today's date, for templates that ask
+    "edge_student/api/chat.py",  # `created` of answers
+    "edge_student/api/completions.py",
+    "shared/prompting/chat_format.py",  # today's date, for templates that ask
 }
 """Where the wall clock is told or days are counted; nobody waits by it."""
 

@@ -11,8 +11,8 @@ import pytest
 
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
-from shared.guided import Mode, PolicyFields
 from shared.policy_file import Estimate, Evidence, PolicyFile, read_policy_file
+from shared.protocol.gkt import Mode, PolicyFields
 
 HALF = Estimate(value=0.5, low=0.4, high=0.6)
 EVIDENCE = Evidence(

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cloud_teacher import hf_chat
-from cloud_teacher.conversion import ensure_folder
+from cloud_teacher.model_files import chat_format
+from cloud_teacher.model_files.conversion import ensure_folder
 from edge_student.llama.vocab import Vocab
-from shared.catalog import ensure_gguf
 from shared.errors import ConfigurationError
-from shared.wire import Message
+from shared.model_hub.catalog import ensure_gguf
+from shared.protocol.guidance import Message
 
 SMOLLM = "smollm2-135m-instruct"
 QWEN = "qwen2.5-coder-0.5b-instruct"
@@ -86,7 +86,7 @@ class HfSide:
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.start = self.tokenizer("<|im_start|>")["input_ids"]
-        self.chat = hf_chat.chat_format(self.tokenizer)
+        self.chat = chat_format.chat_format(self.tokenizer)
         self.control = {t.content: i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
         self.normal = "NFC" if "NFC" in str(self.tokenizer.backend_tokenizer.normalizer) else None
 
@@ -298,7 +298,7 @@ def test_hf_spaces_in_front_and_stripping_tokens_are_as_the_reference_has_them(s
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=tokens[0], eos_token=tokens[1], chat_template=template
     )
-    chat = hf_chat.chat_format(tokenizer)
+    chat = chat_format.chat_format(tokenizer)
     for content in ["ab", " ab", "ab ", "a  b", "  ", "", "ab\u3000"]:
         messages = [Message(role="user", content=content), Message(role="assistant", content=f" {content}")]
         reference = tokenizer.apply_chat_template(dumped(messages), tokenize=True, return_dict=False)
@@ -310,4 +310,4 @@ def test_a_tokenizer_without_backend_or_template_is_refused() -> None:
         backend_tokenizer = None
 
     with pytest.raises(ConfigurationError, match="Slow has no backend"):
-        hf_chat.chat_format(Slow())  # type: ignore[arg-type]
+        chat_format.chat_format(Slow())  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import httpx
 import yaml
 
 from cloud_teacher.app import create_app as create_cloud
-from cloud_teacher.settings import CloudSettings
+from cloud_teacher.config.settings import CloudSettings
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from tests.running import serving

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edge_student.app import create_app
 from edge_student.settings import EdgeSettings
-from evaluation.lab.folder import read_rows, read_run
+from evaluation.lab.results.folder import read_rows, read_run
 from tests.conftest import CLOUD_MODEL, CloudProcess
-from tests.gkt.commands import gkt
+from tests.gkt.run_command import gkt
 from tests.running import serving
 
 QUESTIONS = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cloud_teacher.app import create_app
-from cloud_teacher.settings import CloudSettings
-from edge_student.cloud import CloudFailed, HttpCloud, Traffic
+from cloud_teacher.config.settings import CloudSettings
+from edge_student.cloud.client import CloudFailed, HttpCloud, Traffic
 from edge_student.settings import EdgeSettings
-from shared.guided import FallbackReason
-from shared.wire import GuidanceRequest, Message
+from shared.protocol.gkt import FallbackReason
+from shared.protocol.guidance import GuidanceRequest, Message
 from tests.cloud_teacher.fakes import ScriptedTeacher
 from tests.running import serving
 

@@ -17,9 +17,9 @@ import pytest
 from pydantic import SecretStr
 
 from cloud_teacher.app import create_app
-from cloud_teacher.settings import CloudSettings
-from shared.logs import JsonFormatter, TextFormatter
-from shared.wire import FinishReason
+from cloud_teacher.config.settings import CloudSettings
+from shared.observability.logs import JsonFormatter, TextFormatter
+from shared.protocol.guidance import FinishReason
 from tests.cloud_teacher.fakes import ScriptedTeacher
 from tests.collector import collecting
 from tests.processes import Process

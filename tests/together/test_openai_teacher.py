@@ -12,16 +12,16 @@ import pytest
 from fastapi import FastAPI
 
 from cloud_teacher.app import create_app as create_cloud
-from cloud_teacher.conversion import ensure_folder
-from cloud_teacher.opening import entry_of
-from cloud_teacher.settings import CloudSettings
-from cloud_teacher.teacher import Prompt, Sampling
-from cloud_teacher.tokenizer import FolderTokenizer
-from cloud_teacher.upstream.completions import CompletionsTeacher
+from cloud_teacher.config.settings import CloudSettings
+from cloud_teacher.model_files.conversion import ensure_folder
+from cloud_teacher.model_files.tokenizer import FolderTokenizer
+from cloud_teacher.teachers.base import Prompt, Sampling
+from cloud_teacher.teachers.factory import entry_of
+from cloud_teacher.teachers.openai_completions import CompletionsTeacher
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError, EngineFailed, InvalidRequest, NotReady, Overloaded, TooManyRequests
-from shared.wire import Message
+from shared.protocol.guidance import Message
 from tests.running import serving
 
 SMOLLM = "smollm2-135m-instruct"

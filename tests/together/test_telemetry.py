@@ -16,10 +16,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from cloud_teacher.app import create_app as create_cloud
-from cloud_teacher.settings import CloudSettings
+from cloud_teacher.config.settings import CloudSettings
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
-from shared.telemetry import OFF, Telemetry, telemetry_from, trace_headers, traces_endpoint
+from shared.observability.telemetry import OFF, Telemetry, telemetry_from, trace_headers, traces_endpoint
 from tests.cloud_teacher.fakes import ScriptedTeacher
 from tests.edge_student.fakes import ScriptedStudent
 from tests.running import serving
@@ -223,7 +223,7 @@ async def test_off_hands_the_clients_trace_on_and_records_nothing() -> None:
 
 def test_off_imports_nothing_of_opentelemetry() -> None:
     code = (
-        "import sys, edge_student.app, cloud_teacher.app, shared.telemetry as t\n"
+        "import sys, edge_student.app, cloud_teacher.app, shared.observability.telemetry as t\n"
         "with t.telemetry_from({}, 'x').span('s', 'server', {}) as span: span.child('c').set({'a': 1})\n"
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

@@ -11,11 +11,11 @@ import httpx
 import pytest
 import trustme
 
-from cloud_teacher.settings import CloudSettings
-from edge_student.cloud import CloudFailed, HttpCloud, Traffic
+from cloud_teacher.config.settings import CloudSettings
+from edge_student.cloud.client import CloudFailed, HttpCloud, Traffic
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
-from shared.wire import Done, Event, GuidanceRequest, Message
+from shared.protocol.guidance import Done, Event, GuidanceRequest, Message
 from tests.processes import Process
 
 REQUEST = GuidanceRequest(messages=[Message(role="user", content="?")], max_guidance_tokens=3)

@@ -8,12 +8,12 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 from pydantic import TypeAdapter
 
-from cloud_teacher.conversion import ensure_folder
-from cloud_teacher.teacher import Piece, Sampling
-from cloud_teacher.upstream.chat import ChatTeacher
-from cloud_teacher.upstream.entry import Continuation, TeacherEntry
-from evaluation.vllm_server import Engine, vllm_serve
-from shared.wire import Message, Usage
+from cloud_teacher.config.teacher import Continuation, TeacherEntry
+from cloud_teacher.model_files.conversion import ensure_folder
+from cloud_teacher.teachers.base import Piece, Sampling
+from cloud_teacher.teachers.openai_chat import ChatTeacher
+from evaluation.servers.vllm_server import Engine, vllm_serve
+from shared.protocol.guidance import Message, Usage
 
 pytestmark = pytest.mark.timeout(400)
 

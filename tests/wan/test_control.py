@@ -11,7 +11,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from shared.errors import GktError
-from tests.gkt.commands import gkt
+from tests.gkt.run_command import gkt
 from tests.wan.serving import served
 from tests.wan.targets import echo, target
 from wan.commands import app as commands

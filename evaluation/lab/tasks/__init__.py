@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from evaluation.lab.errors import BadTask
-from evaluation.lab.task import Task
+from evaluation.lab.tasks.base import Task
 
 TASKS = ("gsm8k", "commonsenseqa", "mbpp", "svamp", "mt_bench")
 """Each is a module here with a `task()`."""
@@ -45,6 +45,6 @@ def _own(path: Path, function: str) -> tuple[Task, str]:
         raise BadTask(f"{path}:{function} failed: {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise BadTask(
-            f"{path}:{function} returns {type(task).__name__}; it has to return a Task of evaluation.lab.task"
+            f"{path}:{function} returns {type(task).__name__}; it has to return a Task of evaluation.lab.tasks.base"
         )
     return task, hashlib.sha256(source).hexdigest()

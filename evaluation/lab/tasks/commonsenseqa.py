@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from evaluation.lab.task import Item, Record, Shot, Task
+from evaluation.lab.tasks.base import Item, Record, Shot, Task
 from evaluation.lab.tasks.numbers import last_statement
 
 _LETTER = re.compile(r"\(([A-Z])\)|([A-Z])(?=\s*$|[.,:;)])")

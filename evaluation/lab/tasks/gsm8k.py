@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from evaluation.lab.task import Item, Record, Shot, Task
 from evaluation.lab.tasks import numbers
+from evaluation.lab.tasks.base import Item, Record, Shot, Task
 
 SHOTS = (
     Shot(

@@ -6,8 +6,8 @@ import re
 
 from pydantic import BaseModel, Field
 
-from evaluation.lab.sandbox import passes
-from evaluation.lab.task import Item, Record, Shot, Task
+from evaluation.lab.tasks.base import Item, Record, Shot, Task
+from evaluation.lab.tasks.sandbox import passes
 
 _BLOCK = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 _CODE = re.compile(r"(?:def|class|import|async def)[ \t]+\w|from[ \t]+[\w.]+[ \t]+import\b|@\w")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from evaluation.lab.task import Item, Record, Task, Verdict
+from evaluation.lab.tasks.base import Item, Record, Task, Verdict
 
 
 class _Line(BaseModel):
@@ -20,7 +20,7 @@ def _extract(output: str) -> str | None:
 
 
 def _score(extracted: str, item: Item) -> Verdict:
-    """Nothing is right or wrong here until a judge has compared it (`evaluation/lab/judge.py`)."""
+    """Nothing is right or wrong here until a judge has compared it (`evaluation/lab/runs/judge.py`)."""
     return Verdict(None)
 
 

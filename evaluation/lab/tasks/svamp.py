@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluation.lab.task import Item, Record, Task
 from evaluation.lab.tasks import numbers
+from evaluation.lab.tasks.base import Item, Record, Task
 from evaluation.lab.tasks.gsm8k import SHOTS, is_target
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, text
 
-from cloud_teacher.caller import Allowance
+from cloud_teacher.auth.caller import Allowance
 from cloud_teacher.store.keys import create, every, revoke, rotate, split
 from shared.errors import ConfigurationError
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, func, select
 
-from cloud_teacher.caller import Allowance
-from cloud_teacher.ledger import Asked, Row
+from cloud_teacher.accounting.ledger import Asked, Row
+from cloud_teacher.auth.caller import Allowance
 from cloud_teacher.store.database import connect
 from cloud_teacher.store.keys import create
 from cloud_teacher.store.ledger import StoredLedger

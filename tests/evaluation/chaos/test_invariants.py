@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from evaluation.chaos.answers import Answer, FirstText, Malformed, read
-from evaluation.chaos.asks import Ask, Behaviour
-from evaluation.chaos.client import Outcome
-from evaluation.chaos.idle import Bounds, Idle, grown
+from evaluation.chaos.clients import Outcome
 from evaluation.chaos.invariants import Absence, Invariant, Scripted, judge
-from shared.echo import Mark, next_word
-from shared.guided import GktReport, Mode, Segment, Side, Source
-from shared.openai import AnswerMessage, ChatCompletion, Choice, CompletionUsage
-from shared.wire import ErrorBody, ErrorDetail
+from evaluation.chaos.leaks import Bounds, Idle, grown
+from evaluation.chaos.workload import Ask, Behaviour
+from shared.echo_text import Mark, next_word
+from shared.protocol.gkt import GktReport, Mode, Segment, Side, Source
+from shared.protocol.guidance import ErrorBody, ErrorDetail
+from shared.protocol.openai import AnswerMessage, ChatCompletion, Choice, CompletionUsage
 
 MINE, OTHERS = "kqzvhbtx", "aaaabbbb"
 ASK = Ask(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?", stream=False, max_tokens=20)

@@ -6,9 +6,9 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-from evaluation.chaos.asks import Behaviour, asks
 from evaluation.chaos.faults import FaultKind, schedule
-from tests.gkt.commands import gkt
+from evaluation.chaos.workload import Behaviour, asks
+from tests.gkt.run_command import gkt
 
 EDGES = ["edge-a", "edge-b"]
 

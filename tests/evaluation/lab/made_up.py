@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evaluation.lab.rows import Row, SideTokens
-from shared.guided import Segment, Source
+from evaluation.lab.results.rows import Row, SideTokens
+from shared.protocol.gkt import Segment, Source
 
 TEXT = (
     "so the number of apples is then we add what she had before and take away the ones that were sold which leaves "

@@ -1,0 +1,1 @@
+"""What a request used and cost; the ledger protocol."""

@@ -1,0 +1,56 @@
+"""`POST /v1/guidance` and `POST /v1/review`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.sse import EventSourceResponse
+
+from cloud_teacher.api.dependencies import TheCaller, TheCloud
+from cloud_teacher.auth.caller import Caller
+from cloud_teacher.service import Cloud
+from shared.observability.telemetry import trace_headers
+from shared.protocol.content_digest import HEADER, check_digest
+from shared.protocol.guidance import Event, GuidanceRequest, ReviewRequest
+from shared.protocol.sse import encode, with_first
+from shared.server.app import request_id, unless_gone
+
+
+async def _undamaged(request: Request) -> None:
+    check_digest(request.headers.get(HEADER), await request.body())
+
+
+router = APIRouter(dependencies=[Depends(_undamaged)])
+
+
+@router.post("/v1/guidance", response_model=None)
+async def guidance(body: GuidanceRequest, request: Request, cloud: TheCloud, caller: TheCaller) -> EventSourceResponse:
+    """The beginning of an answer, as events: `start`, `guidance`, then one of `done` and `error`."""
+    return await _stream(body, request, cloud, caller)
+
+
+@router.post("/v1/review", response_model=None)
+async def review(body: ReviewRequest, request: Request, cloud: TheCloud, caller: TheCaller) -> EventSourceResponse:
+    """What the teacher thinks of a step: `start`, `verdict`, `guidance` from its first doubt on, then `done` or `error`."""
+    return await _stream(body, request, cloud, caller)
+
+
+async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller: Caller) -> EventSourceResponse:
+    trace = trace_headers(request.headers)
+    chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller, trace=trace))
+    try:
+        first = await unless_gone(
+            anext(chunks), request
+        )  # what is wrong with it is raised here, and gets its own status
+    except BaseException:
+        await chunks.aclose()  # and who leaves while waiting leaves the queue
+        raise
+    return EventSourceResponse(with_first(first, chunks), headers={"cache-control": "no-cache"})
+
+
+async def _encoded(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for event in events:
+            yield encode(event)

@@ -1,0 +1,31 @@
+"""`GET /v1/usage`."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from cloud_teacher.api.dependencies import TheCaller, TheCloud
+from shared.errors import NotFound
+from shared.protocol.guidance import UsageReport
+
+router = APIRouter()
+
+Day = Annotated[date | None, Query()]
+
+
+@router.get("/v1/usage")
+async def usage(
+    cloud: TheCloud, caller: TheCaller, key: str | None = None, since: Day = None, until: Day = None
+) -> UsageReport:
+    """What was used by day and key, both days included. A key sees its own, an operator's key everything or one key's."""
+    if cloud.store is None:
+        raise NotFound("nothing is written down here: GKT_CLOUD_STORE_URL is not set")
+    if not caller.operator:
+        if key not in {None, caller.name}:
+            raise NotFound(f"this key may see its own usage, which is {caller.name}'s")
+        key = caller.name
+    days = await cloud.store.usage(key=key, since=since, until=until)
+    return UsageReport(days=[day.wire() for day in days])

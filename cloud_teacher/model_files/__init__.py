@@ -1,0 +1,1 @@
+"""GGUF conversion, tokenizer files and chat formats of Hugging Face models."""

@@ -1,0 +1,1 @@
+"""Ray Serve deployment. The only package of the service that imports ray."""

@@ -1,0 +1,81 @@
+"""Teachers from their entries. What one needs is imported as it is opened: a cloud without it needs no such package."""
+
+from __future__ import annotations
+
+from cloud_teacher.config.settings import CloudSettings
+from cloud_teacher.config.teacher import TeacherEntry
+from cloud_teacher.config.teachers_file import read_teachers
+from cloud_teacher.teachers.base import Teacher
+from cloud_teacher.teachers.loader import Loading
+from cloud_teacher.teachers.pool import Member, Teachers
+
+
+def entry_of(settings: CloudSettings) -> TeacherEntry:
+    """The one teacher of a cloud whose settings name no file of them."""
+    if settings.upstream_url is None:
+        return TeacherEntry.model_construct(name=settings.model, api="vllm", model=settings.model)
+    chat = {"continuation": settings.upstream_continuation} if settings.upstream_api == "chat" else {}
+    return TeacherEntry(
+        name=settings.upstream_model or settings.model,
+        api=settings.upstream_api,
+        url=settings.upstream_url,
+        tokenizer=settings.model if settings.upstream_api == "completions" else None,
+        **chat,
+    )
+
+
+def teachers_of(settings: CloudSettings, teacher: Teacher | None = None) -> Teachers:
+    """Those of the file, or the one that the other settings describe, or the one given. Raises ConfigurationError."""
+    if settings.teachers_file and teacher is None:
+        entries = read_teachers(settings.teachers_file)
+        return Teachers([Member(entry, prices=entry.prices or settings.prices, rests=True) for entry in entries])
+    entry = TeacherEntry.model_construct(name=teacher.model) if teacher else entry_of(settings)
+    return Teachers([Member(entry, prices=settings.prices)])
+
+
+def own_engine(settings: CloudSettings) -> str | None:
+    """The model of the engine that the service starts in itself; None where all its teachers are elsewhere.
+
+    Raises ConfigurationError where the file of teachers is wrong.
+    """
+    entries = read_teachers(settings.teachers_file) if settings.teachers_file else [entry_of(settings)]
+    return next((entry.upstream_model for entry in entries if entry.api == "vllm"), None)
+
+
+def open_teacher(
+    entry: TeacherEntry, settings: CloudSettings, loading: Loading, traces_endpoint: str | None = None
+) -> Teacher:
+    """The teacher of an entry. Blocks, for an engine tens of seconds; call it in a thread.
+
+    Raises ConfigurationError, ModelError, EngineFailed.
+    """
+    if entry.api == "vllm":
+        return _engine(entry, settings, loading, traces_endpoint)
+    key = entry.key()
+    if settings.upstream_key and not settings.teachers_file:
+        key = settings.upstream_key.get_secret_value()
+    max_model_len = entry.max_model_len or settings.max_model_len
+    if entry.api == "completions":
+        from cloud_teacher.model_files.tokenizer import load_tokenizer
+        from cloud_teacher.teachers.openai_completions import CompletionsTeacher
+
+        tokenizer = load_tokenizer(entry.tokenizer or entry.upstream_model)
+        return CompletionsTeacher(entry, tokenizer, max_model_len=max_model_len, key=key)
+    from cloud_teacher.teachers.openai_chat import ChatTeacher
+
+    count = None
+    if entry.tokenizer:
+        from cloud_teacher.model_files.tokenizer import load_tokenizer
+
+        count = load_tokenizer(entry.tokenizer).count
+    return ChatTeacher(entry, max_model_len=max_model_len, key=key, count=count)
+
+
+def _engine(entry: TeacherEntry, settings: CloudSettings, loading: Loading, traces_endpoint: str | None) -> Teacher:
+    from cloud_teacher.model_files.conversion import ensure_folder
+    from cloud_teacher.teachers.vllm_teacher import load_vllm
+    from shared.model_hub.progress import Logged
+
+    folder = ensure_folder(entry.upstream_model, progress=Logged())
+    own = {"model": entry.name, "max_model_len": entry.max_model_len or settings.max_model_len}
+    return load_vllm(folder, settings.model_copy(update=own), loading, traces_endpoint=traces_endpoint)

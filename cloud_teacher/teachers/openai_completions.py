@@ -1,0 +1,169 @@
+"""Another server as the teacher: one that completes token ids over HTTP, such as a vLLM cluster's, or an edge of ours.
+
+What is asked of it is `POST /v1/completions` with vLLM's extensions: prompts as token ids, `return_token_ids`, `stop_reason`,
+usage in every chunk. A review needs `echo` with `logprobs`; where the server knows `logprob_start_len`, as an edge does, it
+computes and tells the step only, and where it names tokens by their ids (`return_tokens_as_token_ids`) its own choices are
+known too. The conversation is rendered here, with the tokenizer of the model that is served there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Literal
+
+from prometheus_client import CollectorRegistry
+
+from cloud_teacher.config.teacher import TeacherEntry
+from cloud_teacher.model_files.tokenizer import FolderTokenizer
+from cloud_teacher.teachers.base import ALONE, HALF, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.teachers.openai_client import cached_of, client_of, headers_of, standing_of
+from cloud_teacher.teachers.openai_errors import as_ours
+from cloud_teacher.teachers.token_ids import TokenIds
+from shared.errors import EngineFailed
+
+if TYPE_CHECKING:
+    from openai.types import Completion
+
+
+TOKEN_ID = re.compile(r"token_id:(\d+)", re.ASCII)
+"""vLLM's name of a token by its id."""
+
+
+class CompletionsTeacher(TokenIds):
+    """The Teacher protocol over a server's completions API."""
+
+    def __init__(
+        self, entry: TeacherEntry, tokenizer: FolderTokenizer, *, max_model_len: int, key: str | None = None
+    ) -> None:
+        """Raises ConfigurationError where the tokenizer has no chat template."""
+        super().__init__(tokenizer, tokenizer.end_id)
+        self.model = entry.name
+        self.max_model_len = max_model_len
+        self.registry = CollectorRegistry()
+        self._asked_for = entry.upstream_model
+        self._client = client_of(entry, key)
+
+    def reviewer(self) -> Reviewer:
+        return self
+
+    def check_schema(self, json_schema: dict[str, Any]) -> None:
+        """The server refuses what it cannot hold to."""
+
+    async def stream(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+    ) -> AsyncGenerator[Piece, None]:
+        extensions: dict[str, Any] = {
+            **standing_of(standing),
+            "return_token_ids": True,
+            "include_stop_str_in_output": True,
+            "top_k": max(sampling.top_k, 0),
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+        }
+        if sampling.json_schema is not None:
+            extensions["structured_outputs"] = {"json": sampling.json_schema}
+        usage: dict[str, bool] = {"include_usage": True, "continuous_usage_stats": True}
+        with as_ours():
+            chunks = await self._client.completions.create(
+                model=self._asked_for,
+                prompt=prompt.ids,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                presence_penalty=sampling.presence_penalty,
+                frequency_penalty=sampling.frequency_penalty,
+                seed=sampling.seed,
+                logprobs=0 if sampling.logprobs else None,
+                stop=list(sampling.stop) or None,
+                stream=True,
+                stream_options=usage,  # type: ignore[call-overload]
+                extra_headers=headers_of(request_id, standing),
+                extra_body=extensions,
+            )
+        try:
+            with as_ours(begun=True):
+                ended = False
+                async for chunk in chunks:
+                    if not chunk.choices:
+                        continue  # the usage of all of it, which we have counted
+                    piece = self._piece(chunk)
+                    ended = ended or piece.end is not None
+                    yield piece
+                if not ended:
+                    raise EngineFailed("the upstream ended its answer without saying why")
+        finally:
+            await chunks.close()
+
+    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
+        with as_ours():
+            answer = await self._client.completions.create(
+                model=self._asked_for,
+                prompt=ids,
+                max_tokens=0,
+                temperature=0,
+                echo=True,
+                logprobs=1,
+                extra_headers=headers_of(request_id, standing),
+                extra_body={
+                    "logprob_start_len": start,
+                    "return_tokens_as_token_ids": True,
+                    **standing_of(standing),
+                },
+            )
+        told = answer.choices[0].logprobs
+        wanted = len(ids) - start
+        values, tops = (told.token_logprobs or [], told.top_logprobs or []) if told else ([], [])
+        if len(values) < wanted or len(tops) < wanted:
+            raise EngineFailed("the upstream tells no log-probabilities of a prompt: a review needs them")
+        # A server that does not know where to begin tells all, and one that ends with a token of its own, that too.
+        behind = answer.usage.completion_tokens if answer.usage else 0
+        last = len(values) - behind
+        logprobs = [-math.inf if value is None else value for value in values[last - wanted : last]]
+        tops = tops[last - wanted : last]
+        return Scores(
+            logprobs=logprobs,
+            ranks=[_rank(one, top) for one, top in zip(logprobs, tops, strict=True)],
+            choices=[_choice(top) for top in tops],
+            cached_tokens=cached_of(answer.usage),
+        )
+
+    def check_health(self) -> None:
+        """A server that is away comes back without us: each request says for itself."""
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def _piece(self, chunk: Completion) -> Piece:
+        choice = chunk.choices[0]
+        more = choice.model_extra or {}
+        ids = more.get("token_ids")
+        if ids is None:
+            ids = self.encode_answer(choice.text)  # as many, nearly
+        logprobs = choice.logprobs.token_logprobs if choice.logprobs else None
+        # Some servers write what was cut inside a character as if nothing could come behind it.
+        text = choice.text.rstrip(HALF) if choice.finish_reason == "length" else choice.text
+        end: Literal["stop", "limit", "string"] | None = None
+        if choice.finish_reason == "length":
+            end = "limit"
+        elif choice.finish_reason:
+            end = "string" if isinstance(more.get("stop_reason"), str) else "stop"
+        return Piece(
+            text=text,
+            token_ids=list(ids),
+            logprobs=None if logprobs is None else [value or 0.0 for value in logprobs[: len(ids)]],
+            end=end,
+            cached_tokens=cached_of(chunk.usage),
+        )
+
+
+def _choice(top: dict[str, float] | None) -> int | None:
+    """The id of the most probable token, where the server names tokens so."""
+    named = TOKEN_ID.fullmatch(max(top, key=lambda name: top[name])) if top else None
+    return int(named[1]) if named else None
+
+
+def _rank(logprob: float, top: dict[str, float] | None) -> int:
+    """1 where nothing is more probable; of the others it is not known how many there are."""
+    return 1 if top and logprob >= max(top.values()) else 2

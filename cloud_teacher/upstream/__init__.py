@@ -1,1 +1,0 @@
-"""Servers elsewhere as teachers. Only what is here talks to them, and only with the `openai` client."""

@@ -1,0 +1,1 @@
+"""The use case: one answer, written by student and teacher."""

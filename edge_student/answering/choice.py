@@ -1,0 +1,144 @@
+"""One choice of an answer as it grows: its text, who wrote it, and the stop strings across the seam."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_student.answering.stop_strings import StopFinder
+from edge_student.student import Score
+from shared.protocol.gkt import GktReport, Segment, Source
+from shared.protocol.guidance import Usage
+from shared.protocol.openai import AnswerEnd, TokenLogprob
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of a choice, fit to be shown."""
+
+    index: int
+    text: str
+    source: Source
+    logprobs: tuple[TokenLogprob, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    """Of the student's tokens."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What of a prompt was computed, and what was there already."""
+
+    index: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How probable the prompt was to the student, from where it was asked for. Comes before everything else of a choice."""
+
+    index: int
+    scores: Sequence[Score]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A choice is complete."""
+
+    index: int
+    reason: AnswerEnd
+    logprob: TokenLogprob | None = None
+    """Of the end that the student itself has set, which is no part of the text."""
+    stop: str | None = None
+    """The stop string that ended it, if one did."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All choices are complete: what it took."""
+
+    report: GktReport
+    usage: Usage
+
+
+Part = Counted | Scored | Piece | Ended | Finished
+
+
+class Choice:
+    """Takes words from either side, and gives out what may be shown of them."""
+
+    def __init__(self, index: int, stops: Sequence[str], *, show_stop: bool = False) -> None:
+        self.index = index
+        self.reason: AnswerEnd | None = None
+        self.segments: list[Segment] = []
+        self._stops = StopFinder(stops, show=show_stop)
+        self._unshown: deque[tuple[Segment, int]] = deque()
+        """Segments of the text that the stop finder holds, in order, with its lengths."""
+        self._logprobs: list[TokenLogprob] = []
+        self._ids: list[int] = []
+
+    @property
+    def ended(self) -> bool:
+        return self.reason is not None
+
+    @property
+    def tokens(self) -> int:
+        return sum(segment.tokens for segment in self.segments)
+
+    def tokens_of(self, source: Source) -> int:
+        return sum(segment.tokens for segment in self.segments if segment.source is source)
+
+    def take(
+        self,
+        text: str,
+        source: Source,
+        *,
+        tokens: int = 0,
+        logprobs: Sequence[TokenLogprob] = (),
+        ids: Sequence[int] = (),
+    ) -> list[Piece | Ended]:
+        """Words arrived. The choice ends here if they complete a stop string."""
+        segment = self._segment(source)
+        segment.tokens += tokens
+        self._logprobs += logprobs
+        self._ids += ids
+        if text:
+            self._unshown.append((segment, len(text)))
+        parts: list[Piece | Ended] = [*self._show(self._stops.push(text))]
+        if self._stops.found is not None:
+            parts += self.end("stop")
+        return parts
+
+    def end(self, reason: AnswerEnd, logprob: TokenLogprob | None = None) -> list[Piece | Ended]:
+        """Nothing more comes: show what is still held."""
+        parts: list[Piece | Ended] = [*self._show(self._stops.flush())]
+        if self._logprobs or self._ids:
+            parts.append(self._piece("", self.segments[-1].source))
+        self.reason = reason
+        return [*parts, Ended(self.index, reason, logprob, self._stops.found)]
+
+    def _show(self, text: str) -> list[Piece]:
+        pieces: list[Piece] = []
+        at = 0
+        while at < len(text):
+            segment, length = self._unshown.popleft()
+            shown = min(length, len(text) - at)
+            if shown < length:
+                self._unshown.appendleft((segment, length - shown))
+            segment.chars += shown
+            pieces.append(self._piece(text[at : at + shown], segment.source))
+            at += shown
+        return pieces
+
+    def _piece(self, text: str, source: Source) -> Piece:
+        """A piece with all that has come of its tokens."""
+        piece = Piece(self.index, text, source, tuple(self._logprobs), tuple(self._ids))
+        self._logprobs, self._ids = [], []
+        return piece
+
+    def _segment(self, source: Source) -> Segment:
+        """The segment that a source writes in now."""
+        if not self.segments or self.segments[-1].source is not source:
+            self.segments.append(Segment(source=source, chars=0, tokens=0))
+        return self.segments[-1]

@@ -1,0 +1,1 @@
+"""OpenAI-compatible routes: parse requests, build response chunks."""

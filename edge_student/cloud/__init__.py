@@ -1,0 +1,1 @@
+"""Client of the cloud, with a circuit breaker."""

@@ -1,0 +1,235 @@
+"""The Student protocol over the engine: conversations in, words out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from edge_student.llama.context import ContextOptions, LlamaContext
+from edge_student.llama.engine import Engine, EngineSequence
+from edge_student.llama.grammar import BadGrammar, Grammar, GrammarGate, text_or_calls
+from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
+from edge_student.llama.sampling import Sampler
+from edge_student.llama.scheduler import Scheduler
+from edge_student.settings import MOST_KEPT, EdgeSettings
+from edge_student.student import Sampling, Score, ScoresOf, Structure, Word
+from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
+from shared.protocol.guidance import Message
+
+FEED_TOKENS = 4
+"""Guidance goes to the engine so many tokens at a time, or more, but for what is foreseen. What is left over goes with the
+hand-over."""
+
+
+class LlamaStudent:
+    """A GGUF model on this machine."""
+
+    def __init__(self, model: str, path: Path, settings: EdgeSettings) -> None:
+        """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
+        self.model = model
+        kept = settings.kept_sequences
+        scheduler = Scheduler(
+            n_running=settings.max_sequences,
+            n_kept=min(MOST_KEPT, 2 * settings.max_sequences) if kept is None else kept,
+            n_cells=settings.kv_cache_tokens or settings.context_tokens,
+            n_batch=settings.batch_tokens,
+            chunk=min(settings.prefill_chunk_tokens, settings.batch_tokens),
+        )
+        options = ContextOptions(
+            n_slots=scheduler.n_slots,
+            n_cells=scheduler.n_cells,
+            n_batch=scheduler.n_batch,
+            threads=settings.threads or os.cpu_count() or 1,
+        )
+        context = LlamaContext(path, options)
+        template = context.metadata("tokenizer.chat_template")
+        if template is None:
+            context.close()
+            raise EngineFailed(f"{path.name} has no chat template: an instruct model is needed")
+        self._vocab = context.vocab
+        self._chat = context.vocab.chat_format(template)
+        self.context_tokens = min(settings.context_tokens, options.n_cells, context.trained_tokens)
+        self._engine = Engine(
+            context,
+            scheduler,
+            context_tokens=self.context_tokens,
+            max_queue=settings.max_queue,
+            nice=settings.engine_nice,
+        )
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._engine.metrics.registry
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._chat.encode(messages)
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._vocab.tokenize(text)
+
+    def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
+        for token in ids:
+            if not 0 <= token < self._vocab.n_tokens:
+                raise InvalidRequest(f"{param}: {token} is not a token of {self.model}", param=param)
+
+    def open(
+        self,
+        prompt: Sequence[int],
+        *,
+        text: str = "",
+        held: bool = False,
+        scores_of: ScoresOf | None = None,
+        top: int = 0,
+        cache_salt: str | None = None,
+    ) -> LlamaSequence:
+        if not prompt:
+            raise InvalidRequest("the prompt is empty", param="prompt")
+        answer = self.continuation(text)
+        if len(prompt) + len(answer) >= self.context_tokens:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt) + len(answer)} tokens; the context of {self.model} has {self.context_tokens}, "
+                "and one is needed for the answer",
+                param="messages",
+            )
+        state = EngineSequence(
+            [*prompt, *answer],
+            cache_salt=cache_salt,
+            held=held,
+            scored_from=len(prompt) + len(answer) if scores_of == "guidance" else scores_of,
+            score_top=top,
+            loop=asyncio.get_running_loop(),
+        )
+        return LlamaSequence(self, self._engine, state, len(prompt), text)
+
+    def continuation(self, text: str) -> list[int]:
+        """Token ids of text that goes on behind a prompt."""
+        return self._vocab.tokenize_continuation(text) if text else []
+
+    def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
+        return self._structure(json_schema, lambda: to_gbnf(json_schema), param)
+
+    def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
+        return self._structure(None, lambda: text_or_calls(call_schema, parallel=parallel), "tools")
+
+    def _structure(self, json_schema: dict[str, Any] | None, made: Callable[[], str], param: str) -> Structure:
+        """Of a grammar that llama.cpp can read. Raises InvalidRequest."""
+        try:
+            grammar = made()
+            Grammar(self._vocab, grammar)
+        except (UnsupportedSchema, BadGrammar) as error:
+            raise InvalidRequest(f"{param}: {error}", param=param) from error
+        return Structure(json_schema, grammar, partial(GrammarGate, self._vocab, grammar))
+
+    def sampler(self, sampling: Sampling, prompt: Sequence[int], guidance: Sequence[int]) -> Sampler:
+        return Sampler(sampling, self._vocab, prompt, guidance)
+
+    def piece(self, token: int) -> bytes:
+        return self._vocab.piece(token)
+
+    def failure(self) -> str | None:
+        return self._engine.failure
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._engine.close)
+
+
+class LlamaSequence:
+    """A sequence of the engine, and the text of the guidance it was fed."""
+
+    def __init__(
+        self, student: LlamaStudent, engine: Engine, state: EngineSequence, prompt_tokens: int, text: str
+    ) -> None:
+        self._student = student
+        self._engine = engine
+        self._prompt_tokens = prompt_tokens
+        self._state = state
+        self._guidance = text
+        self._settled = 0
+        self._started = False
+        self._fed: list[int] = state.tokens[prompt_tokens:]
+        engine.submit(state)
+
+    @property
+    def cached_tokens(self) -> int:
+        return min(self._state.cached or 0, self._prompt_tokens)
+
+    @property
+    def scores(self) -> Sequence[Score]:
+        return self._state.scores
+
+    def extend(self, text: str) -> None:
+        self._guidance += text
+        if self._state.held and not self._started:
+            self._started = True
+            # It may have begun with something foreseen: that stays.
+            self._engine.rewrite(self._state, self._prompt_tokens + len(self._fed), [])
+        settled = settled_length(self._guidance)
+        if settled == self._settled:
+            return
+        self._settled = settled
+        # Some tokens together cost less than one by one, and the teacher may share the cores.
+        self._feed(self._student.continuation(self._guidance[:settled]), at_least=FEED_TOKENS)
+
+    def foresee(self, text: str) -> None:
+        self._feed(self._student.continuation(self._guidance + text), at_least=1)
+
+    async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+        ids = self._student.continuation(self._guidance)
+        full = self._prompt_tokens + len(ids) >= self._student.context_tokens
+        scores_only = sampling.max_tokens < 1 and self._state.scored_from is not None and not full
+        if full or (sampling.max_tokens < 1 and not scores_only):
+            self.close()
+            yield Word(text="", end="length")
+            return
+        if scores_only:
+            # The scores are complete with the first token, which comes from the same batch and is not told.
+            sampling = replace(sampling, max_tokens=1)
+        same = self._fed_of(ids)
+        sampler = self._student.sampler(sampling, self._state.tokens[: self._prompt_tokens], ids)
+        self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampler)
+        try:
+            while True:
+                word = await self._state.words.get()
+                if isinstance(word, Exception):
+                    raise word
+                if scores_only:
+                    word = Word(text="", end="length")
+                yield word
+                if word.end:
+                    return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._engine.remove(self._state)
+
+    def _feed(self, ids: list[int], *, at_least: int) -> None:
+        """Have the engine go on to `ids`, unless fewer than `at_least` of them are new to it or there is no room."""
+        same = self._fed_of(ids)
+        if len(ids) - same >= at_least and self._prompt_tokens + len(ids) < self._student.context_tokens:
+            self._engine.rewrite(self._state, self._prompt_tokens + same, ids[same:])
+            self._fed = ids
+
+    def _fed_of(self, ids: list[int]) -> int:
+        """How many of `ids` the engine has already. Mostly that is all it has; tokenizers may change their mind as text grows."""
+        pairs = enumerate(zip(self._fed, ids, strict=False))
+        return next((at for at, (fed, wanted) in pairs if fed != wanted), min(len(self._fed), len(ids)))
+
+
+def settled_length(text: str) -> int:
+    """Up to where the tokens of a growing text can no longer change: the last space that a word stands before.
+
+    The pre-tokenizers of byte-level BPE (GPT-2's pattern and those that come from it) always end a piece before a space that
+    follows a visible character, whatever comes behind it. Text that has no such place is fed at the hand-over.
+    """
+    at = text.rfind(" ")
+    while at > 0 and text[at - 1].isspace():
+        at = text.rfind(" ", 0, at)
+    return max(at, 0)

@@ -1,0 +1,1 @@
+"""`gkt bench`: performance of the services and of baselines."""

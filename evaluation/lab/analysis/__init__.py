@@ -1,0 +1,1 @@
+"""Statistics over result rows. No input or output."""

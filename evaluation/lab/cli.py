@@ -1,0 +1,28 @@
+"""`gkt eval`: the laboratory. Its subcommands, each from a module of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from shared.errors import ConfigurationError
+
+try:
+    from evaluation.lab.report.cli import report
+    from evaluation.lab.report.compare import compare
+    from evaluation.lab.results import inspect_log
+    from evaluation.lab.runs import cli
+except ModuleNotFoundError as error:
+    if error.name not in {"numpy", "scipy"}:
+        raise
+    raise ConfigurationError(f"gkt eval needs {error.name}: pip install 'gkt[eval]'") from error
+
+app = typer.Typer(name="eval", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app.command("run")(cli.run)
+app.command()(compare)
+app.command()(report)
+app.command("log")(inspect_log.log)
+
+
+@app.callback()
+def _root() -> None:
+    """The laboratory: how much guidance is worth, and how much is enough."""

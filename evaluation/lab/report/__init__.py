@@ -1,0 +1,1 @@
+"""`gkt eval report` and `gkt eval compare`: HTML page, Markdown, charts, tables."""

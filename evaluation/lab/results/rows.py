@@ -1,0 +1,78 @@
+"""What one question gave under one arm: everything that statistics and reports are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.prices import Prices
+from shared.protocol.gkt import Segment
+from shared.protocol.guidance import Usage
+
+
+class LabModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SideTokens(LabModel):
+    """Tokens of one side for one question, in its own vocabulary. `calls` are requests to it."""
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+    calls: int = 0
+
+    def cost_usd(self, prices: Prices) -> float:
+        return prices.cost_usd(
+            Usage(prompt_tokens=self.prompt, cached_tokens=self.cached, completion_tokens=self.output)
+        )
+
+
+class Row(LabModel):
+    """One question under one arm.
+
+    `correct` is None where there is no verdict: the request failed (`error`), or no judge has said anything. An answer that
+    cannot be read (`extracted` is None) is wrong, and counted as `no answer` besides.
+    """
+
+    task: str
+    question_id: str
+    arm: str
+    correct: bool | None
+    score: float | None = Field(
+        default=None, description="where a task scores more finely than right and wrong, 0 to 1"
+    )
+    extracted: str | None = None
+    target: str | None = None
+    question: str = ""
+    output: str = ""
+    segments: Sequence[Segment] = ()
+    """Who wrote what, in order; characters of `output`."""
+    teacher: SideTokens = SideTokens()
+    student: SideTokens = SideTokens()
+    template: str | None = Field(default=None, description="`name@version#hash` of the guidance template")
+    fallback: str | None = None
+    first_token_s: float | None = None
+    total_s: float | None = None
+    bytes_sent: int = Field(default=0, description="from the edge to the cloud, bodies only")
+    bytes_received: int = 0
+    finish: Literal["stop", "length"] | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The same question under every arm."""
+        return self.task, self.question_id
+
+
+Arms = Mapping[str, Mapping[str, Row]]
+"""The rows of one task, by arm and question."""
+
+
+def verdicts(arms: Arms, *names: str) -> list[list[bool | None]]:
+    """Of each arm named, on the questions that all of them have a row on, in the first one's order."""
+    first, *others = (arms[name] for name in names)
+    questions = [question for question in first if all(question in other for other in others)]
+    return [[arms[name][question].correct for question in questions] for name in names]

@@ -1,0 +1,1 @@
+"""`gkt eval run`: ask the questions of a task under several arms."""

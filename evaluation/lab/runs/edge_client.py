@@ -1,0 +1,150 @@
+"""The edge as the lab asks it: one streamed answer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from httpx_sse import EventSource, SSEError
+from pydantic import ValidationError
+
+from evaluation.lab.errors import EdgeGone
+from evaluation.lab.runs.answer import Answer, Growing, RequestFailed, said_by
+from shared.protocol.guidance import ErrorBody, Health, Message
+
+TRIES = 5
+"""Of a request that the edge has no room for."""
+WAIT_S = 1.0
+"""Between two of them, where the edge does not say how long."""
+
+
+class _Full(RequestFailed):
+    """The edge has no room now."""
+
+    def __init__(self, message: str, status: int, wait_s: float) -> None:
+        super().__init__(message, status)
+        self.wait_s = wait_s
+
+
+class LabEdge:
+    """An edge that answers greedily, over connections that stay open.
+
+    Raises RequestFailed where one request fails, EdgeGone where nobody is there.
+    """
+
+    def __init__(self, url: str, *, connections: int, timeout_s: float) -> None:
+        """`timeout_s` is how long an answer may be silent."""
+        self._url = url
+        self._run = secrets.token_hex(8)
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=url,
+                timeout=httpx.Timeout(timeout_s, connect=5, pool=None),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                trust_env=False,  # the edge is near: no proxy of the environment stands between
+            )
+        except httpx.InvalidURL as error:
+            raise EdgeGone(f"{url!r} is no URL of an edge: {error}") from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def student(self) -> str:
+        """The name of its model. Raises EdgeGone where no edge is ready."""
+        try:
+            response = await self._http.get("/ready")
+            health = Health.model_validate_json(response.content)
+        except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
+            raise EdgeGone(f"no edge can be reached at {self._url}: {type(error).__name__} {error}") from None
+        except ValidationError:
+            raise EdgeGone(f"what answers at {self._url} is no edge of gkt") from None
+        if response.status_code != httpx.codes.OK or not health.model:
+            raise EdgeGone(f"the edge at {self._url} is not ready: {health.detail or health.status}")
+        return health.model
+
+    async def answer(
+        self,
+        messages: Sequence[Message],
+        request: Mapping[str, Any],
+        *,
+        max_tokens: int,
+        seed: int,
+        arm: str,
+        logprobs: bool = False,
+    ) -> Answer:
+        """One greedy answer. `request` is what the arm says: `model`, and `gkt` perhaps.
+
+        No arm finds in an engine's cache what another arm or run has paid for: it costs what it would cost by itself.
+        """
+        body = {
+            "messages": [message.model_dump() for message in messages],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "seed": seed,
+            "stream": True,
+            "cache_salt": f"{self._run}/{arm}",
+            **({"logprobs": True} if logprobs else {}),
+            **request,
+        }
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._once(json.dumps(body).encode())
+            except _Full as full:
+                if not left:
+                    raise RequestFailed(str(full), full.status) from None
+                await asyncio.sleep(full.wait_s)
+            except httpx.TransportError as error:
+                await self._must_live(error)
+                raise RequestFailed(f"the connection to the edge broke: {type(error).__name__} {error}") from error
+        raise AssertionError("unreachable")
+
+    async def _once(self, body: bytes) -> Answer:
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        start = time.perf_counter()
+        async with self._http.stream("POST", "/v1/chat/completions", content=body, headers=headers) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _refusal(response.status_code, await response.aread())
+            growing, ended = Growing(), False
+            try:
+                async for event in EventSource(response).aiter_sse():
+                    if event.data == "[DONE]":
+                        ended = True  # and on, to the end of the body: then the connection serves again
+                    else:
+                        growing.take(event.data, time.perf_counter() - start)
+            except (SSEError, UnicodeDecodeError):
+                raise RequestFailed("what answers is no edge: it sends no events") from None
+        if not ended:
+            raise RequestFailed("the answer ended before its end")
+        return growing.answer(time.perf_counter() - start)
+
+    async def _must_live(self, error: httpx.TransportError) -> None:
+        """After a connection broke. Raises EdgeGone where the edge itself is gone, not that connection only."""
+        try:
+            await self._http.get("/health", timeout=5)
+        except httpx.TransportError:
+            raise EdgeGone(
+                f"the edge at {self._url} is gone: {type(error).__name__} {error}. What was measured is kept; "
+                "the same command goes on from there"
+            ) from error
+
+
+def _refusal(status: int, body: bytes) -> RequestFailed:
+    message = f"{status}: {said_by(body) or 'no reason given'}"
+    if status not in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
+        return RequestFailed(message, status)
+    try:
+        wait_s = ErrorBody.model_validate_json(body).error.retry_after_s
+    except ValidationError:
+        wait_s = None
+    return _Full(message, status, WAIT_S if wait_s is None else wait_s)

@@ -1,0 +1,1 @@
+"""Clients that measure streams, and load generators."""

@@ -1,0 +1,1 @@
+"""Start the services and the baselines that benchmarks compare."""

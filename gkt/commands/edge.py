@@ -1,0 +1,72 @@
+"""`gkt edge`: one edge in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gkt.local.preflight import free_port, leave_on_sigterm, need_edge_engine, override, read_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def edge(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The student: a name from `gkt models list`, a GGUF file, or owner/repo:file.gguf on the hub."
+        ),
+    ] = None,
+    cloud_url: Annotated[
+        str | None, typer.Option(help="Base URL of the cloud. Without one the student works alone.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(dir_okay=False, help="Policy file, as `gkt tune` writes it.")] = None,
+    max_guidance_tokens: Annotated[
+        int | None, typer.Option(min=1, help="The teacher's tokens per answer, where a request names no number.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Start an edge: the student, on llama.cpp, until Ctrl-C or SIGTERM. The student is fetched where it is missing.
+
+    It listens on 127.0.0.1:8081 and speaks OpenAI's API there: model `gkt` is guided, `gkt-student` never asks the cloud,
+    `gkt-teacher` has the teacher write it all. Where GKT_EDGE_API_KEYS (comma-separated) is set it wants one of these from its
+    clients; elsewhere keep it on 127.0.0.1.
+
+    Everything else is set in the environment: GKT_EDGE_CLOUD_KEY (the cloud's bearer key), GKT_EDGE_CONTEXT_TOKENS,
+    GKT_EDGE_THREADS, GKT_EDGE_FIRST_TOKEN_DEADLINE_S, ...: docs/configuration.md lists them all.
+
+    Example: GKT_EDGE_CLOUD_KEY=... gkt edge --cloud-url https://cloud.example.org
+    """
+    override(
+        {
+            "GKT_EDGE_MODEL": model,
+            "GKT_EDGE_CLOUD_URL": cloud_url,
+            "GKT_EDGE_POLICY_FILE": policy,
+            "GKT_EDGE_MAX_GUIDANCE_TOKENS": max_guidance_tokens,
+            "GKT_EDGE_HOST": host,
+            "GKT_EDGE_PORT": port,
+            "GKT_EDGE_LOG_LEVEL": log_level,
+        }
+    )
+    from edge_student.policy import with_policy_file
+    from edge_student.settings import EdgeSettings
+
+    settings = read_settings(EdgeSettings)
+    with_policy_file(settings)  # a bad one is said before anything is fetched or loaded
+    need_edge_engine()
+    free_port(settings.host, settings.port, option="--port")
+    leave_on_sigterm()  # while the student is fetched; the service then takes signals itself
+
+    from gkt.commands.models import shown_progress
+    from shared.model_hub.catalog import ensure_gguf
+
+    ensure_gguf(settings.model, progress=shown_progress())
+    from edge_student.__main__ import main
+
+    raise typer.Exit(main())

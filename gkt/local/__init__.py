@@ -1,0 +1,1 @@
+"""Processes that the command line runs on this machine."""

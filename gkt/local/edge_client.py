@@ -1,0 +1,105 @@
+"""The edge as the command line asks it: an answer piece by piece, and every failure as an error of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, SSEError
+from pydantic import ValidationError
+
+from shared.errors import ConfigurationError, GktError, StreamBroken, StreamGarbled
+from shared.protocol.gkt import GktReport, Source
+from shared.protocol.guidance import ErrorBody
+from shared.protocol.openai import ChatCompletionChunk
+from shared.server.bearer_keys import is_sendable
+
+API_KEY = "GKT_EDGE_API_KEY"
+
+
+class EdgeUnreachable(GktError):
+    code = "edge_unreachable"
+
+
+class EdgeRefused(GktError):
+    """The edge answered with an error."""
+
+    code = "edge_refused"
+
+
+@contextmanager
+def reached(url: str, key: str | None = None) -> Iterator[httpx.Client]:
+    """A client of the edge, for an answer that may take its time. Says what to do where nobody is there.
+
+    An edge that wants a key gets this one, or the one in GKT_EDGE_API_KEY. Raises ConfigurationError for a key that cannot be
+    one.
+    """
+    key = key or os.environ.get(API_KEY)
+    if key and not is_sendable(key):
+        raise ConfigurationError(f"{API_KEY}: a key is printable ASCII without spaces")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    timeout = httpx.Timeout(None, connect=5)
+    try:
+        # The edge is near: no proxy of the environment stands between.
+        with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False) as client:
+            yield client
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise EdgeUnreachable(
+            f"no edge can be reached at {url} ({error}). Start one with: gkt up (or say where it is with --url)"
+        ) from None
+    except httpx.TransportError as error:
+        raise StreamBroken(f"the connection to the edge broke: {error}") from None
+
+
+def complete(client: httpx.Client, body: dict[str, Any]) -> str:
+    """The edge's answer as JSON, in lines."""
+    response = client.post("/v1/chat/completions", json=body)
+    if response.status_code != 200:
+        raise _refusal(response)
+    try:
+        return json.dumps(response.json(), indent=2)  # ASCII, so that no terminal takes it for more than text
+    except ValueError:
+        raise StreamGarbled("what answered is not an edge") from None
+
+
+def streamed(client: httpx.Client, body: dict[str, Any]) -> Iterator[tuple[Source, str] | GktReport]:
+    """Text by its source as it comes, and at the end the report. Raises StreamBroken where the end does not come."""
+    with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as response:
+        if response.status_code != 200:
+            response.read()
+            raise _refusal(response)
+        try:
+            for event in EventSource(response).iter_sse():
+                if event.data == "[DONE]":
+                    return
+                chunk = _chunk(event.data)
+                if isinstance(chunk.gkt, GktReport):
+                    yield chunk.gkt
+                elif chunk.gkt and chunk.choices:
+                    yield chunk.gkt.source, chunk.choices[0].delta.content or ""
+        except SSEError:
+            raise StreamGarbled("what answered is not an edge") from None
+    raise StreamBroken("the answer ended before its end")
+
+
+def _chunk(data: str) -> ChatCompletionChunk:
+    try:
+        return ChatCompletionChunk.model_validate_json(data)
+    except ValidationError:
+        pass
+    try:
+        raise EdgeRefused(ErrorBody.model_validate_json(data).error.message)
+    except ValidationError:
+        raise StreamGarbled("the edge sent something that is no part of an answer") from None
+
+
+def _refusal(response: httpx.Response) -> EdgeRefused:
+    try:
+        message = ErrorBody.model_validate_json(response.content).error.message
+    except ValidationError:
+        message = "what answered is not an edge"
+    return EdgeRefused(f"the edge refused ({response.status_code}): {message}")

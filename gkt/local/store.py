@@ -1,0 +1,33 @@
+"""The cloud's database, for the commands that work on it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gkt.local.preflight import read_settings
+from shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+@contextmanager
+def opened() -> Generator[Engine]:
+    """The database of GKT_CLOUD_STORE_URL, its tables brought up to date. Raises ConfigurationError."""
+    from cloud_teacher.config.settings import CloudSettings
+
+    settings = read_settings(CloudSettings)
+    if settings.store_url is None:
+        raise ConfigurationError("GKT_CLOUD_STORE_URL names no database; sqlite:////path/to/file will do")
+    if importlib.util.find_spec("sqlalchemy") is None:
+        raise ConfigurationError("SQLAlchemy is not installed. This installs it: pip install 'gkt[fleet]'")
+    from cloud_teacher.store.database import connect
+
+    engine = connect(settings.store_url.get_secret_value())
+    try:
+        yield engine
+    finally:
+        engine.dispose()

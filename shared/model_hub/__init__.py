@@ -1,0 +1,1 @@
+"""The model catalogue, downloads and their progress."""

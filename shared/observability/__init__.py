@@ -1,0 +1,1 @@
+"""Logs and OpenTelemetry. The only package that imports opentelemetry."""

@@ -1,0 +1,1 @@
+"""Chat formats, guidance templates, word boundaries, and tokenizing off the event loop."""

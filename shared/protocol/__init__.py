@@ -1,0 +1,1 @@
+"""Every message that crosses HTTP, and its encoding."""

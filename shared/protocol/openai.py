@@ -1,0 +1,268 @@
+"""The edge's own HTTP messages: OpenAI's chat and text completions, and the `gkt` object that requests and answers may carry.
+
+Unknown fields are tolerated, as clients send many; known fields with wrong values are errors that name the field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from shared.protocol.gkt import ChunkSource, GktOptions, GktReport
+from shared.protocol.guidance import CacheSalt, Text, Usage
+from shared.protocol.messages import ChatMessage
+from shared.protocol.response_format import ResponseFormat
+from shared.protocol.sampling import (
+    LogitBias,
+    MinP,
+    Penalty,
+    Probability,
+    RepetitionPenalty,
+    Seed,
+    Stops,
+    Temperature,
+    TopK,
+)
+from shared.protocol.tools import ToolCall, ToolChoice, Tools
+
+
+class OpenAIModel(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class StreamOptions(OpenAIModel):
+    include_usage: bool = False
+    continuous_usage_stats: bool = Field(
+        default=False, description="text completions: usage so far in every chunk, as vLLM does"
+    )
+
+
+TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class CompletionOptions(OpenAIModel):
+    """What both kinds of completion take."""
+
+    model: str = Field(default="gkt", max_length=200)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenCount | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    typical_p: Probability | None = Field(default=None, description="locally typical sampling, by the student alone")
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    logit_bias: LogitBias | None = Field(default=None, description="by the student's token ids, for the student alone")
+    seed: Seed | None = None
+    n: int | None = Field(default=None, ge=1)
+    stop: Stops | None = None
+    cache_salt: CacheSalt | None = None
+
+
+class ChatCompletionRequest(CompletionOptions):
+    """Body of `POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    max_completion_tokens: TokenCount | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = Field(default=None, description="what tools were before: not supported")
+    function_call: Any = Field(default=None, description="what tool_choice was before: not supported")
+    gkt: GktOptions | None = None
+
+
+class CompletionRequest(CompletionOptions):
+    """Body of `POST /v1/completions`: raw text for the student, no template, no guidance."""
+
+    prompt: Text | list[Text] | list[int] | list[list[int]]
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = 16
+    """0 only with `echo`."""
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool = False
+    logprob_start_len: int | None = Field(
+        default=None, ge=0, description="with echo and logprobs: only from this token of the prompt on, as in SGLang"
+    )
+    return_token_ids: bool = Field(default=False, description="the ids of the answer's tokens, as vLLM does")
+    return_tokens_as_token_ids: bool = Field(
+        default=False, description="log-probabilities name tokens `token_id:7`, as in vLLM"
+    )
+    include_stop_str_in_output: bool = Field(default=False, description="as in vLLM")
+
+
+class TopLogprob(OpenAIModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    token_id: int | None = Field(default=None, exclude=True, description="the student's, for who asks for ids")
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer. In the teacher's part an entry is an event of the wire: mostly one token."""
+
+    top_logprobs: list[TopLogprob] = []
+
+
+class Logprobs(OpenAIModel):
+    content: list[TokenLogprob] = []
+
+
+class PromptTokensDetails(OpenAIModel):
+    cached_tokens: int = 0
+
+
+class CompletionUsage(OpenAIModel):
+    """Prompt tokens as the student counts them; completion tokens of both sides, each in its own vocabulary."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails = PromptTokensDetails()
+
+    @classmethod
+    def of(cls, usage: Usage) -> CompletionUsage:
+        return cls(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        )
+
+
+AnswerEnd = Literal["stop", "length"]
+ChatEnd = Literal["stop", "length", "tool_calls"]
+
+
+class AnswerMessage(OpenAIModel):
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    tool_calls: list[ToolCall] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_calls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Where there are none the field is left out, as OpenAI does; content of nothing is null."""
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key != "tool_calls" or value}
+
+
+class Choice(OpenAIModel):
+    index: int
+    message: AnswerMessage
+    logprobs: Logprobs | None = None
+    finish_reason: ChatEnd
+
+
+class ChatCompletion(OpenAIModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+    gkt: GktReport
+
+
+class Sparse(OpenAIModel):
+    """Leaves out what is None, where OpenAI leaves it out too; elsewhere its clients expect an explicit null."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class FunctionDelta(Sparse):
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDelta(Sparse):
+    """Begins a call, with its id and name, or goes on with the arguments of the one with the same index."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
+class Delta(Sparse):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChunkChoice(OpenAIModel):
+    index: int
+    delta: Delta
+    logprobs: Logprobs | None = None
+    finish_reason: ChatEnd | None = None
+
+
+class ChatCompletionChunk(Sparse):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | None = None
+    gkt: ChunkSource | GktReport | None = None
+
+
+class TextLogprobs(OpenAIModel):
+    """Log-probabilities in the older, columnar form. Nothing stands before the first token of an echoed prompt: nulls."""
+
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] = []
+    text_offset: list[int] = []
+
+
+class TextChoice(OpenAIModel):
+    """`stop_reason` is the stop string that ended it, `token_ids` stand there only where they were asked for; both as in vLLM."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: AnswerEnd | None
+    stop_reason: str | None = None
+    token_ids: list[int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_ids(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if key != "token_ids" or value is not None}
+
+
+class TextCompletion(OpenAIModel):
+    """Answer of `POST /v1/completions`, and each chunk of its stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: CompletionUsage | None = None
+
+
+class ModelCard(OpenAIModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "gkt"
+
+
+class ModelList(OpenAIModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -1,0 +1,1 @@
+"""What both FastAPI services share: the app factory, the uvicorn runner, settings, TLS, bearer keys."""

@@ -1,0 +1,312 @@
+"""The same question, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, select
+
+from cloud_teacher.accounting.usage import Account, Subject
+from cloud_teacher.app import create_app
+from cloud_teacher.auth.caller import Allowance, Caller
+from cloud_teacher.config.settings import CloudSettings
+from cloud_teacher.guidance.generation import Generation
+from cloud_teacher.guidance.prepare import Asked
+from cloud_teacher.guidance.response_cache import ENTRY_TOKENS, Sharing
+from cloud_teacher.store.keys import create
+from cloud_teacher.store.rows import usage
+from cloud_teacher.store.tables import ledger
+from shared.prompting.templates import Templates
+from shared.protocol.guidance import (
+    Done,
+    Event,
+    Failure,
+    FinishReason,
+    Guidance,
+    GuidanceRequest,
+    Message,
+    Start,
+    Verdict,
+)
+from shared.protocol.sse import decode
+from tests.cloud_teacher.fakes import ScriptedTeacher
+from tests.running import serving
+
+PRICES = {"input_usd_per_million": 1, "cached_input_usd_per_million": 0.5, "output_usd_per_million": 10}
+
+
+def body(question: str = "?", **changes: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}], "max_guidance_tokens": 10, **changes}
+
+
+@asynccontextmanager
+async def cloud(teacher: ScriptedTeacher, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
+    lengths = {"max_model_len": 200, "max_prompt_tokens": 150, "keys": ("one", "two")}
+    app = create_app(CloudSettings(**{**lengths, **settings}), teacher=teacher)
+    async with serving(app) as base, httpx.AsyncClient(base_url=base, timeout=60) as client:
+        yield client
+
+
+class Reader:
+    """Reads a stream beside the test."""
+
+    def __init__(self, client: httpx.AsyncClient, request: dict[str, Any], path: str, headers: dict[str, str]) -> None:
+        self.events: list[Event] = []
+        self.begun = asyncio.Event()
+        self.task = asyncio.create_task(self._read(client, request, path, headers))
+
+    async def _read(
+        self, client: httpx.AsyncClient, request: dict[str, Any], path: str, headers: dict[str, str]
+    ) -> None:
+        async with client.stream("POST", f"/v1/{path}", json=request, headers=headers) as response:
+            assert response.status_code == 200, await response.aread()
+            async for event in decode(response):
+                self.events.append(event)
+                if isinstance(event, Guidance):
+                    self.begun.set()
+
+    @property
+    def text(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Guidance)]
+
+    @property
+    def done(self) -> Done:
+        last = self.events[-1]
+        assert isinstance(last, Done)
+        return last
+
+    async def leave(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+def read(
+    client: httpx.AsyncClient,
+    request: dict[str, Any] | None = None,
+    path: str = "guidance",
+    *,
+    key: str = "one",
+    request_id: str = "r",
+) -> Reader:
+    return Reader(client, request or body(), path, {"authorization": f"Bearer {key}", "x-request-id": request_id})
+
+
+async def metric(client: httpx.AsyncClient, name: str) -> float:
+    lines = (await client.get("/metrics")).text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+async def test_who_comes_late_hears_what_was_written_and_then_goes_along() -> None:
+    teacher = ScriptedTeacher("a", "b", "c")
+    teacher.gate.clear()
+    async with cloud(teacher) as client:
+        first = read(client, request_id="r-1")
+        await first.begun.wait()
+        late = [read(client, request_id=f"r-{at}") for at in (2, 3)]
+        for reader in late:
+            await reader.begun.wait()
+        teacher.gate.set()
+        for reader in (first, *late):
+            await reader.task
+            assert reader.text == ["a", "b", "c"]
+        assert await metric(client, 'gkt_shared_requests_total{how="joined"}') == 2
+        assert await metric(client, "gkt_shared_tokens_total") == 6
+        assert await metric(client, "gkt_generation_tokens_total") == 3
+        again = read(client)
+        await again.task
+    assert len(teacher.request_ids) == 2, "and nothing is kept unless the operator says so"
+    assert [reader.done.shared for reader in (first, *late, again)] == [None, "joined", "joined", None]
+    assert late[0].done.usage == first.done.usage
+    start = late[1].events[0]
+    assert isinstance(start, Start)
+    assert start.request_id == "r-3"
+    usages = [event.usage for event in late[0].events if isinstance(event, Guidance)]
+    assert usages[0] is not None
+    assert usages[1:] == [None, None]
+
+
+async def test_only_the_last_who_leaves_stops_the_engine() -> None:
+    teacher = ScriptedTeacher("a", "b", "c")
+    teacher.gate.clear()
+    async with cloud(teacher) as client:
+        first = read(client)
+        await first.begun.wait()
+        second, third = read(client), read(client)
+        await asyncio.gather(second.begun.wait(), third.begun.wait())
+        await first.leave()
+        await second.leave()
+        teacher.gate.set()
+        await third.task
+        assert third.text == ["a", "b", "c"]
+        assert third.done.shared == "joined"
+
+        teacher.gate.clear()
+        await teacher.stopped.get()
+        alone, other = read(client), read(client)
+        await asyncio.gather(alone.begun.wait(), other.begun.wait())
+        await alone.leave()
+        await other.leave()
+        assert await teacher.stopped.get() == teacher.request_ids[-1]
+        assert await metric(client, "gkt_requests_running") == 0
+
+
+async def test_what_fails_fails_for_all_and_is_not_kept() -> None:
+    teacher = ScriptedTeacher("a", "b", dies_after=1)
+    teacher.gate.clear()
+    async with cloud(teacher, share="cache") as client:
+        first = read(client)
+        await first.begun.wait()
+        second = read(client)
+        await second.begun.wait()
+        teacher.gate.set()
+        await asyncio.gather(first.task, second.task)
+        assert isinstance(first.events[-1], Failure)
+        assert isinstance(second.events[-1], Failure)
+        teacher.dies_after = None
+        again = read(client)
+        await again.task
+        assert again.done.shared is None
+
+
+async def test_a_request_that_waits_for_a_place_is_joined_too() -> None:
+    teacher = ScriptedTeacher("a", "b")
+    teacher.gate.clear()
+    async with cloud(teacher, max_running=1, max_queue=1) as client:
+        running = read(client, body("another"))
+        await running.begun.wait()
+        waiting = [read(client) for _ in range(3)]
+        while await metric(client, "gkt_requests_waiting") != 1:
+            await asyncio.sleep(0.01)
+        teacher.gate.set()
+        await asyncio.gather(running.task, *[reader.task for reader in waiting])
+    assert len(teacher.request_ids) == 2
+    assert sorted(str(reader.done.shared) for reader in waiting) == ["None", "joined", "joined"]
+
+
+async def test_what_is_kept_answers_without_the_engine() -> None:
+    teacher = ScriptedTeacher("a", "b", "c")
+    teacher.doubted = "!"
+    review = body(step="1!", doubt=0.1, logprobs=True)
+    async with cloud(teacher, share="cache", **PRICES) as client:
+        for request, path in [(body(logprobs=True), "guidance"), (review, "review")]:
+            first = read(client, request, path)
+            await first.task
+            again = read(client, request, path)
+            await again.task
+            assert again.events[1:-1] == first.events[1:-1]
+            assert (first.done.shared, again.done.shared) == (None, "cached")
+            assert again.done.finish_reason == first.done.finish_reason
+            assert again.done.cost_usd == 0
+        assert any(isinstance(event, Verdict) for event in again.events)
+        assert len(teacher.prompts) == 2
+        assert await metric(client, 'gkt_shared_requests_total{how="cached"}') == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        body("!"), body(max_guidance_tokens=9), body(answer="x"), body(whole_words=True), body(until_step=True),
+        body(logprobs=True), body(top_k=3), body(json_schema={"const": 1}),
+    ],
+)  # fmt: skip
+async def test_another_question_is_another(other: dict[str, Any]) -> None:
+    teacher = ScriptedTeacher("a", "b")
+    async with cloud(teacher, share="cache") as client:
+        for request in (body(), other):
+            reader = read(client, request)
+            await reader.task
+            assert reader.done.shared is None
+    assert len(teacher.request_ids) == 2
+
+
+async def test_what_chance_decides_is_asked_each_time_and_priority_makes_no_difference() -> None:
+    teacher = ScriptedTeacher("a")
+    async with cloud(teacher, share="cache") as client:
+        for _ in range(2):
+            await read(client, body(temperature=0.5, seed=1)).task
+        assert len(teacher.request_ids) == 2
+        await read(client, body()).task
+        await read(client, body(priority=5)).task
+        assert len(teacher.request_ids) == 3
+
+
+@pytest.mark.parametrize(("across", "asked"), [(False, 2), (True, 1)])
+async def test_no_key_is_told_what_another_asked_unless_the_operator_says_so(across: bool, asked: int) -> None:
+    teacher = ScriptedTeacher("a", "b")
+    async with cloud(teacher, share="cache", share_across_keys=across) as client:
+        await read(client).task
+        other = read(client, key="two")
+        await other.task
+        assert other.done.shared == ("cached" if across else None)
+    assert len(teacher.request_ids) == asked
+    salts = {standing.cache_salt for standing in teacher.standings}
+    assert (salts == {None}) if across else (len(salts) == 2 and None not in salts)
+
+
+async def test_requests_with_a_salt_share_with_those_of_the_same() -> None:
+    teacher = ScriptedTeacher("a", "b")
+    async with cloud(teacher, share="cache", share_across_keys=True) as client:
+        for salt in ("alice", "bob", "alice"):
+            await read(client, body(cache_salt=salt)).task
+    assert [standing.cache_salt for standing in teacher.standings] == ["alice", "bob"]
+
+
+@pytest.mark.parametrize(("price", "nano_usd"), [("free", 0), ("cached", (7 + 2) * 500)])
+async def test_rows_of_what_was_told_again(store_url: str, engine: Engine, price: str, nano_usd: int) -> None:
+    key = create(engine, "edge", Allowance(daily_nano_usd=10**9))
+    teacher = ScriptedTeacher("a", "b")
+    settings = {"store_url": SecretStr(store_url), "share": "cache", "share_price": price, "keys": (), **PRICES}
+    async with cloud(teacher, **settings) as client:
+        await read(client, key=key).task
+        again = read(client, key=key)
+        await again.task
+        assert await metric(client, "gkt_cost_usd_total") == pytest.approx((3000 + 2000 + 20_000 + nano_usd) / 1e9)
+    assert again.done.cost_usd == nano_usd / 1e9
+    with engine.begin() as connection:
+        own, told = connection.execute(select(ledger).order_by(ledger.c.shared.is_not(None))).mappings().all()
+    assert (own["completion_tokens"], own["shared_tokens"], own["shared"]) == (2, 0, None)
+    assert (told["prompt_tokens"], told["completion_tokens"], told["shared_tokens"]) == (0, 0, 2)
+    assert (told["shared"], told["finish_reason"], told["cost_nano_usd"]) == ("cached", "stop", nano_usd)
+    (day,) = usage(engine)
+    assert (day.requests, day.completion_tokens, day.shared_requests, day.shared_tokens) == (2, 2, 1, 2)
+
+
+def asked(question: str) -> Asked:
+    request = GuidanceRequest(messages=[Message(role="user", content=question)], max_guidance_tokens=5)
+    return Asked(request, Templates.load().get("answer"), Caller("one"))
+
+
+def ended(tokens: int) -> Generation:
+    generation = Generation(Account(Subject("r", "one", "guidance", "m", "t"), completion_tokens=tokens))
+    generation.end(FinishReason.STOP)
+    return generation
+
+
+def test_the_cache_is_bounded_and_what_was_used_last_stays() -> None:
+    sharing = Sharing("cache", cache_tokens=2 * (ENTRY_TOKENS + 10), lasts_s=60)
+    keys = {name: sharing.key(asked(name)) or b"" for name in "abcd"}
+    for name in "ab":
+        sharing.ended(keys[name], ended(10))
+    assert sharing.find(keys["a"], asked("a"))
+    sharing.ended(keys["c"], ended(10))
+    assert [name for name in "abc" if sharing.find(keys[name], asked(name))] == ["a", "c"]
+    sharing.ended(keys["d"], ended(1000))
+    assert not sharing.find(keys["d"], asked("d")), "larger than all there is"
+    assert sharing.find(keys["c"], asked("c"))
+
+
+def test_what_is_kept_expires() -> None:
+    now = 100.0
+    sharing = Sharing("cache", cache_tokens=1000, lasts_s=10, clock=lambda: now)
+    key = sharing.key(asked("a")) or b""
+    sharing.ended(key, ended(10))
+    now = 109.9
+    assert sharing.find(key, asked("a"))
+    now = 110.0
+    assert not sharing.find(key, asked("a"))

@@ -1,0 +1,48 @@
+"""Where guidance in whole words ends, with a scripted teacher."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloud_teacher.accounting.usage import Books
+from cloud_teacher.admission.admission import Admission
+from cloud_teacher.auth.caller import Caller
+from cloud_teacher.guidance.service import GuidanceService, Limits
+from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.teachers.pool import Teachers
+from shared.prompting.templates import Templates
+from shared.protocol.guidance import Done, FinishReason, Guidance, GuidanceRequest, Message
+from tests.cloud_teacher.fakes import ScriptedTeacher
+
+
+@pytest.mark.parametrize(
+    ("words", "budget", "written"),
+    [
+        (["a", " b", " c", " d", " e", " f", " g"], 6, ["a", " b", " c"]),
+        (["a", " 1", "2", "3", "4", "5", "6"], 6, ["a", " 1", "2", "3", "4", "5"]),
+        (["a", " b", " c", "c", " d", " e", " f"], 7, ["a", " b", " c", "c", " d"]),
+        (["a", " b"], 6, ["a", " b"]),
+    ],
+)
+async def test_whole_words_end_where_a_word_begins_that_would_hardly_fit(
+    words: list[str], budget: int, written: list[str]
+) -> None:
+    teacher = ScriptedTeacher(*words)
+    admission = Admission(max_running=1)
+    service = GuidanceService(
+        Teachers.of(teacher),
+        templates=Templates.load(),
+        limits=Limits(max_prompt_tokens=100, max_guidance_tokens=100),
+        admission=admission,
+        books=Books(CloudMetrics()),
+    )
+    request = GuidanceRequest(
+        messages=[Message(role="user", content="?")], max_guidance_tokens=budget, whole_words=True
+    )
+    events = [event async for event in service.answer(request, request_id="r", caller=Caller("c"))]
+    assert [event.text for event in events if isinstance(event, Guidance)] == written
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert done.finish_reason is (FinishReason.STOP if len(words) < budget else FinishReason.BUDGET)
+    assert done.usage.completion_tokens == len(written)
+    await teacher.stopped.get()

@@ -1,0 +1,173 @@
+"""Cancelling on a real model (SmolLM2-135M): at any moment, a long prefill included; and nothing stays behind.
+
+`GKT_TEST_CANCELS` sets how many requests the leak test makes. The default takes a quarter of a minute on two free cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import pytest
+
+from edge_student.llama.student import LlamaStudent
+from edge_student.settings import EdgeSettings
+from edge_student.student import Sampling
+from shared.model_hub.catalog import ensure_gguf
+
+MODEL = "smollm2-135m-instruct"
+REQUESTS = int(os.environ.get("GKT_TEST_CANCELS", "1000"))
+LONG_TOKENS = 1500
+LEAK_BYTES = 8 * 2**20
+"""What the second half of the requests may add: the allocator's own ups and downs, whatever their number."""
+
+
+@pytest.fixture
+async def student() -> AsyncGenerator[LlamaStudent]:
+    settings = EdgeSettings(
+        context_tokens=2048,
+        kv_cache_tokens=4096,
+        max_sequences=8,
+        kept_sequences=0,
+        max_queue=64,
+        batch_tokens=128,
+        prefill_chunk_tokens=32,
+        threads=1,  # threads that wait for each other would make it a test of how busy the machine is
+    )
+    student = LlamaStudent(MODEL, ensure_gguf(MODEL), settings)
+    yield student
+    await student.close()
+
+
+def figure(student: LlamaStudent, name: str) -> float:
+    value = student.registry.get_sample_value(name)
+    assert value is not None
+    return value
+
+
+async def idle(student: LlamaStudent) -> None:
+    """Every sequence has left, and a step has been taken since: figures are as they stay."""
+    while figure(student, "gkt_student_sequences"):
+        await asyncio.sleep(0.005)
+    while figure(student, "llamacpp:requests_processing") or figure(student, "llamacpp:kv_cache_tokens"):
+        async with aclosing(student.open(student.tokenize("x")).generate(Sampling(max_tokens=1))) as words:
+            assert [word.end async for word in words] == ["length"]
+        await asyncio.sleep(0.005)
+    assert figure(student, "llamacpp:requests_deferred") == 0
+
+
+async def one(student: LlamaStudent, draw: random.Random) -> None:
+    """A request as any: with guidance or scores or neither, and cancelled at any moment or not at all."""
+    prompt = student.tokenize(f"{draw.randrange(10**6)}" + " long" * (300 if draw.random() < 0.03 else 1))
+    sampling = Sampling(
+        max_tokens=draw.randint(1, 4),
+        temperature=draw.choice([0.0, 1.0]),
+        seed=draw.randrange(1000),
+        top_logprobs=draw.choice([None, 2]),
+    )
+
+    async def answer() -> None:
+        sequence = student.open(prompt, held=draw.random() < 0.1, scores_of=draw.choice([None, None, 1]))
+        try:
+            if draw.random() < 0.3:
+                sequence.extend("Guidance, word by word, ")
+                await asyncio.sleep(0)
+            if draw.random() < 0.1:
+                return  # the client is gone before the hand-over
+            async with aclosing(sequence.generate(sampling)) as words:
+                async for _ in words:
+                    pass
+        finally:
+            sequence.close()
+
+    task = asyncio.create_task(answer())
+    if draw.random() < 0.9:
+        await asyncio.sleep(draw.choice([0, 0, draw.uniform(0, 0.02), draw.uniform(0, 0.2)]))
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def many(student: LlamaStudent, count: int, draw: random.Random) -> None:
+    places = asyncio.Semaphore(16)
+
+    async def in_turn() -> None:
+        async with places:
+            await one(student, draw)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(in_turn())
+    await idle(student)
+
+
+async def full(student: LlamaStudent) -> None:
+    """As many cells and rows of logits as there can be: memory that is reserved becomes resident where it is first used."""
+    prompt = (student.tokenize("All rivers run to the sea. ") * 150)[:150]
+    answers = [student.open(prompt, scores_of=1).generate(Sampling(max_tokens=2)) for _ in range(8)]
+    for answer in answers:
+        assert [word.end async for word in answer] == [None, "length"]
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.timeout(3600)
+async def test_after_many_cancels_all_is_as_it_was(student: LlamaStudent, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "gkt.llama")  # pytest would keep what llama.cpp says of each interrupted batch
+    await full(student)
+    draw = random.Random(7)
+    await many(student, REQUESTS // 2, draw)
+    before = resident_bytes()
+    await many(student, REQUESTS // 2, draw)
+    assert resident_bytes() - before < LEAK_BYTES
+    assert figure(student, "llamacpp:kv_cache_tokens") == 0
+    # Every slot can be had again: so many at once, and none of them waits.
+    sequences = [student.open(student.tokenize("The river")) for _ in range(8)]
+    answers = [sequence.generate(Sampling(max_tokens=200)) for sequence in sequences]
+    for answer in answers:
+        assert not (await anext(answer)).end
+    assert figure(student, "llamacpp:requests_deferred") == 0
+    assert figure(student, "llamacpp:requests_processing") == 8
+    for answer in answers:
+        await answer.aclose()
+    await idle(student)
+
+
+async def test_a_long_prefill_is_interrupted_in_the_middle(student: LlamaStudent) -> None:
+    prompt = (student.tokenize("All rivers run to the sea. ") * LONG_TOKENS)[:LONG_TOKENS]
+    sequence = student.open(prompt)
+    while not figure(student, "llamacpp:n_decode_total"):
+        await asyncio.sleep(0.001)
+    sequence.close()
+    await idle(student)
+    assert figure(student, "llamacpp:prompt_tokens_total") < LONG_TOKENS
+
+
+async def test_those_who_come_and_go_do_not_hold_up_a_prefill(student: LlamaStudent) -> None:
+    prompt = (student.tokenize("All rivers run to the sea. ") * 600)[:600]
+    brief = student.tokenize("One two three")
+
+    async def first_word() -> None:
+        async with aclosing(student.open(prompt).generate(Sampling(max_tokens=1))) as words:
+            await anext(words)
+
+    reading = asyncio.create_task(first_word())
+    visits = 0
+    while not reading.done():
+        sequence = student.open(brief)
+        visits += 1
+        await asyncio.sleep(0.01)
+        sequence.close()
+    await reading
+    assert visits > 3
+    assert figure(student, "llamacpp:prompt_tokens_total") <= len(prompt) + visits * len(brief), (
+        "nothing of it is done twice"
+    )

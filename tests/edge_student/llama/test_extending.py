@@ -1,0 +1,102 @@
+"""Guidance in any pieces, foreseen rightly or wrongly, ends as the tokens of its whole text: on two tokenizers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, cast
+
+import llama_cpp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_student.llama.engine import Engine, EngineSequence
+from edge_student.llama.student import LlamaSequence, LlamaStudent
+from edge_student.llama.vocab import Vocab
+from edge_student.student import Sampling, Word
+from shared.model_hub.catalog import ensure_gguf
+
+PROMPT = [1, 2, 3]
+
+
+@pytest.fixture(scope="module", params=["smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct"])
+def vocab(request: pytest.FixtureRequest) -> Iterator[Vocab]:
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(str(ensure_gguf(request.param)).encode(), params)
+    yield Vocab(llama_cpp.llama_model_get_vocab(model))
+    llama_cpp.llama_model_free(model)
+
+
+class RecordingEngine:
+    """Takes commands as the engine does, at once, and ends at the hand-over."""
+
+    def submit(self, sequence: EngineSequence) -> None:
+        pass
+
+    def remove(self, sequence: EngineSequence) -> None:
+        pass
+
+    def rewrite(self, sequence: EngineSequence, keep: int, tokens: list[int]) -> None:
+        assert sequence.tokens[: len(PROMPT)] == PROMPT
+        assert len(PROMPT) <= keep <= len(sequence.tokens)
+        sequence.tokens[keep:] = tokens
+
+    def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampler: None) -> None:
+        self.rewrite(sequence, keep, tokens)
+        sequence.words.put_nowait(Word("", end="length"))
+
+
+class Tokenizer:
+    """Of a student, what its sequences use."""
+
+    context_tokens = 10_000
+
+    def __init__(self, vocab: Vocab) -> None:
+        self.continuation = vocab.tokenize_continuation
+
+    def sampler(self, sampling: Sampling, prompt: list[int], guidance: list[int]) -> None:
+        assert prompt == PROMPT
+
+
+def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, held: bool) -> list[int]:
+    """What the engine has behind the prompt, after pieces of text each of which is followed by something foreseen."""
+
+    async def feed() -> list[int]:
+        state = EngineSequence(list(PROMPT), held=held, loop=asyncio.get_running_loop())
+        student, engine = cast(Any, Tokenizer(vocab)), cast(Any, RecordingEngine())
+        sequence = LlamaSequence(cast(LlamaStudent, student), cast(Engine, engine), state, len(PROMPT), "")
+        for text, foreseen in pieces:
+            # As the use case does: what the seam holds back is foreseen before anything of it is taken in.
+            if text:
+                sequence.extend(text)
+            if foreseen:
+                sequence.foresee(foreseen)
+        async for _ in sequence.generate(Sampling(max_tokens=1)):
+            pass
+        return state.tokens[len(PROMPT) :]
+
+    with asyncio.Runner() as runner:  # inspect_ai puts its own `asyncio.run` in place, which leaves its loop open
+        return runner.run(feed())
+
+
+def test_what_was_foreseen_before_the_first_words_is_not_lost(vocab: Vocab) -> None:
+    pieces = [("", "18"), ("18", " eggs"), (" eggs", "")]
+    assert tokens_at_the_hand_over(vocab, pieces, held=True) == vocab.tokenize_continuation("18 eggs")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    pieces=st.lists(
+        st.tuples(
+            st.text(max_size=8) | st.sampled_from([" the", "ing", " 1", "8", "\n\n", " ", "été", "🌊"]),
+            st.text(max_size=6),
+        ),
+        max_size=12,
+    ),
+    held=st.booleans(),
+)
+def test_any_pieces_end_as_the_tokens_of_the_whole(vocab: Vocab, pieces: list[tuple[str, str]], held: bool) -> None:
+    whole = vocab.tokenize_continuation("".join(text for text, _ in pieces))
+    assert tokens_at_the_hand_over(vocab, pieces, held=held) == whole

@@ -1,0 +1,53 @@
+"""The fleet's figures on a real cloud without a model, in small."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from evaluation.bench.many_edges import _flood, measure_fleet, measure_many
+from evaluation.loadgen.apis import GuidanceApi, Server
+from tests.running import serving
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def test_a_small_fleet_is_whole_and_counted() -> None:
+    result = measure_fleet(silent, start_s=60, edges=5, tokens=20)
+    values = {figure.name: figure.value for figure in result.figures}
+    assert values["fleet5_lost"] == 0
+    assert values["fleet5_mb_per_edge"] >= 0
+    assert "fleet5_p99_added_ms" in values
+
+
+def test_more_edges_than_there_is_room_for_are_told_to_come_back() -> None:
+    result = measure_many(silent, start_s=60, edges=300, seconds=3)
+    (figure,) = result.figures
+    assert figure.value == 0
+    assert result.raw["fleet300_whole"] > 0
+    assert result.raw["fleet300_sent_away"] > 0
+
+
+async def test_what_breaks_off_and_what_is_refused_without_a_word_is_counted() -> None:
+    app = FastAPI()
+    asked = 0
+
+    @app.post("/v1/guidance", response_model=None)
+    async def guidance() -> PlainTextResponse | JSONResponse:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+        if asked == 1:
+            return PlainTextResponse("event: guidance\ndata: {}\n\n")
+        return JSONResponse({}, 500)
+
+    async with serving(app, ready=False) as url:
+        server = Server("cloud", url, api=GuidanceApi(), key="k")
+        first, later = await _flood(server, 1, 0.1), await _flood(server, 1, 0.1)
+    assert (first.whole, first.lost) == (0, 1)
+    assert (later.whole, later.lost) == (0, 0)
+    assert later.untold == later.sent_away >= 1

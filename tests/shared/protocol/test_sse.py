@@ -1,0 +1,61 @@
+"""Events of guidance are what was sent, or none."""
+
+from __future__ import annotations
+
+import random
+
+import httpx
+import pytest
+
+from shared.errors import BodyDamaged, StreamBroken, StreamGarbled
+from shared.protocol.content_digest import check_digest, content_digest
+from shared.protocol.guidance import Done, Event, FinishReason, Guidance, Start, Timing, Usage
+from shared.protocol.sse import decode, encode
+
+USAGE = Usage(prompt_tokens=3, completion_tokens=2)
+EVENTS: list[Event] = [
+    Start(request_id="r", model="t", template="answer@1#0", tokenizer="f"),
+    Guidance(text="Zwölf", token_ids=[1]),
+    Guidance(text=" eggs\u2028", token_ids=[2]),
+    Done(finish_reason=FinishReason.STOP, usage=USAGE, timing=Timing(total_ms=1)),
+]
+STREAM = b"".join(map(encode, EVENTS))
+
+
+async def read(data: bytes) -> list[Event]:
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=data)
+    return [event async for event in decode(response)]
+
+
+async def test_a_stream_is_read_as_it_was_written() -> None:
+    assert await read(STREAM) == EVENTS
+
+
+async def test_a_writer_without_checksums_is_believed() -> None:
+    lines = [line for line in STREAM.split(b"\n") if not line.startswith(b"id:")]
+
+    assert await read(b"\n".join(lines)) == EVENTS
+
+
+async def test_no_flipped_bit_changes_what_is_read() -> None:
+    draw = random.Random(1)
+    for at in range(len(STREAM)):
+        flipped = bytearray(STREAM)
+        flipped[at] ^= 1 << draw.randrange(8)
+        try:
+            events = await read(bytes(flipped))
+        except (StreamGarbled, StreamBroken):
+            continue
+        assert events == EVENTS, f"byte {at}"
+
+
+async def test_a_changed_word_is_garbled() -> None:
+    with pytest.raises(StreamGarbled, match="as it was sent"):
+        await read(STREAM.replace(b"eggs", b"legs"))
+
+
+def test_a_body_is_the_one_that_its_digest_is_of() -> None:
+    check_digest(content_digest(b"body"), b"body")
+    check_digest(None, b"body")
+    with pytest.raises(BodyDamaged):
+        check_digest(content_digest(b"body"), b"bodx")

@@ -1,0 +1,1 @@
+"""The data path of a link: conditions, faults, sockets."""

@@ -1,0 +1,79 @@
+"""Named profiles of links, from `profiles.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.errors import NotFound
+from wan.link.conditions import Conditions
+from wan.link.faults import FaultKind
+
+
+class UnknownProfile(NotFound):
+    code = "profile_not_found"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latency: str | None = None
+    jitter: str | None = None
+    up: str | None = None
+    down: str | None = None
+
+    def conditions(self) -> Conditions:
+        return Conditions().but(latency=self.latency, jitter=self.jitter, up=self.up, down=self.down)
+
+
+class _Phase(_Entry):
+    stalled: bool = False
+    seconds: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Phase(NamedTuple):
+    """For so many seconds the link is like this."""
+
+    seconds: float
+    conditions: Conditions
+    stalled: bool
+
+
+class Profile(_Entry):
+    """The whole state of a link: its conditions and whether it works. With phases, one after the other without end."""
+
+    name: str
+    summary: str
+    fault: FaultKind | None = None
+    kinds: tuple[_Phase, ...] = Field(default=(), alias="phases")
+
+    def phases(self, seed: int) -> Iterator[Phase]:
+        """Without end, the same for the same seed; none where the profile does not change. A stall keeps what was before."""
+        random = Random(seed)  # noqa: S311 - weather, not a key
+        last: _Phase | None = None
+        conditions = next((kind.conditions() for kind in self.kinds if not kind.stalled), Conditions())
+        while self.kinds:
+            last = random.choice([kind for kind in self.kinds if kind is not last] or self.kinds)
+            if not last.stalled:
+                conditions = last.conditions()
+            yield Phase(round(random.uniform(*last.seconds), 3), conditions, last.stalled)
+
+
+def _load() -> Mapping[str, Profile]:
+    entries: dict[str, Any] = tomllib.loads((Path(__file__).parent / "profiles.toml").read_text())
+    return {name: Profile(name=name, **entry) for name, entry in entries.items()}
+
+
+PROFILES = _load()
+
+
+def profile(name: str) -> Profile:
+    """Raises UnknownProfile."""
+    if name not in PROFILES:
+        raise UnknownProfile(f"there is no profile {name!r}; there are {', '.join(PROFILES)}", param="name")
+    return PROFILES[name]
