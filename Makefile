@@ -20,7 +20,7 @@ READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
 NO_AMX := CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__"
 
 .DEFAULT_GOAL := help
-.PHONY: help env up demo models check format test bench chaos structure compose compose-down clean
+.PHONY: help env up demo models check docs format test bench chaos structure compose compose-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -38,7 +38,7 @@ env: $(READY) ## Make the environment; other targets make it if they need it
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(NO_AMX) $(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev]'
+	$(NO_AMX) $(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev,docs]'
 	@if $(BIN)/python -c 'import llama_cpp; print(llama_cpp.llama_print_system_info())' | grep -q 'AMX_INT8 = 1'; then \
 		$(BIN)/python -m pip cache remove llama_cpp_python; \
 		$(NO_AMX) $(BIN)/python -m pip install $(PIP_ARGS) --force-reinstall --no-deps \
@@ -68,6 +68,10 @@ check: $(READY) ## Check lint, format, types, imports between packages and prose
 format: $(READY) ## Format the code, and fix what the linter can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(READY) ## Build the documentation in build/docs; a broken link fails
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+	@echo 'open build/docs/index.html'
 
 ##@ Test
 

@@ -10,7 +10,7 @@ export COMPOSE_HTTP_TIMEOUT="${COMPOSE_HTTP_TIMEOUT:-600}"
 
 compose() { ${COMPOSE:-docker compose} ${PROFILES:+--profile "$PROFILES"} "$@"; }
 
-docker info > /dev/null 2>&1 || { echo "no Docker engine answers: start one, or see docs/compose.md" >&2; exit 1; }
+docker info > /dev/null 2>&1 || { echo "no Docker engine answers: start one, or see docs/how-to/compose.md" >&2; exit 1; }
 sh deploy/secrets.sh
 compose build >&2
 compose up --exit-code-from models models >&2 # here, so that its progress is seen

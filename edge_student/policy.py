@@ -21,7 +21,7 @@ TEMPLATES = {Mode.DRAFT: "draft"}
 """What the teacher is asked for where nobody names a template; in the other modes `answer`."""
 SURE = {Mode.ON_DEMAND: 0.5, Mode.REVIEW: 0.1}
 """Where nobody says: for a line's first token a coin's toss; for all that is read at once what costs least
-(docs/guidance.md).
+(docs/explanation/guidance.md).
 """
 TURN = {Mode.REVIEW: 1}
 """Where nobody says; in the other modes up to the step's end."""

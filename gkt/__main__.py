@@ -69,7 +69,7 @@ app = typer.Typer(
     help="A large teacher in the cloud begins the answer; a small student on the edge finishes it.\n\n"
     'To see it work: `gkt up` in one terminal, `gkt ask "Why is the sky blue?"` in another. The edge speaks OpenAI\'s API, so '
     "any OpenAI client can be pointed at it.\n\n"
-    "Settings come from the environment: GKT_CLOUD_... for the cloud, GKT_EDGE_... for the edge (docs/configuration.md "
+    "Settings come from the environment: GKT_CLOUD_... for the cloud, GKT_EDGE_... for the edge (docs/reference/configuration.md "
     "lists them), GKT_HOME for where models and logs are kept. Options of a command go before the environment.",
 )
 

@@ -1,4 +1,4 @@
-"""`python -m gkt.settings_docs`: docs/configuration.md, made from the settings themselves."""
+"""`python -m gkt.settings_docs`: docs/reference/configuration.md, made from the settings themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAD = """# Configuration
 Every setting is an environment variable; `gkt cloud` and `gkt edge` have options for the most used ones, which win.
 `GKT_HOME` is where models, logs and data for evaluation are kept (by default your cache folder, `$XDG_CACHE_HOME/gkt`).
 
-This page is made from the settings: `python -m gkt.settings_docs > docs/configuration.md`.
+This page is made from the settings: `python -m gkt.settings_docs > docs/reference/configuration.md`.
 """
 
 
@@ -39,7 +39,8 @@ def _table(title: str, settings: type[BaseSettings]) -> Iterator[str]:
 
 def _entry() -> Iterator[str]:
     yield "## A teacher of the cloud\n"
-    yield "An entry of `GKT_CLOUD_TEACHERS_FILE`; [operating.md](operating.md#teachers-elsewhere) has how they are used.\n"
+    how_to = "../how-to/operating.md#teachers-elsewhere"
+    yield f"An entry of `GKT_CLOUD_TEACHERS_FILE`; [operating.md]({how_to}) has how they are used.\n"
     yield "| key | default | |"
     yield "|---|---|---|"
     for name, field in TeacherEntry.model_fields.items():

@@ -39,11 +39,11 @@ def cloud(
     which is a setting and never an option, because anyone on the machine can read command lines.
 
     Everything else is set in the environment too: GKT_CLOUD_KEYS (comma-separated), GKT_CLOUD_MAX_MODEL_LEN,
-    GKT_CLOUD_KV_CACHE_GIB, GKT_CLOUD_OUTPUT_USD_PER_MILLION, ...: docs/configuration.md lists them all.
+    GKT_CLOUD_KV_CACHE_GIB, GKT_CLOUD_OUTPUT_USD_PER_MILLION, ...: docs/reference/configuration.md lists them all.
 
     With --ray it is Ray Serve that listens, and each replica is a process with an engine of its own: `--replicas 2`, or
     `--replicas 1:4` to have the requests that run decide. It starts a Ray of its own, or joins the one that RAY_ADDRESS names.
-    docs/operating.md has more, and how to go past one machine.
+    docs/how-to/operating.md has more, and how to go past one machine.
 
     Example: GKT_CLOUD_KEYS=$(openssl rand -hex 24) gkt cloud --host 0.0.0.0
     """

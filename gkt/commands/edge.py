@@ -39,7 +39,7 @@ def edge(
     clients; elsewhere keep it on 127.0.0.1.
 
     Everything else is set in the environment: GKT_EDGE_CLOUD_KEY (the cloud's bearer key), GKT_EDGE_CONTEXT_TOKENS,
-    GKT_EDGE_THREADS, GKT_EDGE_FIRST_TOKEN_DEADLINE_S, ...: docs/configuration.md lists them all.
+    GKT_EDGE_THREADS, GKT_EDGE_FIRST_TOKEN_DEADLINE_S, ...: docs/reference/configuration.md lists them all.
 
     Example: GKT_EDGE_CLOUD_KEY=... gkt edge --cloud-url https://cloud.example.org
     """

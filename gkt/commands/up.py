@@ -62,8 +62,8 @@ def up(
     sides start as processes of their own, which know each other by a key made for this run. Once both are ready one curl line
     to try is printed, the only line on standard output. The first start of a large teacher may take some minutes.
 
-    Any setting of either side can be made in the environment (GKT_CLOUD_..., GKT_EDGE_...: docs/configuration.md), except that
-    this edge always asks this cloud. The logs are under GKT_HOME, and the start says where.
+    Any setting of either side can be made in the environment (GKT_CLOUD_..., GKT_EDGE_...: docs/reference/configuration.md),
+    except that this edge always asks this cloud. The logs are under GKT_HOME, and the start says where.
 
     Example: gkt up --teacher smollm2-135m-instruct --student smollm2-135m-instruct
     """
