@@ -44,7 +44,7 @@ Reuse = Annotated[
 
 def run(
     *,
-    task: Annotated[str, typer.Option(help=f"{', '.join(tasks.TASKS)}, or your own as path/to/file.py:function.")],
+    task: Annotated[str, typer.Option(help=f"{', '.join(tasks.names())}, or your own as path/to/file.py:function.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the rows; a run that is there goes on.")],
     arm: Annotated[
         list[str],

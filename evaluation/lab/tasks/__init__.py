@@ -1,29 +1,35 @@
-"""The tasks by their names, and tasks of the user's own."""
+"""Find a task by its name, or load one from a file of the user's own."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
+import pkgutil
 import sys
+from functools import cache
 from pathlib import Path
 
 from evaluation.lab.errors import BadTask
 from evaluation.lab.tasks.base import Task
 
-TASKS = ("gsm8k", "commonsenseqa", "mbpp", "svamp", "mt_bench")
-"""Each is a module here with a `task()`."""
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of the tasks that come with gkt: the modules of this package that have a `task()`."""
+    modules = (found.name for found in pkgutil.iter_modules(__path__))
+    return tuple(name for name in modules if hasattr(importlib.import_module(f"{__name__}.{name}"), "task"))
 
 
 def load(name: str) -> tuple[Task, str | None]:
-    """A task by its name, or by `path/to/file.py:function`; for the latter the file's SHA-256 too. Raises BadTask."""
-    if name in TASKS:
+    """Load a task by its name, or from `path/to/file.py:function`, then with the file's SHA-256. Raises BadTask."""
+    if name in names():
         task: Task = importlib.import_module(f"{__name__}.{name}").task()
         return task, None
     path, colon, function = name.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise BadTask(
-            f"there is no task {name!r}; there are {', '.join(TASKS)}, and your own as path/to/file.py:function"
+            f"task {name!r} not found; available: {', '.join(names())}, and your own as path/to/file.py:function"
         )
     return _own(Path(path), function)
 

@@ -41,7 +41,7 @@ NOTHING_REACHES = 3
 @app.command()
 def tune(
     *,
-    task: Annotated[str, typer.Option(help=f"{', '.join(tasks.TASKS)}, or your own as path/to/file.py:function.")],
+    task: Annotated[str, typer.Option(help=f"{', '.join(tasks.names())}, or your own as path/to/file.py:function.")],
     data: DataFile = None,
     tune_lines: Annotated[
         str | None,
