@@ -17,68 +17,75 @@ class CloudMetrics:
     def __init__(self, running: Callable[[], int] = int, waiting: Callable[[], int] = int) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "gkt_guidance_requests",
-            "Requests by how they ended: a finish reason, the code of an error, or `gone` where the client left",
+            "gkt_cloud_requests",
+            "Requests by how they ended: a finish reason, the code of an error, or `client_disconnected` where the client left",
             ["outcome"],
             registry=self.registry,
         )
-        self.prompt_tokens = Counter("gkt_prompt_tokens", "Prompt tokens of admitted requests", registry=self.registry)
-        self.cached_tokens = Counter(
-            "gkt_cached_tokens", "Prompt tokens found in the prefix cache", registry=self.registry
+        self.prompt_tokens = Counter(
+            "gkt_cloud_prompt_tokens", "Prompt tokens of admitted requests", registry=self.registry
         )
-        self.generation_tokens = Counter("gkt_generation_tokens", "The teacher's tokens", registry=self.registry)
-        self.cost = Counter("gkt_cost_usd", "Cost by the operator's prices", registry=self.registry)
-        self.shared_requests = Counter(
-            "gkt_shared_requests",
-            "Requests that were told what another had computed: one that ran (`joined`), or one before (`cached`)",
-            ["how"],
+        self.cached_tokens = Counter(
+            "gkt_cloud_cached_tokens", "Prompt tokens found in the prefix cache", registry=self.registry
+        )
+        self.generation_tokens = Counter("gkt_cloud_output_tokens", "The teacher's tokens", registry=self.registry)
+        self.cost = Counter("gkt_cloud_cost_usd", "Cost by the operator's prices", registry=self.registry)
+        self.reused_requests = Counter(
+            "gkt_cloud_reused_requests",
+            "Requests that were told what another had computed: one that ran (`coalesced`), or one before (`cached`)",
+            ["kind"],
             registry=self.registry,
         )
-        self.shared_tokens = Counter("gkt_shared_tokens", "The teacher's tokens in those", registry=self.registry)
+        self.reused_tokens = Counter("gkt_cloud_reused_tokens", "The teacher's tokens in those", registry=self.registry)
         self.teacher_requests = Counter(
-            "gkt_teacher_requests",
-            "Requests that a teacher was asked, by how they ended; `gkt_teacher_failovers` has those it handed on",
+            "gkt_cloud_teacher_requests",
+            "Requests that a teacher was asked, by how they ended; `gkt_cloud_teacher_failovers` has those it handed on",
             ["teacher", "outcome"],
             registry=self.registry,
         )
         self.teacher_tokens = Counter(
-            "gkt_teacher_tokens",
+            "gkt_cloud_teacher_tokens",
             "Tokens by teacher: of the prompt, those of it that were cached, and of the answer",
             ["teacher", "kind"],
             registry=self.registry,
         )
         self.teacher_cost = Counter(
-            "gkt_teacher_cost_usd", "Cost by teacher, by its prices", ["teacher"], registry=self.registry
+            "gkt_cloud_teacher_cost_usd", "Cost by teacher, by its prices", ["teacher"], registry=self.registry
         )
         self.failovers = Counter(
-            "gkt_teacher_failovers",
+            "gkt_cloud_teacher_failovers",
             "Requests that another was asked, because this teacher failed before its first word, by the error's code",
             ["teacher", "code"],
             registry=self.registry,
         )
-        self.up = Gauge("gkt_teacher_up", "Whether a teacher can be asked now", ["teacher"], registry=self.registry)
+        self.up = Gauge(
+            "gkt_cloud_teacher_up", "Whether a teacher can be asked now", ["teacher"], registry=self.registry
+        )
         self.first_token = Histogram(
-            "gkt_time_to_first_token_seconds",
+            "gkt_cloud_time_to_first_token_seconds",
             "From the request's arrival to the first guidance",
             buckets=SECONDS,
             registry=self.registry,
         )
         self.inter_token = Histogram(
-            "gkt_inter_token_latency_seconds", "Between two events of guidance", buckets=SECONDS, registry=self.registry
+            "gkt_cloud_inter_token_latency_seconds",
+            "Between two events of guidance",
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self.duration = Histogram(
-            "gkt_request_duration_seconds",
+            "gkt_cloud_request_duration_seconds",
             "From the request's arrival to its end",
             buckets=SECONDS,
             registry=self.registry,
         )
-        Gauge("gkt_requests_running", "Requests that run", registry=self.registry).set_function(running)
-        Gauge("gkt_requests_waiting", "Requests in the queue", registry=self.registry).set_function(waiting)
+        Gauge("gkt_cloud_requests_running", "Requests that run", registry=self.registry).set_function(running)
+        Gauge("gkt_cloud_requests_waiting", "Requests in the queue", registry=self.registry).set_function(waiting)
 
-    def count_shared(self, how: str, tokens: int, cost_usd: float) -> None:
+    def count_reused(self, how: str, tokens: int, cost_usd: float) -> None:
         """A request that has ended, and needed no engine."""
-        self.shared_requests.labels(how).inc()
-        self.shared_tokens.inc(tokens)
+        self.reused_requests.labels(how).inc()
+        self.reused_tokens.inc(tokens)
         self.cost.inc(cost_usd)
 
     def count(self, usage: Usage, cost_usd: float | None, *, teacher: str, outcome: str) -> None:

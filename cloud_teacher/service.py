@@ -51,12 +51,12 @@ class Cloud:
             ledger=ledger,
         )
         self._metrics = CloudMetrics(lambda: self._admission.running, lambda: self._admission.waiting)
-        books = Books(self._metrics, ledger, shared_price=settings.share_price)
+        books = Books(self._metrics, ledger, reused_response_price=settings.reused_response_price)
         sharing = Sharing(
-            settings.share,
-            across_keys=settings.share_across_keys,
-            cache_tokens=settings.share_cache_tokens,
-            lasts_s=settings.share_cache_s,
+            settings.coalesce,
+            across_keys=settings.coalesce_across_keys,
+            cache_tokens=settings.response_cache_tokens,
+            lasts_s=settings.response_cache_ttl_s,
         )
         self._guidance = GuidanceService(
             teachers,

@@ -40,7 +40,7 @@ class EchoStudent:
         self.token_s = settings.token_ms / 1000
         self.open_sequences: set[EchoSequence] = set()
         self._room = settings.max_sequences + settings.max_queue
-        gauge = Gauge("gkt_student_sequences", "Sequences under way or waiting", registry=self.registry)
+        gauge = Gauge("gkt_edge_sequences", "Sequences under way or waiting", registry=self.registry)
         gauge.set_function(lambda: len(self.open_sequences))
 
     def encode(self, messages: Sequence[Message]) -> list[int]:

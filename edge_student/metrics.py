@@ -13,24 +13,24 @@ class EdgeMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "gkt_requests", "Requests by mode and how they ended", ["mode", "outcome"], registry=self.registry
+            "gkt_edge_requests", "Requests by mode and how they ended", ["mode", "outcome"], registry=self.registry
         )
         self.fallbacks = Counter(
-            "gkt_fallbacks", "Answers that went on without (more) guidance", ["reason"], registry=self.registry
+            "gkt_edge_fallbacks", "Answers that went on without (more) guidance", ["reason"], registry=self.registry
         )
         self.tokens = Counter(
-            "gkt_answer_tokens", "Tokens of answers by who wrote them", ["source"], registry=self.registry
+            "gkt_edge_output_tokens", "Tokens of answers by who wrote them", ["model_role"], registry=self.registry
         )
         self.first_token = Histogram(
-            "gkt_time_to_first_token_seconds",
+            "gkt_edge_time_to_first_token_seconds",
             "From the request to its first text",
             buckets=SECONDS,
             registry=self.registry,
         )
         self.duration = Histogram(
-            "gkt_request_duration_seconds", "From the request to its end", buckets=SECONDS, registry=self.registry
+            "gkt_edge_request_duration_seconds", "From the request to its end", buckets=SECONDS, registry=self.registry
         )
-        self.running = Gauge("gkt_requests_running", "Answers under way", registry=self.registry)
+        self.running = Gauge("gkt_edge_requests_running", "Answers under way", registry=self.registry)
 
     def observe(self, mode: Mode, outcome: str, report: GktReport, seconds: float) -> None:
         """A request has ended."""

@@ -17,7 +17,7 @@ from shared.protocol.gkt import GktOptions, Mode
 T = TypeVar("T")
 Other = TypeVar("Other")
 
-TEMPLATES = {Mode.DRAFT: "draft"}
+TEMPLATES = {Mode.OUTLINE: "outline"}
 """What the teacher is asked for where nobody names a template; in the other modes `answer`."""
 SURE = {Mode.ON_DEMAND: 0.5, Mode.REVIEW: 0.1}
 """Where nobody says: for a line's first token a coin's toss; for all that is read at once what costs least
@@ -41,11 +41,11 @@ class Plan:
     """Whether the student begins its prefill only when the teacher's first word is there."""
     scored: bool = False
     """Whether the student says how probable the guidance was to it."""
-    doubt: float = 0.0
-    agree: int = 0
-    sure: float = 0.0
-    lines: int = 1
-    turn: int = 0
+    acceptance_threshold: float = 0.0
+    handback_after: int = 0
+    confidence_threshold: float = 0.0
+    draft_lines: int = 1
+    max_correction_tokens: int = 0
     """As in `shared.protocol.gkt.GktOptions`."""
     teacher: str | None = None
     """By its name in the cloud; None: the cloud's first."""
@@ -97,26 +97,28 @@ def plan(
     options = options or GktOptions()
     wished = options.mode or MODEL_MODES[model]
     mode = wished or settings.mode
-    share = _first(options.share, 1.0 if wished else settings.share)
-    if share < 1 and lot() >= share:
+    rollout_fraction = _first(options.rollout_fraction, 1.0 if wished else settings.rollout_fraction)
+    if rollout_fraction < 1 and lot() >= rollout_fraction:
         mode = Mode.OFF
     elif structured and mode in {Mode.ON_DEMAND, Mode.REVIEW}:
         mode = Mode.FIXED
     match mode:
         case Mode.OFF:
             budget = 0
-        case Mode.FIXED | Mode.DRAFT | Mode.ADAPTIVE | Mode.ON_DEMAND | Mode.REVIEW:
+        case Mode.FIXED | Mode.OUTLINE | Mode.ADAPTIVE | Mode.ON_DEMAND | Mode.REVIEW:
             given = options.max_guidance_tokens
             budget = settings.max_guidance_tokens if given is None else given
         case Mode.TEACHER:
             budget = options.max_guidance_tokens or max_tokens or settings.teacher_max_tokens
     if max_tokens is not None:
         budget = min(budget, max_tokens)
-    shown = mode is not Mode.DRAFT
+    shown = mode is not Mode.OUTLINE
     takes_turns = mode in {Mode.ON_DEMAND, Mode.REVIEW}
-    agree = _first(options.agree, settings.agree)
-    turn = _first(_first(options.turn, settings.turn), TURN.get(mode, 0))
-    lines = _first(options.lines, settings.lines) if mode is Mode.REVIEW else None
+    handback_after = _first(options.handback_after, settings.handback_after)
+    max_correction_tokens = _first(
+        _first(options.max_correction_tokens, settings.max_correction_tokens), TURN.get(mode, 0)
+    )
+    draft_lines = _first(options.draft_lines, settings.draft_lines) if mode is Mode.REVIEW else None
     return Plan(
         mode=mode,
         budget=budget,
@@ -124,12 +126,15 @@ def plan(
         alone=max_tokens is not None and budget == max_tokens and not takes_turns and shown,
         held=budget > 0 and settings.prefill_after_teacher and not takes_turns and shown,
         scored=budget > 0 and options.scores and shown,
-        doubt=_first(options.doubt, settings.doubt),
+        acceptance_threshold=_first(options.acceptance_threshold, settings.acceptance_threshold),
         # The first word of a turn is one that the student would not have written.
-        agree=0 if takes_turns and 0 < turn <= agree else agree,
-        sure=_first(_first(options.sure, settings.sure), SURE.get(mode, 0.0) if lines is None else 0.0),
-        lines=lines or 1,
-        turn=turn,
+        handback_after=0 if takes_turns and 0 < max_correction_tokens <= handback_after else handback_after,
+        confidence_threshold=_first(
+            _first(options.confidence_threshold, settings.confidence_threshold),
+            SURE.get(mode, 0.0) if draft_lines is None else 0.0,
+        ),
+        draft_lines=draft_lines or 1,
+        max_correction_tokens=max_correction_tokens,
         teacher=options.teacher or settings.teacher,
         policy=policy if wished is None and mode in {settings.mode, Mode.OFF} else None,
     )

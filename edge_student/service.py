@@ -30,7 +30,7 @@ class Edge:
     def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int, telemetry: Telemetry = OFF) -> None:
         self.settings, self.policy = with_policy_file(settings)
         self.started = started
-        self._hint = _hint(self.settings.hint_template)
+        self._hint = _hint(self.settings.expand_template)
         self.keys = Keys(settings.api_keys)
         self.metrics = EdgeMetrics()
         self.student: Student | None = None
@@ -57,7 +57,7 @@ class Edge:
             self.metrics,
             hint=self._hint,
             draft_ahead=self.settings.draft_ahead,
-            head_start_after_s=self.settings.head_start_after_s,
+            fallback_prefetch_after_s=self.settings.fallback_prefetch_after_s,
             telemetry=self._telemetry,
         )
 
@@ -86,7 +86,7 @@ def _hint(name: str) -> Template:
     try:
         template = Templates.load().get(name)
     except UnknownTemplate as error:
-        raise ConfigurationError(f"hint_template: {error.message}") from None
-    if not template.takes_draft:
-        raise ConfigurationError(f"hint_template: {name} has no place for a draft")
+        raise ConfigurationError(f"expand_template: {error.message}") from None
+    if not template.takes_answer:
+        raise ConfigurationError(f"expand_template: {name} has no place for a draft")
     return template

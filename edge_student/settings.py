@@ -39,7 +39,7 @@ class EdgeSettings(ServiceSettings):
         le=128,
         description="answers computed at once; unset: four for each core, 64 at most",
     )
-    kept_sequences: int | None = Field(
+    prefix_cache_sequences: int | None = Field(
         default=None,
         ge=0,
         le=MOST_KEPT,
@@ -62,54 +62,53 @@ class EdgeSettings(ServiceSettings):
 
     policy_file: str | None = Field(
         default=None,
-        description="policy file, as `gkt tune` writes it: its values take the place of the defaults of `mode`, "
-        "`max_guidance_tokens`, `template`, `teacher`, `doubt`, `agree`, `lines`, `turn`, `sure` and `share`; one that is set "
-        "here wins",
+        description="policy file, as `gkt tune` writes it. Its values replace the defaults of the policy settings below; "
+        "a value that is set here wins",
     )
-    mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name none")
+    mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name no mode")
     max_guidance_tokens: int = Field(
-        default=40, ge=1, description="the teacher's tokens per answer; 40 is the paper's length on GSM8K"
+        default=40, ge=1, description="most teacher tokens per answer; 40 is the paper's length on GSM8K"
     )
-    doubt: float = Field(
+    acceptance_threshold: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="mode `review`: the teacher doubts a token less probable to it than this that is not its own choice; from "
-        "0.5 on it lets its own choices pass only",
+        description="mode `review`: reject a draft token that is not the teacher's top choice and has a probability below "
+        "this. At 0.5 or more only top choices pass",
     )
-    agree: int = Field(
+    handback_after: int = Field(
         default=3,
         ge=0,
         le=1000,
-        description="modes `adaptive`, `on_demand` and `review`: the student takes over once it would have written so many of "
-        "the teacher's tokens in a row itself; 0: only at a step's end",
+        description="modes `adaptive`, `on_demand` and `review`: the student takes over after this many teacher tokens in a "
+        "row that the student would have written too. At 0 it takes over only at the end of a line",
     )
-    turn: int | None = Field(
+    max_correction_tokens: int | None = Field(
         default=None,
         ge=0,
-        description="modes `on_demand` and `review`: the teacher writes so many tokens at most, then the student takes over "
-        "again; 0: up to the step's end; unset: 1 in `review`, 0 in `on_demand`",
+        description="modes `on_demand` and `review`: most tokens of one correction by the teacher. At 0 the teacher writes "
+        "to the end of the line. If unset, 1 in `review` and 0 in `on_demand`",
     )
-    sure: float | None = Field(
+    confidence_threshold: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="mode `on_demand`: a step whose first token is less probable to the student is the teacher's; mode `review`: "
-        "the teacher reads as much at once as the student finds at least so probable, all its tokens together; 0: it reads by "
-        "lines; unset: 0.5, in `review` 0.1, or 0 where `lines` is set",
+        description="mode `on_demand`: the teacher writes a line if the student's first-token probability is below this. "
+        "Mode `review`: a draft ends when its joint probability falls below this; at 0 a draft is `draft_lines` lines. "
+        "If unset, 0.5 in `on_demand`, 0.1 in `review`, or 0 if `draft_lines` is set",
     )
-    lines: int | None = Field(
+    draft_lines: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="mode `review` with `sure` 0: the teacher reads so many lines at once",
+        description="mode `review` with `confidence_threshold` 0: lines of one draft",
     )
-    share: float = Field(
+    rollout_fraction: float = Field(
         default=1.0,
         ge=0,
         le=1,
-        description="of the requests that name no mode, how many `mode` is for, by lot; the student answers the others alone. "
-        "The same prompt and seed draw the same lot",
+        description="fraction of the requests without a mode of their own that use `mode`, by a hash of prompt and seed; the "
+        "student answers the rest alone",
     )
     draft_ahead: bool = Field(
         default=True, description="mode `review`: the student writes the next step while the teacher reads the last one"
@@ -121,7 +120,7 @@ class EdgeSettings(ServiceSettings):
     )
     template: str | None = Field(
         default=None,
-        description="guidance template, `name` or `name@version`; unset: `answer`, in mode `draft` `draft`",
+        description="guidance template, `name` or `name@version`; unset: `answer`, in mode `outline` `outline`",
     )
     teacher: str | None = Field(
         default=None,
@@ -129,8 +128,9 @@ class EdgeSettings(ServiceSettings):
         max_length=100,
         description="the teacher, by its name in the cloud; unset: the cloud's first",
     )
-    hint_template: str = Field(
-        default="hint", description="mode `draft`: template that puts the teacher's draft before the student's eyes"
+    expand_template: str = Field(
+        default="expand",
+        description="mode `outline`: template that puts the teacher's outline into the student's prompt",
     )
     default_temperature: float = Field(
         default=0.0,
@@ -154,7 +154,7 @@ class EdgeSettings(ServiceSettings):
     first_token_deadline_s: float = Field(
         default=5.0, gt=0, description="from the request to the teacher's first token; then the student starts alone"
     )
-    head_start_s: float = Field(
+    fallback_prefetch_s: float = Field(
         default=0.5,
         ge=0,
         description="so long before that the student begins to write, unseen, so that its words are there when the deadline "
@@ -176,10 +176,10 @@ class EdgeSettings(ServiceSettings):
         return self
 
     @property
-    def head_start_after_s(self) -> float | None:
+    def fallback_prefetch_after_s(self) -> float | None:
         """From a request on. Half of the deadline is the teacher's alone, however short it is."""
         deadline_s = self.first_token_deadline_s
-        return max(deadline_s - self.head_start_s, deadline_s / 2) if self.head_start_s else None
+        return max(deadline_s - self.fallback_prefetch_s, deadline_s / 2) if self.fallback_prefetch_s else None
 
     def cloud_tls(self) -> ssl.SSLContext | None:
         """How the cloud is checked; None: as httpx does it by itself. Raises ConfigurationError."""

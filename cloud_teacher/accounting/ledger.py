@@ -26,9 +26,9 @@ class Row:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    shared_tokens: int
+    reused_tokens: int
     finish_reason: str
-    shared: str | None
+    reused: str | None
     cost_nano_usd: int
     estimated: bool = False
 

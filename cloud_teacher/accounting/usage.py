@@ -15,7 +15,7 @@ from cloud_teacher.teachers.base import Piece
 from shared.prices import NANO, Prices
 from shared.protocol.guidance import Timing, Usage
 
-GONE = "gone"
+CLIENT_DISCONNECTED = "client_disconnected"
 """Outcome of a request whose client left before the end."""
 MAX_NAME = 255
 """Characters of a name that the ledger keeps."""
@@ -47,9 +47,9 @@ class Account:
     completion_tokens: int = 0
     estimated: bool = False
     """Whether a server is to say what was used, and has not."""
-    shared: Literal["joined", "cached"] | None = None
+    reused: Literal["coalesced", "cached"] | None = None
     """How it was told what another request has computed: then no tokens are its own."""
-    shared_tokens: int = 0
+    reused_tokens: int = 0
     """That it was told so."""
     queue_s: float | None = None
     """In the engine, where that knows."""
@@ -57,7 +57,7 @@ class Account:
     """For a place there."""
     first_s: float | None = None
     last_s: float | None = None
-    outcome: str = field(default=GONE)
+    outcome: str = field(default=CLIENT_DISCONNECTED)
     reservation: str | None = None
     """What is set aside for it of its key's daily budget."""
     engaged: bool = False
@@ -76,8 +76,8 @@ class Account:
 
     def told(self, tokens: int) -> None:
         """Its reader was told so many. Those of its own are counted as they are computed."""
-        if self.shared:
-            self.shared_tokens += tokens
+        if self.reused:
+            self.reused_tokens += tokens
             self.first_s = self.first_s or time.monotonic()
 
     @property
@@ -112,9 +112,9 @@ class Books:
         metrics: CloudMetrics,
         ledger: Ledger | None = None,
         *,
-        shared_price: Literal["free", "cached"] = "free",
+        reused_response_price: Literal["free", "cached"] = "free",
     ) -> None:
-        self._shared_price = shared_price
+        self._shared_price = reused_response_price
         self.metrics = metrics
         self._ledger = ledger
 
@@ -138,22 +138,22 @@ class Books:
         """Of what was computed, by the teacher's prices; None where there are none."""
         return account.prices.cost_usd(account.usage) if account.prices else None
 
-    def shared_nano_usd(self, usage: Usage, prices: Prices | None) -> int:
+    def reused_nano_usd(self, usage: Usage, prices: Prices | None) -> int:
         """What guidance costs that is told again: nothing, or all of it at the price of cached tokens, as the operator has it."""
         if prices is None or self._shared_price == "free":
             return 0
         tokens = usage.prompt_tokens + usage.completion_tokens
         return prices.nano_usd(Usage(prompt_tokens=tokens, cached_tokens=tokens, completion_tokens=0))
 
-    def shared_cost_usd(self, usage: Usage, prices: Prices | None) -> float | None:
+    def reused_cost_usd(self, usage: Usage, prices: Prices | None) -> float | None:
         """The same in dollars; None where there are no prices."""
-        return self.shared_nano_usd(usage, prices) / NANO if prices else None
+        return self.reused_nano_usd(usage, prices) / NANO if prices else None
 
-    def close_shared(self, account: Account, prompt_tokens: int) -> asyncio.Future[None]:
+    def close_reused(self, account: Account, prompt_tokens: int) -> asyncio.Future[None]:
         """Write down what was told again, of a generation with such a prompt. As `close`."""
-        told = Usage(prompt_tokens=prompt_tokens, completion_tokens=account.shared_tokens)
-        nano_usd = self.shared_nano_usd(told, account.prices)
-        self.metrics.count_shared(account.shared or "", account.shared_tokens, nano_usd / NANO)
+        told = Usage(prompt_tokens=prompt_tokens, completion_tokens=account.reused_tokens)
+        nano_usd = self.reused_nano_usd(told, account.prices)
+        self.metrics.count_reused(account.reused or "", account.reused_tokens, nano_usd / NANO)
         return self._record(account, nano_usd=nano_usd)
 
     def close(self, account: Account) -> asyncio.Future[None]:
@@ -184,9 +184,9 @@ class Books:
             prompt_tokens=account.prompt_tokens,
             cached_tokens=account.cached_tokens,
             completion_tokens=account.completion_tokens,
-            shared_tokens=account.shared_tokens,
+            reused_tokens=account.reused_tokens,
             finish_reason=account.outcome,
-            shared=account.shared,
+            reused=account.reused,
             cost_nano_usd=nano_usd,
             estimated=account.estimated,
         )

@@ -98,19 +98,19 @@ class CloudSettings(ServiceSettings):
         ge=1,
         description="requests at once with the same key, where that has no limit of its own; more get 429; unset: no limit",
     )
-    share: Literal["off", "running", "cache"] = Field(
+    coalesce: Literal["off", "running", "cache"] = Field(
         default="running",
         description="greedy requests of a key that are alike: `running`: those at the same time are answered by one generation; "
         "`cache`: and later ones from what is kept; `off`: each has its own",
     )
-    share_across_keys: bool = Field(
+    coalesce_across_keys: bool = Field(
         default=False, description="of different keys too, which so may learn by timing what others have asked"
     )
-    share_cache_tokens: int = Field(
+    response_cache_tokens: int = Field(
         default=100_000, ge=0, description="tokens of guidance kept, least recently used go first"
     )
-    share_cache_s: float = Field(default=300.0, gt=0, description="guidance is kept so long")
-    share_price: Literal["free", "cached"] = Field(
+    response_cache_ttl_s: float = Field(default=300.0, gt=0, description="guidance is kept so long")
+    reused_response_price: Literal["free", "cached"] = Field(
         default="free",
         description="what guidance costs that is told again: nothing, or all its tokens as cached prompt tokens",
     )

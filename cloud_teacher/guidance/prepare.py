@@ -54,13 +54,13 @@ async def prepare(teacher: Teacher, asked: Asked, max_prompt_tokens: int) -> Wor
         await asyncio.to_thread(teacher.check_schema, request.json_schema)
     messages = asked.template.apply(request.messages)
     reviewer = teacher.reviewer() if isinstance(request, ReviewRequest) else None
-    step = request.answer + request.step if isinstance(request, ReviewRequest) else None
+    draft_text = request.answer + request.draft if isinstance(request, ReviewRequest) else None
 
     def encode() -> tuple[Prompt, list[int] | None]:
-        reviewed = reviewer.encode_answer(step) if reviewer and step is not None else None
+        reviewed = reviewer.encode_answer(draft_text) if reviewer and draft_text is not None else None
         return teacher.encode(messages, request.answer), reviewed
 
-    prompt, reviewed = await tokenised(encode, messages, step or request.answer)
+    prompt, reviewed = await tokenised(encode, messages, draft_text or request.answer)
     most = min(max_prompt_tokens, teacher.max_model_len - 1)
     if prompt.tokens > most:
         raise PromptTooLong(f"the prompt has {prompt.tokens} tokens; {most} is the most", param="messages")

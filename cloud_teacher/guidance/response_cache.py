@@ -17,7 +17,7 @@ from cloud_teacher.guidance.generation import Generation
 from cloud_teacher.guidance.prepare import Asked
 from shared.server.bearer_keys import ANYONE
 
-How = Literal["joined", "cached"]
+How = Literal["coalesced", "cached"]
 Share = Literal["off", "running", "cache"]
 
 ENTRY_TOKENS = 50
@@ -76,7 +76,7 @@ class Sharing:
         """A generation to read instead of asking for one. The same key's may still wait for a place, not others'."""
         running = self._running.get(key)
         if running and running.open and (running.admitted or running.account.subject.key == asked.caller.name):
-            return Found(running, "joined")
+            return Found(running, "coalesced")
         kept = self._kept.get(key)
         if kept is None:
             return None

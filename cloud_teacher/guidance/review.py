@@ -34,18 +34,18 @@ async def review(
     `prompt` has that answer, `ids` are those of answer and step as one text.
     """
     nothing = Usage(prompt_tokens=0, completion_tokens=0)
-    text = request.answer + request.step
+    text = request.answer + request.draft
     # The step's own tokens: the last one of what was written before may now be a longer one.
     first = common_length(prompt.answer, ids)
-    answer = [*ids, teacher.end_id] if request.ends else ids
+    answer = [*ids, teacher.end_id] if request.draft_is_final else ids
     scored = len(answer) - first
     # Where the context ends nobody can go on: what cannot be read is let through.
     asked = prompt.conversation + answer
     if not scored or len(asked) >= teacher.max_model_len:
-        return Reviewed(Verdict(accepted_chars=len(request.step), accepted=True, scored_tokens=0, usage=nothing))
+        return Reviewed(Verdict(accepted_chars=len(request.draft), accepted=True, scored_tokens=0, usage=nothing))
     scores = await teacher.score(f"{engine_id}.review", asked, len(prompt.conversation) + first, standing)
-    at = first_doubt(scores, request.doubt)
-    kept, word = len(request.step), None
+    at = first_doubt(scores, request.acceptance_threshold)
+    kept, word = len(request.draft), None
     if at is not None:
         kept = max(0, kept_chars(text, teacher.decode(ids[: first + at])) - len(request.answer))
         if scores.choices:
@@ -67,9 +67,9 @@ def first_word(teacher: Reviewer, ids: list[int], text: str, choice: int | None)
     return Piece(text=told[len(text) :], token_ids=[choice])
 
 
-def first_doubt(scores: Scores, doubt: float) -> int | None:
-    """The first token that is less probable than `doubt` and not the teacher's own choice either; None where all is well."""
-    least = math.log(doubt) if doubt > 0 else -math.inf
+def first_doubt(scores: Scores, acceptance_threshold: float) -> int | None:
+    """Index of the first token that the teacher rejects: below the threshold, and not its own choice. None if it accepts all."""
+    least = math.log(acceptance_threshold) if acceptance_threshold > 0 else -math.inf
     pairs = zip(scores.logprobs, scores.ranks, strict=True)
     return next((at for at, (logprob, rank) in enumerate(pairs) if rank > 1 and logprob < least), None)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cloud_teacher.accounting.usage import GONE, Account, Books, Subject
+from cloud_teacher.accounting.usage import CLIENT_DISCONNECTED, Account, Books, Subject
 from cloud_teacher.admission.admission import Admission
 from cloud_teacher.auth.caller import Caller
 from cloud_teacher.guidance.generation import Generation
@@ -54,7 +54,7 @@ class Reading:
     request_id: str
     caller: Caller
     arrived_s: float = field(default_factory=time.monotonic)
-    outcome: str = GONE
+    outcome: str = CLIENT_DISCONNECTED
     span: Span = field(default_factory=Span)
     generation: Generation | None = None
     account: Account | None = None
@@ -105,7 +105,7 @@ class GuidanceService:
         )
         try:
             template = self._templates.get(request.template)
-            if template.takes_draft:
+            if template.takes_answer:
                 raise UnknownTemplate(f"template {template.name!r} is the student's, no guidance", param="template")
             self._check_budget(request.max_guidance_tokens)
             self._teachers.in_order(request.model)
@@ -175,7 +175,7 @@ class GuidanceService:
         key = self._sharing.key(asked)
         found = self._sharing.find(key, asked) if key else None
         if found:
-            generation, account.shared = found
+            generation, account.reused = found
         else:
             generation = Generation(account)
             self._start(generation, asked, key)
@@ -197,10 +197,10 @@ class GuidanceService:
 
     async def _pay(self, generation: Generation, account: Account, reading: Reading) -> None:
         """Open the account of a request that another one has written. What it can cost is set aside, if that is anything."""
-        if account.shared is None:
+        if account.reused is None:
             return
         account.turn_to(generation.account.subject.model, generation.account.prices)
-        most_nano_usd = self._books.shared_nano_usd(generation.most, account.prices) if generation.most else 0
+        most_nano_usd = self._books.reused_nano_usd(generation.most, account.prices) if generation.most else 0
         if most_nano_usd:
             account.reservation = await self._admission.reserve(reading.caller, account, 0, most_nano_usd)
         reading.to_close = account
@@ -209,13 +209,13 @@ class GuidanceService:
         reason, usage = generation.reason, generation.account.usage
         assert reason is not None  # noqa: S101 - it was read to its end
         cost_usd = self._books.cost_usd(generation.account)
-        if account.shared:
+        if account.reused:
             account.outcome, reading.to_close = reason, None
-            cost_usd = self._books.shared_cost_usd(usage, account.prices)
-            await self._books.close_shared(account, usage.prompt_tokens)
+            cost_usd = self._books.reused_cost_usd(usage, account.prices)
+            await self._books.close_reused(account, usage.prompt_tokens)
         reading.outcome = reason
         return Done(
-            finish_reason=reason, usage=usage, timing=account.timing(), cost_usd=cost_usd, shared=account.shared
+            finish_reason=reason, usage=usage, timing=account.timing(), cost_usd=cost_usd, reused=account.reused
         )
 
     def _failure(self, error: Exception, reading: Reading) -> Failure:
@@ -236,7 +236,7 @@ class GuidanceService:
         took_s = time.monotonic() - reading.arrived_s
         if reading.to_close and reading.generation:
             reading.to_close.outcome = reading.outcome
-            self._books.close_shared(reading.to_close, reading.generation.account.prompt_tokens)
+            self._books.close_reused(reading.to_close, reading.generation.account.prompt_tokens)
         self._books.metrics.requests.labels(reading.outcome).inc()
         self._books.metrics.duration.observe(took_s)
         end(reading.span, reading.generation, reading.account, reading.outcome)

@@ -42,14 +42,14 @@ def end(span: Span, generation: Generation | None, account: Account | None, outc
         span.set(
             {
                 "gen_ai.usage.input_tokens": usage.prompt_tokens,
-                "gen_ai.usage.output_tokens": account.shared_tokens if account.shared else usage.completion_tokens,
+                "gen_ai.usage.output_tokens": account.reused_tokens if account.reused else usage.completion_tokens,
                 "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
                 "gen_ai.response.finish_reasons": [outcome] if outcome in list(FinishReason) else None,
                 "gen_ai.response.time_to_first_chunk": None if first_ms is None else first_ms / 1000,
                 "gen_ai.response.model": account.subject.model,
                 "gkt.queue_ms": timing.queue_ms,
                 "gkt.template": account.subject.template,
-                "gkt.shared": account.shared,
+                "gkt.reused": account.reused,
             }
         )
         span.text("output", [("assistant", "".join(one.text for one in generation.items if isinstance(one, Piece)))])

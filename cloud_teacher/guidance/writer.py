@@ -8,7 +8,7 @@ import logging
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from cloud_teacher.accounting.usage import GONE, Account, Books
+from cloud_teacher.accounting.usage import CLIENT_DISCONNECTED, Account, Books
 from cloud_teacher.admission.admission import Admission
 from cloud_teacher.guidance.generation import Generation
 from cloud_teacher.guidance.prepare import Asked, Work, prepare
@@ -59,7 +59,7 @@ class Writer:
             reason = await self._in_turn(generation, asked)
             account.outcome = reason
         except asyncio.CancelledError:
-            account.outcome = GONE
+            account.outcome = CLIENT_DISCONNECTED
             if account.engaged:
                 self._books.close(account)
             raise
@@ -149,8 +149,8 @@ class Writer:
             account.queue_s = reviewed.queue_s
             call.generation.add(reviewed.verdict)
             if reviewed.verdict.accepted:
-                return FinishReason.STOP if request.ends else FinishReason.STEP
-            answer = request.answer + request.step[: reviewed.verdict.accepted_chars]
+                return FinishReason.STOP if request.draft_is_final else FinishReason.HANDBACK
+            answer = request.answer + request.draft[: reviewed.verdict.accepted_chars]
             if reviewed.first and _is_greedy(request):
                 reason = self._say_first(call, reviewed.first)
                 if reason:
@@ -174,8 +174,8 @@ class Writer:
         if piece.end:
             return FinishReason.STOP
         call.generation.add(piece)
-        if STEP_END in piece.text and call.asked.request.until_step:
-            return FinishReason.STEP
+        if STEP_END in piece.text and call.asked.request.stop_at_line_end:
+            return FinishReason.HANDBACK
         return FinishReason.BUDGET if call.asked.request.max_guidance_tokens <= account.completion_tokens else None
 
     async def _guide(self, call: _Call, prompt: Prompt, silence: asyncio.Timeout) -> FinishReason:
@@ -203,7 +203,7 @@ class Writer:
                     call.member.answered()
                     call.generation.add(piece)
                 left = sampling.max_tokens - (account.completion_tokens - written)
-                if request.whole_words and left > 0 and wraps_up(before, piece.text, left):
+                if request.stop_at_word_boundary and left > 0 and wraps_up(before, piece.text, left):
                     end = end or "limit"
                     # Where only a server's last word says what it is paid for, its few last tokens are waited for.
                     dropped = account.estimated
@@ -213,7 +213,7 @@ class Writer:
         if end is None:
             raise EngineFailed("the engine ended the answer without saying why")
         limit = FinishReason.BUDGET if budget <= room else FinishReason.LENGTH
-        return {"stop": FinishReason.STOP, "string": FinishReason.STEP}.get(end, limit)
+        return {"stop": FinishReason.STOP, "string": FinishReason.HANDBACK}.get(end, limit)
 
 
 def _is_greedy(request: GuidanceRequest) -> bool:
@@ -235,5 +235,5 @@ def _sampling(request: GuidanceRequest, *, max_tokens: int) -> Sampling:
         json_schema=request.json_schema,
         seed=request.seed,
         logprobs=request.logprobs,
-        stop=(STEP_END,) if request.until_step else (),
+        stop=(STEP_END,) if request.stop_at_line_end else (),
     )

@@ -24,7 +24,7 @@ SUMS = tuple(column.name for column in days.columns if not column.primary_key)
 
 @dataclass(frozen=True, slots=True)
 class DayUsage:
-    """What one key used on one day. `requests` counts the shared ones too; the tokens of those are `shared_tokens` alone."""
+    """What one key used on one day. `requests` counts the shared ones too; the tokens of those are `reused_tokens` alone."""
 
     key: str
     day: date
@@ -32,8 +32,8 @@ class DayUsage:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    shared_requests: int
-    shared_tokens: int
+    reused_requests: int
+    reused_tokens: int
     cost_nano_usd: int
 
     def wire(self) -> guidance.DayUsage:
@@ -78,8 +78,8 @@ def _sums(rows: Sequence[Row]) -> list[dict[str, Any]]:
         day["prompt_tokens"] += row.prompt_tokens
         day["cached_tokens"] += row.cached_tokens
         day["completion_tokens"] += row.completion_tokens
-        day["shared_requests"] += row.shared is not None
-        day["shared_tokens"] += row.shared_tokens
+        day["reused_requests"] += row.reused is not None
+        day["reused_tokens"] += row.reused_tokens
         day["cost_nano_usd"] += row.cost_nano_usd
     return [{"key": key, "day": day, **sums[key, day]} for key, day in sorted(sums)]
 

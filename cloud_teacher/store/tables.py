@@ -65,14 +65,14 @@ ledger = Table(
     Column("prompt_tokens", Integer, nullable=False),
     Column("cached_tokens", Integer, nullable=False),
     Column("completion_tokens", Integer, nullable=False),
-    Column("shared_tokens", Integer, nullable=False),
+    Column("reused_tokens", Integer, nullable=False),
     Column("finish_reason", String(64), nullable=False),
-    Column("shared", String(16)),
+    Column("reused", String(16)),
     Column("cost_nano_usd", BigInteger, nullable=False),
     Column("estimated", Boolean, nullable=False, server_default=false()),
     Index("ix_ledger_key_day", "key", "day"),
 )
-"""One row a stream. Where it was told what another had computed, `shared` says how, and its own tokens are 0. `estimated`: the
+"""One row a stream. Where it was told what another had computed, `reused` says how, and its own tokens are 0. `estimated`: the
 server that computed it has not said how many tokens that were."""
 
 days = Table(
@@ -84,8 +84,8 @@ days = Table(
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("completion_tokens", BigInteger, nullable=False),
-    Column("shared_requests", BigInteger, nullable=False),
-    Column("shared_tokens", BigInteger, nullable=False),
+    Column("reused_requests", BigInteger, nullable=False),
+    Column("reused_tokens", BigInteger, nullable=False),
     Column("cost_nano_usd", BigInteger, nullable=False),
 )
 """The ledger's sums, kept in the same transactions, so that budgets and reports need not add up a day's rows."""

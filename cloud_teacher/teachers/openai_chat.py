@@ -149,7 +149,7 @@ class ChatTeacher:
     def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:
         asked = prompt.messages
         if prompt.text and self._continue:
-            asked = self._continue.apply(asked, draft=prompt.text)
+            asked = self._continue.apply(asked, answer=prompt.text)
         messages: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in asked]
         if prompt.text and self._continue is None:
             begun: dict[str, Any] = {"role": "assistant", "content": prompt.text}

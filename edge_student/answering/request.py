@@ -60,7 +60,7 @@ class Ask:
             seed=sampling.seed,
             json_schema=sampling.structure.json_schema if sampling.structure else None,
             logprobs=sampling.top_logprobs is not None,
-            whole_words=not plan.alone,
+            stop_at_word_boundary=not plan.alone,
             model=plan.teacher,
             cache_salt=self.cache_salt,
         )

@@ -56,7 +56,7 @@ class Turns:
         self._prompt = prompt
         self._plan = plan
         # The student's own probabilities are what its certainty is read from.
-        top = 0 if sampling.top_logprobs is None and plan.sure else sampling.top_logprobs
+        top = 0 if sampling.top_logprobs is None and plan.confidence_threshold else sampling.top_logprobs
         self._shown_logprobs = sampling.top_logprobs is not None
         self._sampling = replace(sampling, top_logprobs=top)
         self._request = request
@@ -128,18 +128,22 @@ class Turns:
         return self._student.open(
             self._prompt,
             text=self._text,
-            scores_of="guidance" if scored and self._plan.agree else None,
+            scores_of="guidance" if scored and self._plan.handback_after else None,
             cache_salt=self._request.cache_salt,
         )
 
     async def _step(self, drafter: Drafter) -> Step:
-        by_certainty = self._plan.mode is Mode.REVIEW and self._plan.sure
-        return await (drafter.sure(self._plan.sure) if by_certainty else drafter.lines(self._plan.lines))
+        by_certainty = self._plan.mode is Mode.REVIEW and self._plan.confidence_threshold
+        return await (
+            drafter.sure(self._plan.confidence_threshold) if by_certainty else drafter.lines(self._plan.draft_lines)
+        )
 
     def _keeps(self, step: Step) -> bool:
         """Whether a step stays as the student wrote it, without the teacher."""
-        sure = self._plan.sure
-        return self._plan.mode is Mode.ON_DEMAND and (not sure or step.begins_sure(sure))
+        confidence_threshold = self._plan.confidence_threshold
+        return self._plan.mode is Mode.ON_DEMAND and (
+            not confidence_threshold or step.begins_sure(confidence_threshold)
+        )
 
     async def _consult(self, step: Step) -> AsyncGenerator[Piece | Ended | None, None]:
         """The teacher's turn. None comes last where the student's draft stands, and goes on behind the step."""
@@ -200,19 +204,28 @@ class Turns:
 
     def _ask(self, step: Step) -> GuidanceRequest:
         most = self._left
-        if self._plan.turn:
-            most = min(most, self._plan.turn + (CHARACTER_TOKENS if self._said_nothing else 0))
-        changes = {"max_guidance_tokens": most, "answer": self._text, "until_step": True, "whole_words": False}
+        if self._plan.max_correction_tokens:
+            most = min(most, self._plan.max_correction_tokens + (CHARACTER_TOKENS if self._said_nothing else 0))
+        changes = {
+            "max_guidance_tokens": most,
+            "answer": self._text,
+            "stop_at_line_end": True,
+            "stop_at_word_boundary": False,
+        }
         if self._plan.mode is Mode.ON_DEMAND:
             return self._request.model_copy(update=changes)
-        about = {"step": step.text, "ends": step.end == "stop", "doubt": self._plan.doubt}
+        about = {
+            "draft": step.text,
+            "draft_is_final": step.end == "stop",
+            "acceptance_threshold": self._plan.acceptance_threshold,
+        }
         return ReviewRequest(**{**dict(self._request), **changes, **about})
 
     def _agreed(self, teacher_text: str) -> bool:
-        if self._sequence is None or not self._plan.agree:
+        if self._sequence is None or not self._plan.handback_after:
             return False
         self._sequence.foresee("")  # all that came is computed, the last word too, so that its scores are there
-        return agrees(self._sequence.scores, teacher_text, self._plan.agree)
+        return agrees(self._sequence.scores, teacher_text, self._plan.handback_after)
 
     def _take(self, event: Guidance) -> list[Piece | Ended]:
         self._text += event.text

@@ -43,12 +43,12 @@ class Run:
         *,
         hint: Template | None,
         draft_ahead: bool,
-        head_start_after_s: float | None,
+        fallback_prefetch_after_s: float | None,
     ) -> None:
         self._ask = ask
         self._hint = hint
         self._draft_ahead = draft_ahead
-        self._head_start_after_s = head_start_after_s
+        self._head_start_after_s = fallback_prefetch_after_s
         self._head_start: HeadStart | None = None
         self._student = student
         self._cloud = cloud
@@ -67,7 +67,7 @@ class Run:
                 async for part in turns:
                     yield part
             return
-        drafts = plan.mode is Mode.DRAFT
+        drafts = plan.mode is Mode.OUTLINE
         if drafts and plan.budget and messages is not None and self._hint:
             await self._draft(messages, self._hint)
         if plan.mode is not Mode.TEACHER:
@@ -100,7 +100,7 @@ class Run:
             ahead.close()
         if not text:
             return
-        hinted = hint.apply(messages, draft=text)
+        hinted = hint.apply(messages, answer=text)
         prompt = await tokenised(lambda: self._student.encode(hinted), hinted)
         if len(prompt) >= self._student.context_tokens:
             self.account.fallback = FallbackReason.TOO_LONG
@@ -168,7 +168,9 @@ class Run:
         return "guidance" if self._ask.plan.scored or self._ask.plan.mode is Mode.ADAPTIVE else None
 
     def _student_agrees(self) -> bool:
-        return bool(self._sequences) and agrees(self._sequences[0].scores, self._guidance, self._ask.plan.agree)
+        return bool(self._sequences) and agrees(
+            self._sequences[0].scores, self._guidance, self._ask.plan.handback_after
+        )
 
     async def _guided(self, messages: Sequence[Message]) -> AsyncGenerator[Part, None]:
         """The teacher's part, the same for every choice."""
@@ -243,7 +245,7 @@ class Run:
             return self._head_start.words()
         if self._head_start:
             self._head_start.close()
-        drafted = self._ask.plan.mode is Mode.DRAFT
+        drafted = self._ask.plan.mode is Mode.OUTLINE
         sampling = self._ask.sampling
         left = sampling.max_tokens - (0 if drafted else self.account.teacher_tokens)
         seed = None if sampling.seed is None else sampling.seed + choice.index

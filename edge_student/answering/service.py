@@ -32,19 +32,19 @@ class Answering:
         *,
         hint: Template | None = None,
         draft_ahead: bool = True,
-        head_start_after_s: float | None = None,
+        fallback_prefetch_after_s: float | None = None,
         telemetry: Telemetry = OFF,
     ) -> None:
         """`hint` puts a draft before the student's eyes; without it drafts are not asked for.
 
-        Where nothing has come of the teacher after `head_start_after_s`, the student begins to write unseen.
+        Where nothing has come of the teacher after `fallback_prefetch_after_s`, the student begins to write unseen.
         """
         self._student = student
         self._hint = hint
         self._cloud = cloud
         self._metrics = metrics
         self._draft_ahead = draft_ahead
-        self._head_start_after_s = head_start_after_s
+        self._head_start_after_s = fallback_prefetch_after_s
         self._telemetry = telemetry
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Part, None]:
@@ -62,7 +62,7 @@ class Answering:
                 span,
                 hint=self._hint,
                 draft_ahead=self._draft_ahead,
-                head_start_after_s=self._head_start_after_s,
+                fallback_prefetch_after_s=self._head_start_after_s,
             )
             answered = Answered(span, ask.n)
             self._metrics.running.inc()

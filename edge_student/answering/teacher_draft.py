@@ -16,7 +16,7 @@ logger = logging.getLogger("gkt.answering")
 async def draft_of(request: GuidanceRequest, headers: dict[str, str], cloud: Cloud, account: Account) -> str:
     """As much of a draft as there is, in whole words; nothing where the cloud fails at once. The account says why it is short."""
     # Whatever the answer has to look like, its draft is plain text.
-    request = request.model_copy(update={"json_schema": None, "logprobs": False, "whole_words": True})
+    request = request.model_copy(update={"json_schema": None, "logprobs": False, "stop_at_word_boundary": True})
     seam = Seam(request.max_guidance_tokens)
     text = ""
     complete = False

@@ -170,7 +170,7 @@ class Engine:
                 self._context.forget(move.slot, move.start)
         self.metrics.observe(self._scheduler, plan)
         if plan.evicted and not self._told_full:
-            self._told_full = True  # once: gkt_student_preemptions counts the others
+            self._told_full = True  # once: gkt_edge_preemptions counts the others
             logger.warning(
                 "the KV cache of %d tokens is full: of answers under way some are computed again, which takes time; "
                 "GKT_EDGE_KV_CACHE_TOKENS sets its size, GKT_EDGE_MAX_SEQUENCES how many share it",

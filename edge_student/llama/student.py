@@ -34,7 +34,7 @@ class LlamaStudent:
     def __init__(self, model: str, path: Path, settings: EdgeSettings) -> None:
         """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
         self.model = model
-        kept = settings.kept_sequences
+        kept = settings.prefix_cache_sequences
         scheduler = Scheduler(
             n_running=settings.max_sequences,
             n_kept=min(MOST_KEPT, 2 * settings.max_sequences) if kept is None else kept,

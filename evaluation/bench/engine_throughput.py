@@ -25,8 +25,8 @@ DECODING_TOKENS = 480
 """Enough to go on writing for as long as the long prompt takes, whose first token ends the measurement."""
 PYTHON_STREAMS = 16
 
-STEP_S = "gkt_student_step_seconds_total"
-DECODE_S = "gkt_student_decode_seconds_total"
+STEP_S = "gkt_edge_engine_step_seconds_total"
+DECODE_S = "gkt_edge_engine_decode_seconds_total"
 STEPS = "llamacpp:n_decode_total"
 
 Scrape = Callable[[Server], Mapping[str, float]]

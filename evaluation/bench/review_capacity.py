@@ -106,10 +106,10 @@ def _review(http: httpx.Client, answer: Reviewed) -> Written:
             messages=[Message(role="user", content=answer.question)],
             max_guidance_tokens=1,
             answer=step.answer,
-            step=step.text,
-            ends=step.ends,
-            doubt=DOUBT,
-            until_step=True,
+            draft=step.text,
+            draft_is_final=step.ends,
+            acceptance_threshold=DOUBT,
+            stop_at_line_end=True,
         )
         reads = timed(http, "/v1/review", body.model_dump_json())
         names = {event.name: event.data for event in events(reads)}

@@ -19,7 +19,7 @@ MODES = (
     *[Mode.ON_DEMAND] * 2,
     *[Mode.REVIEW] * 2,
     *[Mode.TEACHER] * 2,
-    Mode.DRAFT,
+    Mode.OUTLINE,
     Mode.OFF,
 )
 SLOW_SHARE = 0.2
@@ -58,7 +58,7 @@ class Ask:
     stream: bool = True
     max_tokens: int = 64
     guidance_tokens: int = 24
-    agree: int = 3
+    handback_after: int = 3
     behaviour: Behaviour = Behaviour.READS
     leaves_s: float = 0.0
     """After which a client that vanishes is gone."""
@@ -70,7 +70,11 @@ class Ask:
             "messages": [{"role": "user", "content": f"{self.mark} {self.question}"}],
             "max_tokens": self.max_tokens,
             "stream": self.stream,
-            "gkt": {"mode": self.mode, "max_guidance_tokens": self.guidance_tokens, "agree": self.agree},
+            "gkt": {
+                "mode": self.mode,
+                "max_guidance_tokens": self.guidance_tokens,
+                "handback_after": self.handback_after,
+            },
         }
         if self.behaviour is Behaviour.NEVER_READS:
             # Enough that no buffer between the two holds it.
@@ -120,7 +124,7 @@ def asks(seed: int, amount: int, edges: Sequence[str], *, span_s: float, slow_ed
                 stream=stream,
                 max_tokens=400 if never else draw.choice([16, 24]) if edge in slow_edges else draw.choice([20, 48, 96]),
                 guidance_tokens=draw.choice([8, 24, 40]),
-                agree=draw.choice([0, 2, 3]),
+                handback_after=draw.choice([0, 2, 3]),
                 behaviour=behaviour,
                 leaves_s=draw.uniform(0, 1.0),
             )

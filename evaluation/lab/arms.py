@@ -4,14 +4,14 @@ off                              the student alone
 teacher                          the teacher alone
 fixed:40                         the teacher's first 40 tokens, the student's rest
 naive:40                         the same as thirty lines around two servers do it: cut anywhere, then a message of its own
-draft:100                        the teacher's terse draft, which the student sees and writes out
+outline:100                      the teacher's terse outline, which the student sees and writes out
 random:10-80                     the same as fixed with a length drawn for each question from the run's seed
-adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.5,turn=1
+adaptive:handback_after=3, on_demand:confidence_threshold=0.5, review:acceptance_threshold=0.5,max_correction_tokens=1
                                  the edge's policies; what is left out the edge decides
-review:share=0.5, teacher:share=0.5
+review:rollout_fraction=0.5, teacher:rollout_fraction=0.5
                                  half of the questions by lot; the student alone answers the others
-route:sure=0.9,tokens=16         the student's first tokens decide who writes the whole answer
-cascade:sure=0.9                 the student's whole answer decides whether the teacher's takes its place
+route:confidence_threshold=0.9,tokens=16         the student's first tokens decide who writes the whole answer
+cascade:confidence_threshold=0.9                 the student's whole answer decides whether the teacher's takes its place
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ READ: dict[str, Callable[[str], Any]] = {
     "tokens": _tokens,
     "range": _between,
     "template": _template,
-    "agree": _count,
-    "lines": _tokens,
-    "turn": _count,
-    "doubt": _probability,
-    "sure": _probability,
-    "share": _share,
+    "handback_after": _count,
+    "draft_lines": _tokens,
+    "max_correction_tokens": _count,
+    "acceptance_threshold": _probability,
+    "confidence_threshold": _probability,
+    "rollout_fraction": _share,
 }
 
 
@@ -103,18 +103,49 @@ class _Kind(NamedTuple):
 
 KINDS = {
     "off": _Kind(()),
-    "teacher": _Kind(("share", "template")),
-    "fixed": _Kind(("tokens", "template", "share"), ("tokens",)),
+    "teacher": _Kind(("rollout_fraction", "template")),
+    "fixed": _Kind(("tokens", "template", "rollout_fraction"), ("tokens",)),
     "naive": _Kind(("tokens",), ("tokens",)),
     "random": _Kind(("range", "template"), ("range",)),
-    "draft": _Kind(("tokens", "template", "share")),
-    "adaptive": _Kind(("agree", "tokens", "template", "sure", "doubt", "share")),
-    "on_demand": _Kind(("sure", "tokens", "template", "agree", "turn", "doubt", "share")),
-    "review": _Kind(("doubt", "agree", "turn", "lines", "tokens", "template", "sure", "share")),
-    "route": _Kind(("sure", "tokens"), ("sure",)),
-    "cascade": _Kind(("sure",), ("sure",)),
+    "outline": _Kind(("tokens", "template", "rollout_fraction")),
+    "adaptive": _Kind(
+        ("handback_after", "tokens", "template", "confidence_threshold", "acceptance_threshold", "rollout_fraction")
+    ),
+    "on_demand": _Kind(
+        (
+            "confidence_threshold",
+            "tokens",
+            "template",
+            "handback_after",
+            "max_correction_tokens",
+            "acceptance_threshold",
+            "rollout_fraction",
+        )
+    ),
+    "review": _Kind(
+        (
+            "acceptance_threshold",
+            "handback_after",
+            "max_correction_tokens",
+            "draft_lines",
+            "tokens",
+            "template",
+            "confidence_threshold",
+            "rollout_fraction",
+        )
+    ),
+    "route": _Kind(("confidence_threshold", "tokens"), ("confidence_threshold",)),
+    "cascade": _Kind(("confidence_threshold",), ("confidence_threshold",)),
 }
-WISHES = {"template", "agree", "doubt", "sure", "lines", "turn", "share"}
+WISHES = {
+    "template",
+    "handback_after",
+    "acceptance_threshold",
+    "confidence_threshold",
+    "draft_lines",
+    "max_correction_tokens",
+    "rollout_fraction",
+}
 """Those that have the same names there as in a request's `gkt` object."""
 STUDENT, TEACHER, GUIDED = "gkt-student", "gkt-teacher", "gkt"
 ROUTE_TOKENS = 16
@@ -168,10 +199,10 @@ class Arm:
         """What of it requests and policy files say as it is."""
         return {key: value for key, value in self.values.items() if key in WISHES}
 
-    def for_share(self, share: float) -> Arm:
+    def for_share(self, rollout_fraction: float) -> Arm:
         """The same for a share of the questions; itself where that is all of them."""
         comma = "," if ":" in self.text else ":"
-        return Arm.parse(f"{self.text}{comma}share={share:g}") if share < 1 else self
+        return Arm.parse(f"{self.text}{comma}rollout_fraction={rollout_fraction:g}") if rollout_fraction < 1 else self
 
     def request(self, question_id: str, seed: int) -> dict[str, Any]:
         """`model` and, where there is something to say, `gkt` of the request for one question.
@@ -193,7 +224,7 @@ class Arm:
         return {"model": GUIDED, "gkt": {"mode": mode, **budget, **self.wishes}}
 
 
-EXAMPLES = {"tokens": "40", "range": "10-80", "sure": "sure=0.9"}
+EXAMPLES = {"tokens": "40", "range": "10-80", "confidence_threshold": "confidence_threshold=0.9"}
 
 
 def parse_all(texts: list[str]) -> list[Arm]:

@@ -42,6 +42,6 @@ def usage(
     for column in ("requests", "prompt", "of it cached", "guidance", "told again", "$"):
         table.add_column(column, justify="right")
     for day in told:
-        numbers = (day.requests, day.prompt_tokens, day.cached_tokens, day.completion_tokens, day.shared_tokens)
+        numbers = (day.requests, day.prompt_tokens, day.cached_tokens, day.completion_tokens, day.reused_tokens)
         table.add_row(day.day.isoformat(), day.key, *(f"{number:,}" for number in numbers), f"{day.cost_usd:.6f}")
     Console().print(table if told else f"nothing was used, as of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")

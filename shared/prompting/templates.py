@@ -36,7 +36,7 @@ from shared.errors import ConfigurationError, UnknownTemplate
 from shared.protocol.guidance import Message
 
 FENCE = "---\n"
-NEEDED, OPTIONAL = frozenset({"question"}), frozenset({"draft"})
+NEEDED, OPTIONAL = frozenset({"question"}), frozenset({"answer"})
 """Variables of a body."""
 
 
@@ -61,7 +61,7 @@ class Template:
     summary: str
     system: str | None
     conversation: Literal["all", "last"]
-    takes_draft: bool
+    takes_answer: bool
     """Whether it is for the student, and puts a draft before its eyes."""
     digest: str
     """First 8 hex digits of the file's sha256."""
@@ -72,7 +72,7 @@ class Template:
         """`name@version#digest`, as answers report it."""
         return f"{self.name}@{self.version}#{self.digest}"
 
-    def apply(self, messages: Sequence[Message], *, draft: str = "") -> list[Message]:
+    def apply(self, messages: Sequence[Message], *, answer: str = "") -> list[Message]:
         """The conversation as a model gets it; `messages` stay as they are.
 
         The last user message becomes the body. `system` follows the text of the first message where that is a system
@@ -81,7 +81,7 @@ class Template:
         applied = list(messages)
         for place in reversed(range(len(applied))):
             if applied[place].role == "user":
-                body = self.body.render(question=applied[place].content, draft=draft)
+                body = self.body.render(question=applied[place].content, answer=answer)
                 applied[place] = Message(role="user", content=body)
                 if self.conversation == "last":
                     applied = [message for message in applied[:1] if place and message.role == "system"] + applied[
@@ -143,7 +143,7 @@ def _read(folder: str, file: Traversable) -> Template:
             summary=matter.summary,
             system=matter.system,
             conversation=matter.conversation,
-            takes_draft="draft" in used,
+            takes_answer="answer" in used,
             digest=hashlib.sha256(data).hexdigest()[:8],
             body=compiled,
         )

@@ -21,17 +21,17 @@ class Mode(StrEnum):
     OFF = "off"
     """The student alone; the cloud is never asked."""
     FIXED = "fixed"
-    """The teacher writes up to `max_guidance_tokens`, the student the rest."""
-    DRAFT = "draft"
-    """The teacher writes a terse draft that nobody is shown; the student writes the answer with it before its eyes."""
+    """The teacher writes a prefix of up to `max_guidance_tokens`, the student the rest (GKT, arXiv 2405.19635)."""
+    OUTLINE = "outline"
+    """The teacher writes a terse outline that no client sees; the student writes the answer from it."""
     ADAPTIVE = "adaptive"
-    """The teacher begins; the student takes over once it would have written the last `agree` tokens itself."""
+    """A prefix with an early handover: it ends when the student agrees with the last `handback_after` teacher tokens."""
     ON_DEMAND = "on_demand"
-    """The student writes; a step whose first token it is not `sure` of is the teacher's."""
+    """The student writes; the teacher writes the lines the student is unsure of (BiLD's fallback policy, arXiv 2302.07863)."""
     REVIEW = "review"
-    """The student writes; the teacher reads each step, and has a `turn` from its first `doubt` on."""
+    """The student drafts, the teacher verifies and corrects: speculative decoding with text instead of tokens."""
     TEACHER = "teacher"
-    """The teacher writes all of it; the student stands in where the cloud fails."""
+    """The teacher writes all of it; the student takes over if the cloud fails."""
 
 
 class Source(StrEnum):
@@ -69,35 +69,40 @@ class PolicyFields(WireModel):
     teacher: str | None = Field(
         default=None, min_length=1, max_length=100, description="by its name in the cloud; none: the cloud's first"
     )
-    doubt: float | None = Field(
-        default=None, ge=0, le=1, description="review: the teacher doubts a token less probable to it than this"
-    )
-    agree: int | None = Field(
-        default=None,
-        ge=0,
-        le=1000,
-        description="adaptive, on_demand, review: the student takes over once it agreed with so many of the teacher's tokens "
-        "in a row; 0: only at a step's end",
-    )
-    turn: int | None = Field(
-        default=None,
-        ge=0,
-        le=1_000_000,
-        description="on_demand, review: the teacher writes so many tokens at most, then it is the student's turn; 0: up to the "
-        "step's end",
-    )
-    sure: float | None = Field(
+    acceptance_threshold: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="on_demand: a step whose first token is less probable to the student is the teacher's; review: the "
-        "teacher reads as much at once as the student finds at least so probable, all its tokens together; 0: by lines",
+        description="review: reject a draft token below this teacher probability, unless it is the teacher's top choice",
     )
-    lines: int | None = Field(
-        default=None, ge=1, le=10_000, description="review with sure of 0: the teacher reads so many lines at once"
+    handback_after: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="adaptive, on_demand, review: the student takes over after agreeing with this many teacher tokens in a "
+        "row; 0: only at the end of a line",
     )
-    share: float | None = Field(
-        default=None, ge=0, le=1, description="of the requests, by lot; the others the student answers alone (mode off)"
+    max_correction_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="on_demand, review: most tokens of one correction by the teacher; 0: to the end of the line",
+    )
+    confidence_threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="on_demand: the teacher writes a line if the student's first-token probability is below this; review: a "
+        "draft ends when its joint probability falls below this; 0: drafts of `draft_lines` lines",
+    )
+    draft_lines: int | None = Field(
+        default=None, ge=1, le=10_000, description="review with a confidence_threshold of 0: lines of one draft"
+    )
+    rollout_fraction: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="fraction of the requests that use the mode; the student answers the rest alone (mode off)",
     )
 
 

@@ -72,14 +72,16 @@ class GuidanceRequest(WireModel):
     json_schema: dict[str, Any] | None = Field(
         default=None, description="the answer that is begun is JSON under this schema, without optional whitespace"
     )
-    whole_words: bool = Field(
+    stop_at_word_boundary: bool = Field(
         default=False,
         description="end at the last word that fits into the budget, a few tokens before its end, rather than inside one",
     )
     answer: Text = Field(
         default="", description="what is written of the answer already: the teacher goes on from its end"
     )
-    until_step: bool = Field(default=False, description="end with the first step of the answer: behind a line's end")
+    stop_at_line_end: bool = Field(
+        default=False, description="end with the first step of the answer: behind a line's end"
+    )
     model: str | None = Field(
         default=None, min_length=1, max_length=100, description="the teacher, by its name in the cloud; none: its first"
     )
@@ -92,9 +94,9 @@ class GuidanceRequest(WireModel):
 class ReviewRequest(GuidanceRequest):
     """Asks the teacher what it thinks of the next step of an answer, and to rewrite it from the first doubt on."""
 
-    step: Text = Field(max_length=100_000, description="what somebody else has written behind `answer`")
-    ends: bool = Field(default=False, description="whether the answer is meant to end with the step")
-    doubt: float = Field(
+    draft: Text = Field(max_length=100_000, description="what somebody else has written behind `answer`")
+    draft_is_final: bool = Field(default=False, description="whether the answer is meant to end with the step")
+    acceptance_threshold: float = Field(
         ge=0,
         le=1,
         description="a token is doubted that is less probable to the teacher than this, and not its own choice",
@@ -110,7 +112,7 @@ class FinishReason(StrEnum):
     """It wrote as many tokens as it was allowed."""
     LENGTH = "length"
     """Its context is full."""
-    STEP = "step"
+    HANDBACK = "handback"
     """The step is complete, or was accepted."""
 
 
@@ -183,7 +185,7 @@ class Done(WireModel):
     usage: Usage
     timing: Timing
     cost_usd: float | None = Field(default=None, description="by the operator's prices, where there are any")
-    shared: Literal["joined", "cached"] | None = Field(
+    reused: Literal["coalesced", "cached"] | None = Field(
         default=None, description="it was computed for another request: one that ran as this came, or one before"
     )
 
@@ -210,8 +212,8 @@ class DayUsage(WireModel):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    shared_requests: int = Field(description="streams of guidance that another request had asked for")
-    shared_tokens: int = Field(description="the teacher's tokens in those")
+    reused_requests: int = Field(description="streams of guidance that another request had asked for")
+    reused_tokens: int = Field(description="the teacher's tokens in those")
     cost_usd: float
 
 

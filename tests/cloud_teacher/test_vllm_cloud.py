@@ -134,7 +134,7 @@ async def test_a_prompt_too_long_for_the_teacher(client: httpx.AsyncClient) -> N
 
 
 async def test_a_client_that_leaves_stops_the_engine_within_a_step(client: httpx.AsyncClient) -> None:
-    gone, spoken = 'gkt_guidance_requests_total{outcome="gone"}', "vllm:generation_tokens_total"
+    gone, spoken = 'gkt_cloud_requests_total{outcome="client_disconnected"}', "vllm:generation_tokens_total"
     before, gone_before = await metric(client, spoken), await metric(client, gone)
     read = 0
     async with client.stream("POST", "/v1/guidance", json=body("Tell me a long story.", 1000)) as response:
@@ -164,7 +164,15 @@ async def test_penalties_and_cut_offs_are_the_engines_too(client: httpx.AsyncCli
 
 
 async def review(client: httpx.AsyncClient, answer: str, step: str, **more: Any) -> tuple[Verdict, str, Done]:
-    request = body("What is the capital of France?", 20, answer=answer, step=step, doubt=0.05, until_step=True, **more)
+    request = body(
+        "What is the capital of France?",
+        20,
+        answer=answer,
+        draft=step,
+        acceptance_threshold=0.05,
+        stop_at_line_end=True,
+        **more,
+    )
     async with client.stream("POST", "/v1/review", json=request) as response:
         assert response.status_code == 200, await response.aread()
         _, verdict, *guidance, done = [event async for event in decode(response)]

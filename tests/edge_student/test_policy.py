@@ -14,16 +14,34 @@ from shared.protocol.gkt import GktOptions, Mode
 @pytest.mark.parametrize(
     ("wishes", "settings", "taking_turns"),
     [
-        ({"mode": "review"}, {}, {"doubt": 0.5, "turn": 1, "sure": 0.1, "agree": 0, "lines": 1}),
-        ({"mode": "review", "turn": 4}, {}, {"turn": 4, "agree": 3}),
-        ({"mode": "review", "turn": 0}, {}, {"turn": 0, "agree": 3}),
-        ({"mode": "review", "lines": 3}, {}, {"sure": 0.0, "lines": 3}),
-        ({"mode": "review", "lines": 3, "sure": 0.2}, {}, {"sure": 0.2}),
-        ({"mode": "review"}, {"lines": 2}, {"sure": 0.0, "lines": 2}),
-        ({"mode": "review"}, {"turn": 2, "agree": 1}, {"turn": 2, "agree": 1}),
-        ({"mode": "on_demand"}, {}, {"turn": 0, "sure": 0.5, "agree": 3, "lines": 1}),
-        ({"mode": "on_demand"}, {"lines": 2}, {"sure": 0.5, "lines": 1}),
-        ({"mode": "adaptive"}, {}, {"agree": 3}),
+        (
+            {"mode": "review"},
+            {},
+            {
+                "acceptance_threshold": 0.5,
+                "max_correction_tokens": 1,
+                "confidence_threshold": 0.1,
+                "handback_after": 0,
+                "draft_lines": 1,
+            },
+        ),
+        ({"mode": "review", "max_correction_tokens": 4}, {}, {"max_correction_tokens": 4, "handback_after": 3}),
+        ({"mode": "review", "max_correction_tokens": 0}, {}, {"max_correction_tokens": 0, "handback_after": 3}),
+        ({"mode": "review", "draft_lines": 3}, {}, {"confidence_threshold": 0.0, "draft_lines": 3}),
+        ({"mode": "review", "draft_lines": 3, "confidence_threshold": 0.2}, {}, {"confidence_threshold": 0.2}),
+        ({"mode": "review"}, {"draft_lines": 2}, {"confidence_threshold": 0.0, "draft_lines": 2}),
+        (
+            {"mode": "review"},
+            {"max_correction_tokens": 2, "handback_after": 1},
+            {"max_correction_tokens": 2, "handback_after": 1},
+        ),
+        (
+            {"mode": "on_demand"},
+            {},
+            {"max_correction_tokens": 0, "confidence_threshold": 0.5, "handback_after": 3, "draft_lines": 1},
+        ),
+        ({"mode": "on_demand"}, {"draft_lines": 2}, {"confidence_threshold": 0.5, "draft_lines": 1}),
+        ({"mode": "adaptive"}, {}, {"handback_after": 3}),
     ],
 )
 def test_turns_are_as_the_request_says_then_the_settings_then_the_mode(
@@ -35,30 +53,30 @@ def test_turns_are_as_the_request_says_then_the_settings_then_the_mode(
 
 
 @pytest.mark.parametrize(
-    ("model", "wishes", "share", "lot", "mode", "policy"),
+    ("model", "wishes", "rollout_fraction", "lot", "mode", "policy"),
     [
         ("gkt", {}, 1.0, 0.999, "review", "maths"),
         ("gkt", {}, 0.3, 0.299, "review", "maths"),
         ("gkt", {}, 0.3, 0.3, "off", "maths"),
         ("gkt", {}, 0.0, 0.0, "off", "maths"),
-        ("gkt", {"share": 1}, 0.3, 0.5, "review", "maths"),
-        ("gkt", {"share": 0.2}, 1.0, 0.2, "off", "maths"),
+        ("gkt", {"rollout_fraction": 1}, 0.3, 0.5, "review", "maths"),
+        ("gkt", {"rollout_fraction": 0.2}, 1.0, 0.2, "off", "maths"),
         ("gkt", {"mode": "fixed"}, 0.0, 0.9, "fixed", None),
-        ("gkt", {"mode": "fixed", "share": 0.5}, 1.0, 0.9, "off", None),
+        ("gkt", {"mode": "fixed", "rollout_fraction": 0.5}, 1.0, 0.9, "off", None),
         ("gkt-teacher", {}, 0.0, 0.9, "teacher", None),
-        ("gkt-teacher", {"share": 0.5}, 1.0, 0.9, "off", None),
+        ("gkt-teacher", {"rollout_fraction": 0.5}, 1.0, 0.9, "off", None),
     ],
 )
 def test_a_mode_is_for_its_share_of_the_requests_that_do_not_name_it(
-    model: str, wishes: dict[str, Any], share: float, lot: float, mode: str, policy: str | None
+    model: str, wishes: dict[str, Any], rollout_fraction: float, lot: float, mode: str, policy: str | None
 ) -> None:
-    settings = EdgeSettings(mode=Mode.REVIEW, share=share)
+    settings = EdgeSettings(mode=Mode.REVIEW, rollout_fraction=rollout_fraction)
     decided = plan(model, GktOptions(**wishes), None, settings, policy="maths", lot=lambda: lot)
     assert (decided.mode, decided.policy, decided.budget > 0) == (Mode(mode), policy, mode != "off")
 
 
 def test_a_structured_answer_draws_too() -> None:
-    settings = EdgeSettings(mode=Mode.REVIEW, share=0.5)
+    settings = EdgeSettings(mode=Mode.REVIEW, rollout_fraction=0.5)
     assert [
         plan("gkt", None, None, settings, structured=True, lot=draw).mode for draw in (lambda: 0.4, lambda: 0.6)
     ] == ["fixed", "off"]

@@ -50,7 +50,7 @@ async def test_a_mode_of_the_file_takes_effect(tmp_path: Path) -> None:
 
 
 async def test_a_policy_for_a_share_of_the_requests_asks_the_cloud_for_these_alone(tmp_path: Path) -> None:
-    async with edge(policy_file=written(tmp_path, share=0.5)) as running:
+    async with edge(policy_file=written(tmp_path, rollout_fraction=0.5)) as running:
         reports = [(await running.chat(model="gkt", seed=seed)).json()["gkt"] for seed in range(20)]
         again = (await running.chat(model="gkt", seed=0)).json()["gkt"]
         asked = len(running.cloud.requests)
@@ -64,13 +64,15 @@ async def test_a_policy_for_a_share_of_the_requests_asks_the_cloud_for_these_alo
 def test_what_is_set_wins_over_the_file_and_the_file_over_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = written(tmp_path, mode=Mode.REVIEW, max_guidance_tokens=300, doubt=0.3, agree=0)
+    file = written(tmp_path, mode=Mode.REVIEW, max_guidance_tokens=300, acceptance_threshold=0.3, handback_after=0)
     monkeypatch.setenv("GKT_EDGE_POLICY_FILE", file)
-    monkeypatch.setenv("GKT_EDGE_AGREE", "5")
+    monkeypatch.setenv("GKT_EDGE_HANDBACK_AFTER", "5")
     settings, policy = with_policy_file(EdgeSettings())
-    assert (settings.mode, settings.max_guidance_tokens, settings.doubt) == (Mode.REVIEW, 300, 0.3)
-    assert settings.agree == 5, "set in the environment"
-    assert settings.sure == EdgeSettings.model_fields["sure"].default, "the file says nothing of it"
+    assert (settings.mode, settings.max_guidance_tokens, settings.acceptance_threshold) == (Mode.REVIEW, 300, 0.3)
+    assert settings.handback_after == 5, "set in the environment"
+    assert settings.confidence_threshold == EdgeSettings.model_fields["confidence_threshold"].default, (
+        "the file says nothing of it"
+    )
     assert policy == "maths"
 
     monkeypatch.setenv("GKT_EDGE_MODE", "fixed")
@@ -87,10 +89,10 @@ def test_an_app_with_a_bad_file_is_not_made(tmp_path: Path) -> None:
 
 async def test_a_bad_file_ends_the_command_with_one_line(tmp_path: Path) -> None:
     file = tmp_path / "policy.json"
-    file.write_text('{"format": 1, "name": "x", "mode": "review", "doubt": NaN}')
+    file.write_text('{"format": 1, "name": "x", "mode": "review", "acceptance_threshold": NaN}')
     given = await gkt("edge", "--policy", str(file))
     in_environment = await gkt("edge", environment={"GKT_EDGE_POLICY_FILE": str(tmp_path / "none.json")})
     assert (given.status, in_environment.status) == (1, 1)
-    assert "policy.json: doubt: Input should be a finite number" in given.err
+    assert "policy.json: acceptance_threshold: Input should be a finite number" in given.err
     assert "none.json cannot be read" in in_environment.err
     assert (given.err.count("\n"), in_environment.err.count("\n")) == (1, 1)

@@ -35,7 +35,14 @@ EVIDENCE = Evidence(
     date=datetime.date(2026, 1, 2),
     gkt_version="0.1.0",
 )
-POLICY = PolicyFile(name="maths", mode=Mode.REVIEW, max_guidance_tokens=300, doubt=0.1, agree=3, evidence=EVIDENCE)
+POLICY = PolicyFile(
+    name="maths",
+    mode=Mode.REVIEW,
+    max_guidance_tokens=300,
+    acceptance_threshold=0.1,
+    handback_after=3,
+    evidence=EVIDENCE,
+)
 
 
 def test_whatever_a_policy_may_say_an_edges_settings_may_say() -> None:
@@ -46,7 +53,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "new" / "policy.json"
     POLICY.write(file)
     assert read_policy_file(file) == POLICY
-    assert POLICY.decided() == {"mode": Mode.REVIEW, "max_guidance_tokens": 300, "doubt": 0.1, "agree": 3}
+    assert POLICY.decided() == {
+        "mode": Mode.REVIEW,
+        "max_guidance_tokens": 300,
+        "acceptance_threshold": 0.1,
+        "handback_after": 3,
+    }
     assert [entry.name for entry in file.parent.iterdir()] == ["policy.json"]
 
 
@@ -56,12 +68,12 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"doubt": NAN}, "doubt: .*finite"),
-        ({"sure": INFINITY}, "sure: .*finite"),
-        ({"sure": 1.5}, "sure: .*less than or equal to 1"),
-        ({"agree": -1}, "agree: .*greater than or equal to 0"),
-        ({"agree": "3"}, "agree: .*valid integer"),
-        ({"agree": 2.5}, "agree: "),
+        ({"acceptance_threshold": NAN}, "acceptance_threshold: .*finite"),
+        ({"confidence_threshold": INFINITY}, "confidence_threshold: .*finite"),
+        ({"confidence_threshold": 1.5}, "confidence_threshold: .*less than or equal to 1"),
+        ({"handback_after": -1}, "handback_after: .*greater than or equal to 0"),
+        ({"handback_after": "3"}, "handback_after: .*valid integer"),
+        ({"handback_after": 2.5}, "handback_after: "),
         ({"max_guidance_tokens": 10_000_000}, "max_guidance_tokens: "),
         ({"template": ""}, "template: "),
         ({"name": ""}, "name: "),

@@ -57,7 +57,7 @@ async def test_an_edge_is_guided_by_chat_apis_of_which_it_may_name_one(tmp_path:
             guided = await chat(url, mode="fixed", max_guidance_tokens=10)
             written_by_it = await chat(url, mode="teacher")
             stood_in = await chat(url, mode="fixed", max_guidance_tokens=10, teacher="away")
-            reviewed = await chat(url, mode="review", doubt=0.9)
+            reviewed = await chat(url, mode="review", acceptance_threshold=0.9)
             unknown = await chat(url, mode="fixed", max_guidance_tokens=10, teacher="nobody")
             lone = await chat(url, mode="fixed", max_guidance_tokens=10, teacher="lone")
     teacher, student = guided["gkt"]["segments"][0]
@@ -90,7 +90,7 @@ async def test_one_that_cannot_go_on_with_an_answer_is_left_once_there_is_one() 
             edge(cloud_url=cloud_url) as url,
         ):
             # Its first words are the teacher's; from then on there is an answer to go on with.
-            answer = await chat(url, mode="on_demand", sure=1.0, agree=1)
+            answer = await chat(url, mode="on_demand", confidence_threshold=1.0, handback_after=1)
     assert answer["gkt"]["fallback"] == "rejected"
     assert answer["gkt"]["segments"][0][0]["source"] == "teacher"
     assert answer["gkt"]["segments"][0][-1]["source"] == "student"

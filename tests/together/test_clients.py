@@ -285,7 +285,7 @@ async def test_any_key_will_do(url: str) -> None:
 
 async def sequences(url: str) -> float:
     async with httpx.AsyncClient(base_url=url) as http:
-        found = re.search(r"^gkt_student_sequences (\S+)$", (await http.get("/metrics")).text, re.MULTILINE)
+        found = re.search(r"^gkt_edge_sequences (\S+)$", (await http.get("/metrics")).text, re.MULTILINE)
     assert found
     return float(found[1])
 

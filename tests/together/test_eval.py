@@ -16,7 +16,7 @@ QUESTIONS = [
     {"question": "Ann has 3 apples and buys 4 more. How many has she?", "answer": "3 + 4 = 7\n#### 7"},
     {"question": "A box holds 6 eggs. How many eggs are in 5 boxes?", "answer": "6 * 5 = 30\n#### 30"},
 ]
-ARMS = ["off", "fixed:8", "teacher", "cascade:sure=0.999"]
+ARMS = ["off", "fixed:8", "teacher", "cascade:confidence_threshold=0.999"]
 
 
 async def test_two_questions_on_real_models(cloud_process: CloudProcess, tmp_path: Path) -> None:
@@ -57,4 +57,4 @@ async def test_two_questions_on_real_models(cloud_process: CloudProcess, tmp_pat
     guided = {row.question_id: row for row in rows if row.arm == "fixed:8"}
     assert all(0 < row.teacher.output <= 8 for row in guided.values())
     by_arm = {arm: {row.question_id: row.output for row in rows if row.arm == arm} for arm in ARMS}
-    assert by_arm["cascade:sure=0.999"] == by_arm["teacher"], "the student is never so sure"
+    assert by_arm["cascade:confidence_threshold=0.999"] == by_arm["teacher"], "the student is never so sure"

@@ -106,7 +106,7 @@ async def test_a_line_of_text_ends_with_the_trace_where_there_is_one(traced: boo
 
 async def test_no_label_of_the_metrics_grows_with_the_callers() -> None:
     keys = [f"key-number-{number}" for number in range(20)]
-    settings = CloudSettings(keys=tuple(map(SecretStr, keys)), share="cache")
+    settings = CloudSettings(keys=tuple(map(SecretStr, keys)), coalesce="cache")
     app = create_app(settings, teacher=ScriptedTeacher(" a", " b", " c"))
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
 

@@ -87,8 +87,8 @@ async def test_an_edge_is_guided_and_reviewed_through_it_and_survives_its_end() 
         )
         async with serving(cloud) as cloud_url, _edge(cloud_url) as client:
             fixed = await _chat(client, mode="fixed", max_guidance_tokens=10)
-            strict = await _chat(client, mode="review", doubt=0.9, agree=2)
-            trusting = await _chat(client, mode="review", doubt=0.0)
+            strict = await _chat(client, mode="review", acceptance_threshold=0.9, handback_after=2)
+            trusting = await _chat(client, mode="review", acceptance_threshold=0.0)
             assert [segment["source"] for segment in fixed["gkt"]["segments"][0]] == ["teacher", "student"]
             assert fixed["gkt"]["teacher"]["model"] == "gkt-student"
             assert trusting["gkt"]["teacher"]["completion_tokens"] == 0

@@ -111,7 +111,7 @@ async def test_the_student_ends_what_the_teacher_begins_byte_for_byte(cloud_proc
     assert text[teacher["chars"] :] == alone(SMOLLM, guidance, WHOLE - written)
     direct = httpx.post(
         f"{cloud_process.url}/v1/guidance",
-        json={"messages": QUESTION, "max_guidance_tokens": BUDGET, "whole_words": True},
+        json={"messages": QUESTION, "max_guidance_tokens": BUDGET, "stop_at_word_boundary": True},
         headers=cloud_process.headers,
         timeout=120,
     )
@@ -236,7 +236,7 @@ async def test_whatever_the_link_does_the_answer_is_complete(cloud_process: Clou
     text = answer["choices"][0]["message"]["content"]
     gkt = answer["gkt"]
     assert gkt["fallback"] == reason if reason else gkt["fallback"] in {"garbled", "broken"}
-    assert f'gkt_fallbacks_total{{reason="{gkt["fallback"]}"}} 1.0' in metrics
+    assert f'gkt_edge_fallbacks_total{{reason="{gkt["fallback"]}"}} 1.0' in metrics
     assert answer["choices"][0]["finish_reason"] in {"stop", "length"}
     segments = {s["source"]: s for s in gkt["segments"][0]}
     assert ("teacher" in segments) == some_guidance

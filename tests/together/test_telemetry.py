@@ -164,7 +164,9 @@ async def test_spans_have_no_text_unless_that_is_wanted() -> None:
     assert output[0]["parts"][0]["content"] == text
 
 
-@pytest.mark.parametrize(("mode", "calls"), [("draft", 1), ("adaptive", 1), ("review", 1), ("teacher", 1), ("off", 0)])
+@pytest.mark.parametrize(
+    ("mode", "calls"), [("outline", 1), ("adaptive", 1), ("review", 1), ("teacher", 1), ("off", 0)]
+)
 async def test_every_way_of_guidance_is_one_trace(mode: str, calls: int) -> None:
     pair = Pair()
     async with pair.client(mode=mode) as client:

@@ -28,8 +28,8 @@ async def test_a_strict_teacher_rewrites_and_one_that_doubts_nothing_costs_no_wo
 ) -> None:
     async with edge(cloud_process, model=model, max_guidance_tokens=200) as client:
         alone = await chat(client, gkt={"mode": "off"})
-        trusting = await chat(client, gkt={"mode": "review", "doubt": 0.0})
-        strict = await chat(client, gkt={"mode": "review", "doubt": 0.9, "agree": 2})
+        trusting = await chat(client, gkt={"mode": "review", "acceptance_threshold": 0.0})
+        strict = await chat(client, gkt={"mode": "review", "acceptance_threshold": 0.9, "handback_after": 2})
     # Text goes on from other batches than alone, so near ties may fall the other way; but no word is the teacher's.
     assert [source for source, _ in strips(trusting)] == ["student"]
     assert trusting["gkt"]["teacher"]["completion_tokens"] == 0
@@ -51,7 +51,7 @@ async def test_a_teacher_that_lets_only_its_own_choices_pass_has_its_own_answer_
 ) -> None:
     async with edge(cloud_process, model=model, max_guidance_tokens=200) as client:
         own = await chat(client, gkt={"mode": "teacher"})
-        strict = await chat(client, gkt={"mode": "review", "doubt": 0.5, "turn": 1})
+        strict = await chat(client, gkt={"mode": "review", "acceptance_threshold": 0.5, "max_correction_tokens": 1})
     # The student's text is read with other tokens at its seams, so near ties may fall the other way in the end.
     text, same = (answer["choices"][0]["message"]["content"] for answer in (strict, own))
     assert text[:40] == same[:40]
@@ -62,16 +62,16 @@ async def test_a_teacher_that_lets_only_its_own_choices_pass_has_its_own_answer_
 
 async def test_on_demand_a_student_that_is_never_sure_has_every_line_written(cloud_process: CloudProcess) -> None:
     async with edge(cloud_process, max_guidance_tokens=200) as client:
-        answer = await chat(client, gkt={"mode": "on_demand", "sure": 1.0, "agree": 0})
-        sure = await chat(client, gkt={"mode": "on_demand", "sure": 0.0})
+        answer = await chat(client, gkt={"mode": "on_demand", "confidence_threshold": 1.0, "handback_after": 0})
+        confidence_threshold = await chat(client, gkt={"mode": "on_demand", "confidence_threshold": 0.0})
     assert {source for source, _ in strips(answer)} == {"teacher"}
-    assert {source for source, _ in strips(sure)} == {"student"}
-    assert sure["gkt"]["teacher"] is None
+    assert {source for source, _ in strips(confidence_threshold)} == {"student"}
+    assert confidence_threshold["gkt"]["teacher"] is None
 
 
 async def test_adaptive_guidance_ends_at_its_budget_at_the_latest(cloud_process: CloudProcess) -> None:
     async with edge(cloud_process, max_guidance_tokens=30) as client:
-        answer = await chat(client, gkt={"mode": "adaptive", "agree": 2, "scores": True})
+        answer = await chat(client, gkt={"mode": "adaptive", "handback_after": 2, "scores": True})
     assert [source for source, _ in strips(answer)] == ["teacher", "student"]
     assert 2 <= answer["gkt"]["teacher"]["completion_tokens"] <= 30
     assert len(answer["gkt"]["scores"]) >= 2

@@ -54,11 +54,11 @@ async def _turn(
         return await answer(messages, request, max_tokens=max_tokens)
     first_tokens = min(max_tokens, arm.values.get("tokens", ROUTE_TOKENS)) if arm.kind == "route" else max_tokens
     first = await answer(messages, request, max_tokens=first_tokens, logprobs=True)
-    sure = first.confidence >= arm.values["sure"]
-    if sure and (first.finish == "stop" or first_tokens == max_tokens):
+    confidence_threshold = first.confidence >= arm.values["confidence_threshold"]
+    if confidence_threshold and (first.finish == "stop" or first_tokens == max_tokens):
         # Nobody sees a word before it is known whose it will be.
         return replace(first, first_token_s=first.total_s)
-    model = STUDENT if sure else TEACHER
+    model = STUDENT if confidence_threshold else TEACHER
     second = await answer(messages, {"model": model}, max_tokens=max_tokens)
     return _together(first, second)
 

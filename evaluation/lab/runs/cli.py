@@ -49,8 +49,10 @@ def run(
     arm: Annotated[
         list[str],
         typer.Option(
-            help="Who answers; may be given again: off, teacher, fixed:40, naive:40, random:10-80, draft:100, "
-            "adaptive:agree=3, on_demand:sure=0.5, review:doubt=0.5,turn=1, route:sure=0.9, cascade:sure=0.9."
+            help="Who answers; may be given again: off, teacher, fixed:40, naive:40, random:10-80, outline:100, "
+            "adaptive:handback_after=3, on_demand:confidence_threshold=0.5, "
+            "review:acceptance_threshold=0.5,max_correction_tokens=1, "
+            "route:confidence_threshold=0.9, cascade:confidence_threshold=0.9."
         ),
     ],
     data: DataFile = None,

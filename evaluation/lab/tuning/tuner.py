@@ -33,13 +33,20 @@ def default_grid(max_tokens: int) -> list[str]:
     """The arms that are tried. In `adaptive` and `review` nothing bounds the teacher but the answer's own end."""
     return [
         *(f"fixed:{tokens}" for tokens in (10, 20, 40, 80)),
-        *(f"draft:{tokens}" for tokens in (40, 100)),
-        *(f"adaptive:agree={agree},tokens={max_tokens}" for agree in (2, 4, 8)),
-        *(f"on_demand:sure={sure},tokens={max_tokens}" for sure in (0.3, 0.5, 0.7)),
+        *(f"outline:{tokens}" for tokens in (40, 100)),
+        *(f"adaptive:handback_after={handback_after},tokens={max_tokens}" for handback_after in (2, 4, 8)),
         *(
-            f"review:doubt={doubt},{turn},sure=0.1,tokens={max_tokens}"
-            for doubt in (0.1, 0.3, 0.5)
-            for turn in ("turn=1", "turn=4", "turn=0,agree=3")
+            f"on_demand:confidence_threshold={confidence_threshold},tokens={max_tokens}"
+            for confidence_threshold in (0.3, 0.5, 0.7)
+        ),
+        *(
+            f"review:acceptance_threshold={acceptance_threshold},{correction},confidence_threshold=0.1,tokens={max_tokens}"
+            for acceptance_threshold in (0.1, 0.3, 0.5)
+            for correction in (
+                "max_correction_tokens=1",
+                "max_correction_tokens=4",
+                "max_correction_tokens=0,handback_after=3",
+            )
         ),
     ]
 
@@ -156,7 +163,9 @@ class Tuner:
 
     def choice(self, *, shares: bool = False) -> racing.Choice | None:
         """With `shares` arms that are left, and the teacher, may be for a share of the questions."""
-        whole = [arm.text for arm in self.tuning.arms if arm.text in self.running and "share" not in arm.values]
+        whole = [
+            arm.text for arm in self.tuning.arms if arm.text in self.running and "rollout_fraction" not in arm.values
+        ]
         by_lot = [arm for arm in whole if arm != OFF] if shares else []
         return racing.choose(racing.sound(self.all_rows), self.running, self.keep, self.amount(), by_lot=by_lot)
 

@@ -93,9 +93,9 @@ async def test_a_client_that_leaves_while_it_waits_leaves_the_queue() -> None:
             assert response.status_code == 200
             waiting = asyncio.create_task(client.post("/v1/guidance", json=body("2")))
             staying = asyncio.create_task(client.post("/v1/guidance", json=body("3")))
-            await until(client, "gkt_requests_waiting", 2)
+            await until(client, "gkt_cloud_requests_waiting", 2)
             waiting.cancel()
-            await until(client, "gkt_requests_waiting", 1)
+            await until(client, "gkt_cloud_requests_waiting", 1)
             teacher.gate.set()
             await response.aread()
         assert (await staying).status_code == 200
@@ -108,6 +108,6 @@ async def test_priority_and_a_salt_for_the_prefix_cache_reach_the_engine(store_u
     teacher.doubted = "?"
     async with cloud(store_url, teacher) as client:
         await client.post("/v1/guidance", json=body(), headers=bearer(keys[0]))
-        review = body(step="so?", doubt=0.1, priority=7, cache_salt="alice")
+        review = body(draft="so?", acceptance_threshold=0.1, priority=7, cache_salt="alice")
         await client.post("/v1/review", json=review, headers=bearer(keys[1]))
     assert teacher.standings == [Standing(-2, "one"), Standing(7, "two/alice"), Standing(7, "two/alice")]

@@ -30,7 +30,7 @@ def body(**changes: Any) -> dict[str, Any]:
 async def cloud(teacher: ScriptedTeacher, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
     limits = {
         "keys": [KEY],
-        "share": "off",
+        "coalesce": "off",
         "max_prompt_tokens": 100,
         "max_guidance_tokens": 150,
         "max_model_len": 200,
@@ -232,8 +232,8 @@ async def test_an_engine_that_fails_in_mid_stream_ends_it_with_an_error_event(ca
         assert isinstance(last, Guidance)
         assert isinstance(failure, Failure)
         assert (failure.code, failure.retryable) == ("engine_failed", False)
-        assert await metric(client, 'gkt_guidance_requests_total{outcome="engine_failed"}') == 1
-        assert await metric(client, "gkt_generation_tokens_total") == 2
+        assert await metric(client, 'gkt_cloud_requests_total{outcome="engine_failed"}') == 1
+        assert await metric(client, "gkt_cloud_output_tokens_total") == 2
     assert [record.levelname for record in caplog.records if failure.message in record.getMessage()] == ["WARNING"]
 
 
@@ -255,7 +255,7 @@ async def test_a_client_that_leaves_closes_the_teachers_stream() -> None:
             assert isinstance(await anext(events), Start)
             assert isinstance(await anext(events), Guidance)
         assert await teacher.stopped.get() == teacher.request_ids[0]
-        assert await metric(client, 'gkt_guidance_requests_total{outcome="gone"}') == 1
+        assert await metric(client, 'gkt_cloud_requests_total{outcome="client_disconnected"}') == 1
         assert await metric(client, "gkt_requests_running") == 0
 
 
@@ -263,12 +263,12 @@ async def test_metrics_are_ours_and_then_the_engines() -> None:
     async with cloud(ScriptedTeacher("a", "b", "c")) as client:
         await ask(client)
         text = (await client.get("/metrics")).text
-        assert text.index("gkt_guidance_requests_total") < text.index("fake_generation_tokens_total")
-        assert await metric(client, "gkt_prompt_tokens_total") == 23
-        assert await metric(client, "gkt_cached_tokens_total") == 4
-        assert await metric(client, "gkt_generation_tokens_total") == 3
+        assert text.index("gkt_cloud_requests_total") < text.index("fake_generation_tokens_total")
+        assert await metric(client, "gkt_cloud_prompt_tokens_total") == 23
+        assert await metric(client, "gkt_cloud_cached_tokens_total") == 4
+        assert await metric(client, "gkt_cloud_output_tokens_total") == 3
         assert await metric(client, "gkt_time_to_first_token_seconds_count") == 1
-        assert await metric(client, "gkt_inter_token_latency_seconds_count") == 2
+        assert await metric(client, "gkt_cloud_inter_token_latency_seconds_count") == 2
 
 
 async def test_logs_hold_no_text_of_anyone(caplog: pytest.LogCaptureFixture) -> None:

@@ -74,7 +74,7 @@ async def test_a_row_says_who_what_and_how_much(store_url: str, engine: Engine) 
     assert (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"]) == (7, 4, 2)
     assert row["cost_nano_usd"] == 3 * 1000 + 4 * 500 + 2 * 10_000
     assert done.cost_usd == pytest.approx(row["cost_nano_usd"] / 1e9)
-    assert (row["finish_reason"], row["shared"]) == ("stop", None)
+    assert (row["finish_reason"], row["reused"]) == ("stop", None)
     assert 0 < row["first_token_ms"] <= row["total_ms"]
 
 
@@ -87,7 +87,7 @@ async def test_sums_are_what_the_service_has_counted_however_streams_end(store_u
             await ask(client, bearer(keys["one"]), body("x" * at, max_guidance_tokens=2))
         *_, failure = await ask(client, bearer(keys["two"]))
         assert isinstance(failure, Failure)
-        review = body(answer="1", step=" + !", doubt=0.1, max_guidance_tokens=2)
+        review = body(answer="1", draft=" + !", acceptance_threshold=0.1, max_guidance_tokens=2)
         assert isinstance((await ask(client, bearer(keys["two"]), review, "review"))[-1], Done)
         teacher.gate.clear()
         async with client.stream("POST", "/v1/guidance", json=body(), headers=bearer(keys["one"])) as response:
@@ -99,14 +99,14 @@ async def test_sums_are_what_the_service_has_counted_however_streams_end(store_u
             await asyncio.sleep(0.01)
         found, metrics = rows(engine), await counted(client)
         report = (await client.get("/v1/usage", headers=bearer(keys["two"]))).json()["days"]
-    assert Counter(row["finish_reason"] for row in found) == {"budget": 4, "engine_failed": 1, "gone": 1}
+    assert Counter(row["finish_reason"] for row in found) == {"budget": 4, "engine_failed": 1, "client_disconnected": 1}
     for column, metric in [
-        ("prompt_tokens", "gkt_prompt_tokens_total"),
-        ("cached_tokens", "gkt_cached_tokens_total"),
-        ("completion_tokens", "gkt_generation_tokens_total"),
+        ("prompt_tokens", "gkt_cloud_prompt_tokens_total"),
+        ("cached_tokens", "gkt_cloud_cached_tokens_total"),
+        ("completion_tokens", "gkt_cloud_output_tokens_total"),
     ]:
         assert sum(row[column] for row in found) == metrics[metric] > 0
-    assert sum(row["cost_nano_usd"] for row in found) / 1e9 == pytest.approx(metrics["gkt_cost_usd_total"])
+    assert sum(row["cost_nano_usd"] for row in found) / 1e9 == pytest.approx(metrics["gkt_cloud_cost_usd_total"])
     mine = [row for row in found if row["key"] == "two"]
     assert [(day["key"], day["requests"]) for day in report] == [("two", 2)]
     assert report[0]["completion_tokens"] == sum(row["completion_tokens"] for row in mine)

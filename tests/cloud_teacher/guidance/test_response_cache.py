@@ -115,13 +115,13 @@ async def test_who_comes_late_hears_what_was_written_and_then_goes_along() -> No
         for reader in (first, *late):
             await reader.task
             assert reader.text == ["a", "b", "c"]
-        assert await metric(client, 'gkt_shared_requests_total{how="joined"}') == 2
-        assert await metric(client, "gkt_shared_tokens_total") == 6
-        assert await metric(client, "gkt_generation_tokens_total") == 3
+        assert await metric(client, 'gkt_cloud_reused_requests_total{kind="coalesced"}') == 2
+        assert await metric(client, "gkt_cloud_reused_tokens_total") == 6
+        assert await metric(client, "gkt_cloud_output_tokens_total") == 3
         again = read(client)
         await again.task
     assert len(teacher.request_ids) == 2, "and nothing is kept unless the operator says so"
-    assert [reader.done.shared for reader in (first, *late, again)] == [None, "joined", "joined", None]
+    assert [reader.done.reused for reader in (first, *late, again)] == [None, "coalesced", "coalesced", None]
     assert late[0].done.usage == first.done.usage
     start = late[1].events[0]
     assert isinstance(start, Start)
@@ -144,7 +144,7 @@ async def test_only_the_last_who_leaves_stops_the_engine() -> None:
         teacher.gate.set()
         await third.task
         assert third.text == ["a", "b", "c"]
-        assert third.done.shared == "joined"
+        assert third.done.reused == "coalesced"
 
         teacher.gate.clear()
         await teacher.stopped.get()
@@ -159,7 +159,7 @@ async def test_only_the_last_who_leaves_stops_the_engine() -> None:
 async def test_what_fails_fails_for_all_and_is_not_kept() -> None:
     teacher = ScriptedTeacher("a", "b", dies_after=1)
     teacher.gate.clear()
-    async with cloud(teacher, share="cache") as client:
+    async with cloud(teacher, coalesce="cache") as client:
         first = read(client)
         await first.begun.wait()
         second = read(client)
@@ -171,7 +171,7 @@ async def test_what_fails_fails_for_all_and_is_not_kept() -> None:
         teacher.dies_after = None
         again = read(client)
         await again.task
-        assert again.done.shared is None
+        assert again.done.reused is None
 
 
 async def test_a_request_that_waits_for_a_place_is_joined_too() -> None:
@@ -181,53 +181,53 @@ async def test_a_request_that_waits_for_a_place_is_joined_too() -> None:
         running = read(client, body("another"))
         await running.begun.wait()
         waiting = [read(client) for _ in range(3)]
-        while await metric(client, "gkt_requests_waiting") != 1:
+        while await metric(client, "gkt_cloud_requests_waiting") != 1:
             await asyncio.sleep(0.01)
         teacher.gate.set()
         await asyncio.gather(running.task, *[reader.task for reader in waiting])
     assert len(teacher.request_ids) == 2
-    assert sorted(str(reader.done.shared) for reader in waiting) == ["None", "joined", "joined"]
+    assert sorted(str(reader.done.reused) for reader in waiting) == ["None", "coalesced", "coalesced"]
 
 
 async def test_what_is_kept_answers_without_the_engine() -> None:
     teacher = ScriptedTeacher("a", "b", "c")
     teacher.doubted = "!"
-    review = body(step="1!", doubt=0.1, logprobs=True)
-    async with cloud(teacher, share="cache", **PRICES) as client:
+    review = body(draft="1!", acceptance_threshold=0.1, logprobs=True)
+    async with cloud(teacher, coalesce="cache", **PRICES) as client:
         for request, path in [(body(logprobs=True), "guidance"), (review, "review")]:
             first = read(client, request, path)
             await first.task
             again = read(client, request, path)
             await again.task
             assert again.events[1:-1] == first.events[1:-1]
-            assert (first.done.shared, again.done.shared) == (None, "cached")
+            assert (first.done.reused, again.done.reused) == (None, "cached")
             assert again.done.finish_reason == first.done.finish_reason
             assert again.done.cost_usd == 0
         assert any(isinstance(event, Verdict) for event in again.events)
         assert len(teacher.prompts) == 2
-        assert await metric(client, 'gkt_shared_requests_total{how="cached"}') == 2
+        assert await metric(client, 'gkt_cloud_reused_requests_total{kind="cached"}') == 2
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        body("!"), body(max_guidance_tokens=9), body(answer="x"), body(whole_words=True), body(until_step=True),
+        body("!"), body(max_guidance_tokens=9), body(answer="x"), body(stop_at_word_boundary=True), body(stop_at_line_end=True),
         body(logprobs=True), body(top_k=3), body(json_schema={"const": 1}),
     ],
 )  # fmt: skip
 async def test_another_question_is_another(other: dict[str, Any]) -> None:
     teacher = ScriptedTeacher("a", "b")
-    async with cloud(teacher, share="cache") as client:
+    async with cloud(teacher, coalesce="cache") as client:
         for request in (body(), other):
             reader = read(client, request)
             await reader.task
-            assert reader.done.shared is None
+            assert reader.done.reused is None
     assert len(teacher.request_ids) == 2
 
 
 async def test_what_chance_decides_is_asked_each_time_and_priority_makes_no_difference() -> None:
     teacher = ScriptedTeacher("a")
-    async with cloud(teacher, share="cache") as client:
+    async with cloud(teacher, coalesce="cache") as client:
         for _ in range(2):
             await read(client, body(temperature=0.5, seed=1)).task
         assert len(teacher.request_ids) == 2
@@ -239,11 +239,11 @@ async def test_what_chance_decides_is_asked_each_time_and_priority_makes_no_diff
 @pytest.mark.parametrize(("across", "asked"), [(False, 2), (True, 1)])
 async def test_no_key_is_told_what_another_asked_unless_the_operator_says_so(across: bool, asked: int) -> None:
     teacher = ScriptedTeacher("a", "b")
-    async with cloud(teacher, share="cache", share_across_keys=across) as client:
+    async with cloud(teacher, coalesce="cache", coalesce_across_keys=across) as client:
         await read(client).task
         other = read(client, key="two")
         await other.task
-        assert other.done.shared == ("cached" if across else None)
+        assert other.done.reused == ("cached" if across else None)
     assert len(teacher.request_ids) == asked
     salts = {standing.cache_salt for standing in teacher.standings}
     assert (salts == {None}) if across else (len(salts) == 2 and None not in salts)
@@ -251,7 +251,7 @@ async def test_no_key_is_told_what_another_asked_unless_the_operator_says_so(acr
 
 async def test_requests_with_a_salt_share_with_those_of_the_same() -> None:
     teacher = ScriptedTeacher("a", "b")
-    async with cloud(teacher, share="cache", share_across_keys=True) as client:
+    async with cloud(teacher, coalesce="cache", coalesce_across_keys=True) as client:
         for salt in ("alice", "bob", "alice"):
             await read(client, body(cache_salt=salt)).task
     assert [standing.cache_salt for standing in teacher.standings] == ["alice", "bob"]
@@ -261,20 +261,28 @@ async def test_requests_with_a_salt_share_with_those_of_the_same() -> None:
 async def test_rows_of_what_was_told_again(store_url: str, engine: Engine, price: str, nano_usd: int) -> None:
     key = create(engine, "edge", Allowance(daily_nano_usd=10**9))
     teacher = ScriptedTeacher("a", "b")
-    settings = {"store_url": SecretStr(store_url), "share": "cache", "share_price": price, "keys": (), **PRICES}
+    settings = {
+        "store_url": SecretStr(store_url),
+        "coalesce": "cache",
+        "reused_response_price": price,
+        "keys": (),
+        **PRICES,
+    }
     async with cloud(teacher, **settings) as client:
         await read(client, key=key).task
         again = read(client, key=key)
         await again.task
-        assert await metric(client, "gkt_cost_usd_total") == pytest.approx((3000 + 2000 + 20_000 + nano_usd) / 1e9)
+        assert await metric(client, "gkt_cloud_cost_usd_total") == pytest.approx(
+            (3000 + 2000 + 20_000 + nano_usd) / 1e9
+        )
     assert again.done.cost_usd == nano_usd / 1e9
     with engine.begin() as connection:
-        own, told = connection.execute(select(ledger).order_by(ledger.c.shared.is_not(None))).mappings().all()
-    assert (own["completion_tokens"], own["shared_tokens"], own["shared"]) == (2, 0, None)
-    assert (told["prompt_tokens"], told["completion_tokens"], told["shared_tokens"]) == (0, 0, 2)
-    assert (told["shared"], told["finish_reason"], told["cost_nano_usd"]) == ("cached", "stop", nano_usd)
+        own, told = connection.execute(select(ledger).order_by(ledger.c.reused.is_not(None))).mappings().all()
+    assert (own["completion_tokens"], own["reused_tokens"], own["reused"]) == (2, 0, None)
+    assert (told["prompt_tokens"], told["completion_tokens"], told["reused_tokens"]) == (0, 0, 2)
+    assert (told["reused"], told["finish_reason"], told["cost_nano_usd"]) == ("cached", "stop", nano_usd)
     (day,) = usage(engine)
-    assert (day.requests, day.completion_tokens, day.shared_requests, day.shared_tokens) == (2, 2, 1, 2)
+    assert (day.requests, day.completion_tokens, day.reused_requests, day.reused_tokens) == (2, 2, 1, 2)
 
 
 def asked(question: str) -> Asked:

@@ -40,8 +40,8 @@ async def events_of(teacher: ScriptedTeacher, request: GuidanceRequest) -> list[
 
 
 def review(answer: str, step: str, **more: Any) -> ReviewRequest:
-    usual = {"messages": MESSAGES, "max_guidance_tokens": 20, "until_step": True, "doubt": 0.1}
-    return ReviewRequest(**{**usual, "answer": answer, "step": step, **more})
+    usual = {"messages": MESSAGES, "max_guidance_tokens": 20, "stop_at_line_end": True, "acceptance_threshold": 0.1}
+    return ReviewRequest(**{**usual, "answer": answer, "draft": step, **more})
 
 
 async def test_a_step_that_is_accepted_costs_its_prefill_alone() -> None:
@@ -51,7 +51,7 @@ async def test_a_step_that_is_accepted_costs_its_prefill_alone() -> None:
     assert (verdict.accepted, verdict.accepted_chars, verdict.scored_tokens) == (True, 5, 5)
     assert teacher.scored == [" = 4\n"]
     assert isinstance(done, Done)
-    assert done.finish_reason is FinishReason.STEP
+    assert done.finish_reason is FinishReason.HANDBACK
     assert (done.usage.completion_tokens, done.usage.cached_tokens) == (0, 3)
     assert done.usage == verdict.usage
 
@@ -65,7 +65,7 @@ async def test_the_teacher_goes_on_from_its_first_doubt_up_to_the_lines_end() ->
     assert [event.text for event in guidance if isinstance(event, Guidance)] == ["4", "\n"]
     assert teacher.prompts[0].endswith("2 + 2 = ")
     assert isinstance(done, Done)
-    assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.STEP, 2)
+    assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.HANDBACK, 2)
     first = guidance[0]
     assert isinstance(first, Guidance)
     assert first.usage
@@ -94,17 +94,17 @@ async def test_behind_its_first_word_the_teacher_goes_on() -> None:
     assert teacher.prompts[0].endswith("2 + 2 = 4")
     assert teacher.samplings[0].max_tokens == 2
     assert isinstance(done, Done)
-    assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.STEP, 3)
+    assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.HANDBACK, 3)
 
 
-@pytest.mark.parametrize(("choice", "reason"), [("\n", FinishReason.STEP), ("\0", FinishReason.STOP)])
+@pytest.mark.parametrize(("choice", "reason"), [("\n", FinishReason.HANDBACK), ("\0", FinishReason.STOP)])
 async def test_a_first_word_may_end_the_line_or_the_answer(choice: str, reason: FinishReason) -> None:
     teacher = ScriptedTeacher("never")
     teacher.doubted, teacher.choices = "5", f" = {choice}"
     *_, done = await events_of(teacher, review("2 + 2", " = 5\n"))
     assert isinstance(done, Done)
     assert done.finish_reason is reason
-    assert done.usage.completion_tokens == (reason is FinishReason.STEP)
+    assert done.usage.completion_tokens == (reason is FinishReason.HANDBACK)
     assert teacher.prompts == []
 
 
@@ -133,7 +133,7 @@ async def test_where_the_reading_does_not_tell_it_the_teacher_is_asked(choice: s
 async def test_the_end_of_an_answer_is_read_as_well(doubted: str) -> None:
     teacher = ScriptedTeacher(" so", " on")
     teacher.doubted = doubted
-    _, verdict, *_, done = await events_of(teacher, review("", "4", ends=True))
+    _, verdict, *_, done = await events_of(teacher, review("", "4", draft_is_final=True))
     assert isinstance(verdict, Verdict)
     assert (verdict.accepted, verdict.accepted_chars) == (not doubted, 1)
     assert isinstance(done, Done)

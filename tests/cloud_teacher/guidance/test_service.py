@@ -37,7 +37,7 @@ async def test_whole_words_end_where_a_word_begins_that_would_hardly_fit(
         books=Books(CloudMetrics()),
     )
     request = GuidanceRequest(
-        messages=[Message(role="user", content="?")], max_guidance_tokens=budget, whole_words=True
+        messages=[Message(role="user", content="?")], max_guidance_tokens=budget, stop_at_word_boundary=True
     )
     events = [event async for event in service.answer(request, request_id="r", caller=Caller("c"))]
     assert [event.text for event in events if isinstance(event, Guidance)] == written

@@ -64,7 +64,7 @@ def echoes(
     cert.write_bytes(b"".join(blob.bytes() for blob in signed.cert_chain_pems))
     key.write_bytes(signed.private_key_pem.bytes())
     environment = {"GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_TOKEN_MS": str(TOKEN_MS), "GKT_CLOUD_DOOM": str(folder)}
-    environment |= {"GKT_CLOUD_MAX_RUNNING": "32", "GKT_CLOUD_SHARE": "off", "RAY_TMPDIR": str(ray_folder)}
+    environment |= {"GKT_CLOUD_MAX_RUNNING": "32", "GKT_CLOUD_COALESCE": "off", "RAY_TMPDIR": str(ray_folder)}
     environment |= {"GKT_CLOUD_TLS_CERT_FILE": str(cert), "GKT_CLOUD_TLS_KEY_FILE": str(key)}
     process = Process("tests.cloud_teacher.ray_serve.echo_on_ray", environment, folder)
     try:
@@ -226,7 +226,7 @@ async def test_what_else_a_cloud_answers_comes_through(echoes: Process, authorit
         assert (ready.status_code, ready.json()["model"]) == (200, "echo-teacher")
         assert ready.headers["x-request-id"] == "mine"
         metrics = await client.get("/metrics")
-        assert "gkt_guidance_requests_total" in metrics.text
+        assert "gkt_cloud_requests_total" in metrics.text
         refused = await client.post("/v1/guidance", json=question)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
 
@@ -235,7 +235,7 @@ async def test_what_else_a_cloud_answers_comes_through(echoes: Process, authorit
 async def test_an_engine_goes_with_its_replica(tmp_path: Path, ray_folder: Path) -> None:
     environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_KV_CACHE_GIB": "0.25"}
     environment |= {"GKT_CLOUD_MAX_MODEL_LEN": "1024", "GKT_CLOUD_MAX_PROMPT_TOKENS": "512"}
-    environment |= {"GKT_CLOUD_SHARE": "off", "RAY_TMPDIR": str(ray_folder)}
+    environment |= {"GKT_CLOUD_COALESCE": "off", "RAY_TMPDIR": str(ray_folder)}
     cloud = Process("gkt", environment, tmp_path, "cloud", "--ray", "--replicas", "2")
     try:
         await asyncio.to_thread(cloud.url, 400)

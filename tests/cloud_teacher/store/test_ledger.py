@@ -26,7 +26,7 @@ def row(key: str = "a", day: date = DAY, **changes: Any) -> Row:
     return Row(**{
         "id": uuid.uuid4().hex, "request_id": "r", "key": key, "kind": "guidance", "model": "m", "template": "t",
         "day": day, "arrived_ms": 1, "queue_ms": None, "first_token_ms": 2.5, "total_ms": 3.0, "prompt_tokens": 10,
-        "cached_tokens": 4, "completion_tokens": 3, "shared_tokens": 0, "finish_reason": "stop", "shared": None,
+        "cached_tokens": 4, "completion_tokens": 3, "reused_tokens": 0, "finish_reason": "stop", "reused": None,
         "cost_nano_usd": 7, **changes,
     })  # fmt: skip
 
@@ -49,8 +49,8 @@ def count(engine: Engine) -> int:
 
 async def test_days_are_the_sums_of_their_rows(engine: Engine, stored: StoredLedger) -> None:
     other = date(2026, 11, 25)
-    rows = [row(), row("b"), row(), row(day=other), row(shared="cached", prompt_tokens=0, cached_tokens=0,
-            completion_tokens=0, shared_tokens=3, cost_nano_usd=0)]  # fmt: skip
+    rows = [row(), row("b"), row(), row(day=other), row(reused="cached", prompt_tokens=0, cached_tokens=0,
+            completion_tokens=0, reused_tokens=3, cost_nano_usd=0)]  # fmt: skip
     await asyncio.gather(*map(stored.record, rows))
     assert usage(engine) == [
         DayUsage("a", DAY, 3, 20, 8, 6, 1, 3, 14),

@@ -45,7 +45,7 @@ def text(pieces: list[Piece]) -> str:
 @asynccontextmanager
 async def cloud(upstream: Upstream, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
     chat = {"upstream_url": upstream.url, "upstream_api": "chat", "upstream_model": "gpt", "upstream_key": "sk-1"}
-    app = create_app(CloudSettings(**{**chat, "share": "off", **settings}))
+    app = create_app(CloudSettings(**{**chat, "coalesce": "off", **settings}))
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
         yield client
 
@@ -145,9 +145,9 @@ async def test_without_a_word_on_usage_it_is_counted_here_and_said_so() -> None:
 async def test_usage_in_every_chunk_is_exact_wherever_the_stream_is_left() -> None:
     counted = [usage(completion_tokens=n) | delta(word) for n, word in enumerate([" a", " b\n", " c"], 1)]
     async with scripted(*counted, delta(finish="stop")) as upstream, cloud(upstream) as client:
-        *_, done = await ask(client, until_step=True)
+        *_, done = await ask(client, stop_at_line_end=True)
     assert isinstance(done, Done)
-    assert done.finish_reason is FinishReason.STEP
+    assert done.finish_reason is FinishReason.HANDBACK
     assert (done.usage.completion_tokens, done.usage.estimated) == (2, False)
 
 
@@ -157,7 +157,7 @@ async def test_whole_words_wait_for_the_last_chunk_which_has_the_usage() -> None
         scripted(*words, delta(finish="length"), usage(completion_tokens=6)) as upstream,
         cloud(upstream) as client,
     ):
-        _, *guidance, done = await ask(client, max_guidance_tokens=6, whole_words=True)
+        _, *guidance, done = await ask(client, max_guidance_tokens=6, stop_at_word_boundary=True)
     assert [g.text for g in guidance if isinstance(g, Guidance)] == ["a", " b", " c"]
     assert isinstance(done, Done)
     assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.BUDGET, 6)
@@ -238,7 +238,7 @@ async def test_or_it_is_asked_for_the_rest_in_words() -> None:
 async def test_what_it_cannot_do_is_refused_with_a_code_before_anything_is_asked() -> None:
     async with scripted() as upstream, cloud(upstream) as client:
         going_on = await client.post("/v1/guidance", json={**ASKED, "answer": "2 +"})
-        review = await client.post("/v1/review", json={**ASKED, "step": "is 4", "doubt": 0.1})
+        review = await client.post("/v1/review", json={**ASKED, "draft": "is 4", "acceptance_threshold": 0.1})
         assert (going_on.status_code, going_on.json()["error"]["code"]) == (400, "continuation_unsupported")
         assert (review.status_code, review.json()["error"]["code"]) == (400, "review_unsupported")
         assert upstream.asked == []

@@ -74,7 +74,7 @@ async def running(
         ]
         file = folder / "teachers.yaml"
         file.write_text(yaml.safe_dump(entries))
-        app = create_app(CloudSettings(**{"teachers_file": file, "share": "off", "keys": ["k"], **settings}))
+        app = create_app(CloudSettings(**{"teachers_file": file, "coalesce": "off", "keys": ["k"], **settings}))
         url = await stack.enter_async_context(serving(app))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer k"}))
         while loaded and LOADING in (await client.get("/ready")).text:
@@ -110,9 +110,9 @@ async def test_the_next_is_asked_where_one_refuses_and_it_alone_is_named_counted
         assert isinstance(done, Done)
         assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (8, 2)
         assert done.cost_usd == pytest.approx((8 * 1 + 2 * 10) / 1e6)
-        assert await cloud.metric('gkt_teacher_requests_total{outcome="stop",teacher="second"}') == 1
-        assert await cloud.metric('gkt_teacher_tokens_total{kind="completion",teacher="second"}') == 2
-        assert await cloud.metric("gkt_teacher_failovers_total{code=") == 1
+        assert await cloud.metric('gkt_cloud_teacher_requests_total{outcome="stop",teacher="second"}') == 1
+        assert await cloud.metric('gkt_cloud_teacher_tokens_total{kind="completion",teacher="second"}') == 2
+        assert await cloud.metric("gkt_cloud_teacher_failovers_total{code=") == 1
         # Of its own prices, where it is well again.
         cloud.first.status = 200
         *_, paid = await cloud.ask()
@@ -141,8 +141,8 @@ async def test_after_its_first_word_no_other_goes_on(tmp_path: Path) -> None:
 async def test_one_that_is_away_does_not_slow_the_others_down(tmp_path: Path) -> None:
     async with running(tmp_path, first={"url": NOWHERE, "cool_down_s": 60}) as cloud:
         assert [await cloud.said() for _ in range(3)] == [("second", "Oslo")] * 3
-        assert await cloud.metric('gkt_teacher_up{teacher="first"}') == 0
-        assert await cloud.metric('gkt_teacher_up{teacher="second"}') == 1
+        assert await cloud.metric('gkt_cloud_teacher_up{teacher="first"}') == 0
+        assert await cloud.metric('gkt_cloud_teacher_up{teacher="second"}') == 1
         ready = (await cloud.client.get("/ready")).json()
         assert (ready["status"], ready["model"]) == ("ok", "second")
         assert ready["detail"].startswith("first: the upstream cannot be reached")
@@ -191,7 +191,7 @@ async def test_what_one_cannot_do_another_is_asked_for(tmp_path: Path) -> None:
 
 
 async def test_requests_that_are_alike_hear_who_wrote_it(tmp_path: Path) -> None:
-    async with running(tmp_path, share="cache") as cloud:
+    async with running(tmp_path, coalesce="cache") as cloud:
         cloud.first.status = 500
         assert [await cloud.said() for _ in range(2)] == [("second", "Oslo")] * 2
         assert await cloud.said(model="second") == ("second", "Oslo")

@@ -86,14 +86,14 @@ class Reader:
             yield Start(request_id="r", model="reader", template="answer@1#0", tokenizer="t")
             text = request.answer
             if isinstance(request, ReviewRequest):
-                step = request.step
+                step = request.draft
                 kept = next(n for n in range(len(step), -1, -1) if TRUTH.startswith(text + step[:n]))
-                accepted = kept == len(step) and (not request.ends or text + step == TRUTH)
+                accepted = kept == len(step) and (not request.draft_is_final or text + step == TRUTH)
                 yield Verdict(accepted_chars=kept, accepted=accepted, scored_tokens=3, usage=usage)
                 text += step[:kept]
                 if accepted:
                     finished = True
-                    reason = FinishReason.STOP if request.ends else FinishReason.STEP
+                    reason = FinishReason.STOP if request.draft_is_final else FinishReason.HANDBACK
                     yield Done(finish_reason=reason, usage=usage, timing=Timing(total_ms=1))
                     return
             rest = TRUTH[len(text) :].partition("\n")
@@ -104,7 +104,7 @@ class Reader:
                 await asyncio.sleep(0)
             finished = True
             whole = text + "".join(words)
-            reason = FinishReason.STEP if whole.endswith("\n") else FinishReason.STOP
+            reason = FinishReason.HANDBACK if whole.endswith("\n") else FinishReason.STOP
             if whole != TRUTH and reason is FinishReason.STOP:
                 reason = FinishReason.BUDGET
             written = Usage(prompt_tokens=5, cached_tokens=2, completion_tokens=len(words))
@@ -131,16 +131,26 @@ async def answer(
     *,
     mode: Mode = Mode.REVIEW,
     budget: int = 200,
-    agree: int = 0,
-    sure: float = 0.0,
-    lines: int = 1,
-    turn: int = 0,
+    handback_after: int = 0,
+    confidence_threshold: float = 0.0,
+    draft_lines: int = 1,
+    max_correction_tokens: int = 0,
     max_tokens: int = 100,
     stops: tuple[str, ...] = (),
     draft_ahead: bool = True,
     leaves_after: int | None = None,
 ) -> Answer:
-    plan = Plan(mode, budget, "answer", alone=False, doubt=0.1, agree=agree, sure=sure, lines=lines, turn=turn)
+    plan = Plan(
+        mode,
+        budget,
+        "answer",
+        alone=False,
+        acceptance_threshold=0.1,
+        handback_after=handback_after,
+        confidence_threshold=confidence_threshold,
+        draft_lines=draft_lines,
+        max_correction_tokens=max_correction_tokens,
+    )
     messages = [Message(role="user", content="How many eggs?")]
     request = Ask("r-1", [1, 2, 3], messages, plan, Sampling(max_tokens=max_tokens), stops=stops)
     got = Answer()
@@ -169,7 +179,7 @@ async def test_a_good_answer_is_the_students_and_each_line_was_read(draft_ahead:
     got = await answer(student, cloud, draft_ahead=draft_ahead)
     assert got.by == [(Source.STUDENT, TRUTH)]
     assert got.end == "stop"
-    assert [request.step for request in cloud.requests if isinstance(request, ReviewRequest)] == TRUTH.splitlines(True)
+    assert [request.draft for request in cloud.requests if isinstance(request, ReviewRequest)] == TRUTH.splitlines(True)
     assert [request.answer for request in cloud.requests] == ["", TRUTH[:16], TRUTH[:33], TRUTH[:43]]
     assert got.report and got.report.teacher
     assert got.report.teacher.completion_tokens == 0
@@ -197,7 +207,7 @@ async def test_the_teacher_goes_on_from_its_first_doubt_to_the_lines_end() -> No
 
 async def test_the_student_takes_over_once_it_agrees_again() -> None:
     cloud = Reader()
-    got = await answer(Believer(("buys 2 more", "loses 2 of them")), cloud, agree=3)
+    got = await answer(Believer(("buys 2 more", "loses 2 of them")), cloud, handback_after=3)
     assert got.text == TRUTH
     assert got.by[1] == (Source.TEACHER, "buys"), "the first letter is news to it, the next three it would have written"
     assert cloud.closed_early == 1
@@ -206,12 +216,14 @@ async def test_the_student_takes_over_once_it_agrees_again() -> None:
 @pytest.mark.parametrize("draft_ahead", [True, False])
 async def test_a_turn_has_so_many_tokens_and_then_the_student_goes_on(draft_ahead: bool) -> None:
     cloud = Reader()
-    got = await answer(Believer(("buys 2 more", "loses 2 of them")), cloud, turn=2, draft_ahead=draft_ahead)
+    got = await answer(
+        Believer(("buys 2 more", "loses 2 of them")), cloud, max_correction_tokens=2, draft_ahead=draft_ahead
+    )
     assert (got.text, got.end) == (TRUTH, "stop")
     assert got.by[1] == (Source.TEACHER, "bu")
     assert {request.max_guidance_tokens for request in cloud.requests} == {2}
     assert cloud.closed_early == 0, "no stream is broken off, so the connection stays"
-    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    steps = [request.draft for request in cloud.requests if isinstance(request, ReviewRequest)]
     assert steps[2] == "ys 2 more.\n", "what the student goes on with is read like all it writes"
 
 
@@ -231,7 +243,7 @@ async def test_a_turn_that_ends_inside_a_character_is_followed_by_a_longer_one()
                     yield event
 
     cloud = Halving()
-    got = await answer(Believer(("buys 2 more", "loses 2 of them")), cloud, turn=1)
+    got = await answer(Believer(("buys 2 more", "loses 2 of them")), cloud, max_correction_tokens=1)
     assert (got.text, got.end) == (TRUTH, "stop")
     assert [request.max_guidance_tokens for request in cloud.requests[1:4]] == [1, 5, 1]
 
@@ -239,7 +251,7 @@ async def test_a_turn_that_ends_inside_a_character_is_followed_by_a_longer_one()
 async def test_the_last_turn_has_what_is_left_of_the_budget() -> None:
     wrong = ("buys 2 more", "loses 2 of them"), ("= 5", "= 6"), ("answer is", "total is")
     cloud = Reader()
-    got = await answer(Believer(*wrong), cloud, turn=2, budget=3)
+    got = await answer(Believer(*wrong), cloud, max_correction_tokens=2, budget=3)
     assert got.text == TRUTH.replace("answer is", "total is")
     assert [request.max_guidance_tokens for request in cloud.requests] == [2, 2, 1, 1]
 
@@ -270,21 +282,21 @@ async def test_without_the_cloud_the_draft_stands() -> None:
 async def test_on_demand_the_teacher_writes_what_the_student_is_not_sure_of() -> None:
     student = Believer(("3 + 2 = 5", "7 - 9 = 5"), unsure=["7"])
     cloud = Reader()
-    got = await answer(student, cloud, mode=Mode.ON_DEMAND, sure=0.5)
+    got = await answer(student, cloud, mode=Mode.ON_DEMAND, confidence_threshold=0.5)
     assert got.text == TRUTH
     assert got.by[1] == (Source.TEACHER, "3 + 2 = 5\n")
     assert [type(request) for request in cloud.requests] == [GuidanceRequest]
     assert cloud.requests[0].answer == TRUTH[:33]
-    assert cloud.requests[0].until_step
+    assert cloud.requests[0].stop_at_line_end
 
 
 @pytest.mark.parametrize("draft_ahead", [True, False])
 async def test_a_step_is_as_much_as_the_student_is_sure_of(draft_ahead: bool) -> None:
     # Each word has a log-probability of -0.1, what it is unsure of one of -2.
     cloud = Reader()
-    got = await answer(Believer(unsure=["3", "answer"]), cloud, sure=0.5, draft_ahead=draft_ahead)
+    got = await answer(Believer(unsure=["3", "answer"]), cloud, confidence_threshold=0.5, draft_ahead=draft_ahead)
     assert got.by == [(Source.STUDENT, TRUTH)]
-    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    steps = [request.draft for request in cloud.requests if isinstance(request, ReviewRequest)]
     assert steps == ["She has 3 ", "eggs.\nShe buys 2 more.\n3 ", "+ 2 = 5\nThe answer ", "is 5."]
 
 
@@ -294,27 +306,27 @@ async def test_a_step_ends_at_the_end_of_a_word() -> None:
             return [(letter, -0.3) for word, _ in super().words_behind(text) for letter in word]
 
     cloud = Reader()
-    got = await answer(Stammering(), cloud, sure=0.5)
+    got = await answer(Stammering(), cloud, confidence_threshold=0.5)
     assert got.by == [(Source.STUDENT, TRUTH)]
-    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    steps = [request.draft for request in cloud.requests if isinstance(request, ReviewRequest)]
     assert steps[:4] == ["She", " has", " 3 ", "eggs"]
     assert "".join(steps) == TRUTH
 
 
 async def test_who_is_sure_and_wrong_is_put_right_all_the_same() -> None:
     cloud = Reader()
-    got = await answer(Believer(("= 5", "= 6")), cloud, sure=0.01)
+    got = await answer(Believer(("= 5", "= 6")), cloud, confidence_threshold=0.01)
     assert got.text == TRUTH
     assert len(cloud.requests) == 2
 
 
 async def test_several_lines_are_read_at_once() -> None:
     cloud = Reader()
-    got = await answer(Believer(("= 5", "= 6")), cloud, lines=100)
+    got = await answer(Believer(("= 5", "= 6")), cloud, draft_lines=100)
     assert got.text == TRUTH
-    steps = [request.step for request in cloud.requests if isinstance(request, ReviewRequest)]
+    steps = [request.draft for request in cloud.requests if isinstance(request, ReviewRequest)]
     assert steps == [TRUTH.replace("= 5", "= 6"), "The answer is 5."]
-    assert (await answer(Believer(), Reader(), lines=2)).by == [(Source.STUDENT, TRUTH)]
+    assert (await answer(Believer(), Reader(), draft_lines=2)).by == [(Source.STUDENT, TRUTH)]
 
 
 async def test_stop_strings_and_token_limits_hold_across_turns() -> None:
@@ -340,7 +352,7 @@ async def test_adaptive_guidance_ends_once_the_student_agrees() -> None:
             return 0 if len(text) >= 6 else 3
 
     student, cloud = Agreeing(" and", " on"), ScriptedCloud("So", " it", " is", " five", " in", " all")
-    plan = Plan(Mode.ADAPTIVE, 40, "answer", alone=False, agree=3)
+    plan = Plan(Mode.ADAPTIVE, 40, "answer", alone=False, handback_after=3)
     messages = [Message(role="user", content="How many eggs?")]
     request = Ask("r-1", [1, 2, 3], messages, plan, Sampling(max_tokens=100))
     parts = [part async for part in Answering(student, cloud, EdgeMetrics()).answer(request)]

@@ -49,10 +49,10 @@ def ask(*, mode: Mode = Mode.FIXED, budget: int = 40, max_tokens: int = 100, alo
 
 
 async def answer(
-    student: ScriptedStudent, cloud: ScriptedCloud, request: Ask, *, head_start_after_s: float | None = None
+    student: ScriptedStudent, cloud: ScriptedCloud, request: Ask, *, fallback_prefetch_after_s: float | None = None
 ) -> Answer:
     got = Answer()
-    answering = Answering(student, cloud, EdgeMetrics(), head_start_after_s=head_start_after_s)
+    answering = Answering(student, cloud, EdgeMetrics(), fallback_prefetch_after_s=fallback_prefetch_after_s)
     async for part in answering.answer(request):
         match part:
             case Piece():
@@ -171,8 +171,8 @@ async def test_without_the_cloud_the_answer_is_the_students(reason: FallbackReas
     parts = [part async for part in answering.answer(ask())]
     assert isinstance(parts[-1], Finished)
     assert parts[-1].report.fallback is reason
-    assert metrics.registry.get_sample_value("gkt_fallbacks_total", {"reason": reason}) == 1
-    assert metrics.registry.get_sample_value("gkt_requests_total", {"mode": "fixed", "outcome": "ok"}) == 1
+    assert metrics.registry.get_sample_value("gkt_edge_fallbacks_total", {"reason": reason}) == 1
+    assert metrics.registry.get_sample_value("gkt_edge_requests_total", {"mode": "fixed", "outcome": "ok"}) == 1
 
 
 async def test_stop_strings_are_found_across_the_seam() -> None:
@@ -232,7 +232,7 @@ async def test_a_client_that_leaves_stops_both_sides() -> None:
         cloud.gate.clear()
     await asyncio.wait_for(cloud.streams_closed.wait(), 5)
     assert student.sequences[0].closed
-    assert metrics.registry.get_sample_value("gkt_requests_total", {"mode": "fixed", "outcome": "cancelled"}) == 1
+    assert metrics.registry.get_sample_value("gkt_edge_requests_total", {"mode": "fixed", "outcome": "cancelled"}) == 1
     assert metrics.registry.get_sample_value("gkt_requests_running") == 0
 
 
@@ -250,7 +250,7 @@ async def test_the_cloud_is_told_the_request_id_and_the_trace() -> None:
 
 
 def hint() -> Template:
-    return Templates.load().get("hint")
+    return Templates.load().get("expand")
 
 
 async def drafted(student: ScriptedStudent, cloud: ScriptedCloud, request: Ask) -> tuple[str, GktReport, Usage]:
@@ -268,7 +268,7 @@ async def drafted(student: ScriptedStudent, cloud: ScriptedCloud, request: Ask) 
 
 async def test_a_draft_is_seen_by_the_student_and_by_nobody_else() -> None:
     student, cloud = ScriptedStudent(), ScriptedCloud("9 * 2", " = 18", ends=FinishReason.STOP)
-    text, report, usage = await drafted(student, cloud, ask(mode=Mode.DRAFT, max_tokens=50))
+    text, report, usage = await drafted(student, cloud, ask(mode=Mode.OUTLINE, max_tokens=50))
     assert "9 * 2 = 18" in student.sequences[-1].prompt
     assert "9 * 2" not in text
     assert student.sequences[0].closed, "what was computed ahead leaves the engine"
@@ -282,14 +282,14 @@ async def test_a_draft_is_seen_by_the_student_and_by_nobody_else() -> None:
 async def test_what_has_come_of_a_draft_is_used_in_whole_words_and_without_any_the_student_is_alone() -> None:
     broken = ScriptedCloud("9 * 2", " = 1", ends=CloudFailed(FallbackReason.BROKEN))
     student = ScriptedStudent("It", " is.")
-    text, report, _ = await drafted(student, broken, ask(mode=Mode.DRAFT))
+    text, report, _ = await drafted(student, broken, ask(mode=Mode.OUTLINE))
     assert "9 * 2 =" in student.sequences[-1].prompt
     assert "= 1" not in student.sequences[-1].prompt
     assert (report.fallback, bool(text)) == (FallbackReason.BROKEN, True)
 
     student = ScriptedStudent("It", " is.")
     text, report, _ = await drafted(
-        student, ScriptedCloud(ends=CloudFailed(FallbackReason.UNREACHABLE)), ask(mode=Mode.DRAFT)
+        student, ScriptedCloud(ends=CloudFailed(FallbackReason.UNREACHABLE)), ask(mode=Mode.OUTLINE)
     )
     assert "draft" not in student.sequences[-1].prompt.lower()
     assert (report.fallback, bool(text)) == (FallbackReason.UNREACHABLE, True)
@@ -298,7 +298,7 @@ async def test_what_has_come_of_a_draft_is_used_in_whole_words_and_without_any_t
 async def test_a_draft_that_does_not_fit_is_left_out() -> None:
     student = ScriptedStudent("It", " is.")
     cloud = ScriptedCloud("x" * student.context_tokens, ends=FinishReason.STOP)
-    text, report, _ = await drafted(student, cloud, ask(mode=Mode.DRAFT))
+    text, report, _ = await drafted(student, cloud, ask(mode=Mode.OUTLINE))
     assert (report.fallback, bool(text)) == (FallbackReason.TOO_LONG, True)
 
 
@@ -325,7 +325,7 @@ LATE = CloudFailed(FallbackReason.FIRST_TOKEN_DEADLINE)
 async def test_what_the_student_wrote_before_the_deadline_is_the_answer_after_it() -> None:
     student = ScriptedStudent("a", "b", "c")
     cloud = LateCloud(student, ends=LATE)
-    got = await answer(student, cloud, ask(cache_salt="alice"), head_start_after_s=0)
+    got = await answer(student, cloud, ask(cache_salt="alice"), fallback_prefetch_after_s=0)
     assert got.texts == {0: "abc"}
     assert [sequence.cache_salt for sequence in student.sequences] == ["alice", "alice"]
     assert got.ends == {0: "stop"}
@@ -338,7 +338,7 @@ async def test_what_the_student_wrote_before_the_deadline_is_the_answer_after_it
 async def test_the_teacher_that_comes_after_all_is_heard() -> None:
     student = ScriptedStudent(" b", "c")
     cloud = LateCloud(student, "a", " x", ends=FinishReason.BUDGET)
-    got = await answer(student, cloud, ask(budget=2), head_start_after_s=0)
+    got = await answer(student, cloud, ask(budget=2), fallback_prefetch_after_s=0)
     assert got.texts == {0: "a bc"}
     assert student.sequences[0].guidance == "a"
     assert got.report
@@ -348,13 +348,13 @@ async def test_the_teacher_that_comes_after_all_is_heard() -> None:
 async def test_an_engine_that_has_no_room_for_a_head_start_answers_all_the_same() -> None:
     student = ScriptedStudent("a", room=1)
     cloud = ScriptedCloud(ends=LATE)
-    assert (await answer(student, cloud, ask(), head_start_after_s=0)).texts == {0: "a"}
+    assert (await answer(student, cloud, ask(), fallback_prefetch_after_s=0)).texts == {0: "a"}
 
 
 async def test_a_head_start_whose_engine_dies_is_an_error_like_any_other() -> None:
     student = ScriptedStudent("a", "b", dies_after=1)
     with pytest.raises(EngineFailed):
-        await answer(student, LateCloud(student, ends=LATE), ask(), head_start_after_s=0)
+        await answer(student, LateCloud(student, ends=LATE), ask(), fallback_prefetch_after_s=0)
 
 
 async def test_no_head_start_where_the_student_waits_for_the_teacher_to_compute_or_writes_many_answers() -> None:
@@ -364,7 +364,7 @@ async def test_no_head_start_where_the_student_waits_for_the_teacher_to_compute_
         student = ScriptedStudent("a")
         cloud = ScriptedCloud("x", ends=LATE)
         cloud.gate.clear()
-        answering = asyncio.create_task(answer(student, cloud, request, head_start_after_s=0))
+        answering = asyncio.create_task(answer(student, cloud, request, fallback_prefetch_after_s=0))
         for _ in range(20):
             await asyncio.sleep(0)
         assert all(sequence.sampling is None for sequence in student.sequences)

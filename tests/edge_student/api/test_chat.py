@@ -89,7 +89,7 @@ async def test_a_fallback_is_in_the_answer_and_in_the_metrics() -> None:
     async with edge(cloud=ScriptedCloud(ends=CloudFailed(FallbackReason.STALLED))) as running:
         assert (await running.chat()).json()["gkt"]["fallback"] == "stalled"
         metrics = (await running.http.get("/metrics")).text
-    assert 'gkt_fallbacks_total{reason="stalled"} 1.0' in metrics
+    assert 'gkt_edge_fallbacks_total{reason="stalled"} 1.0' in metrics
 
 
 @pytest.mark.parametrize(

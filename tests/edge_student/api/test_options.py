@@ -66,7 +66,8 @@ async def test_the_teacher_that_a_request_names_wins_over_the_edges() -> None:
 
 
 @pytest.mark.parametrize(
-    "gkt", [{"mode": mode} for mode in ("fixed", "draft", "review")] + [{"mode": "on_demand", "sure": 0.99}]
+    "gkt",
+    [{"mode": mode} for mode in ("fixed", "outline", "review")] + [{"mode": "on_demand", "confidence_threshold": 0.99}],
 )
 async def test_a_salt_for_the_caches_reaches_both_sides(gkt: dict[str, Any]) -> None:
     async with edge() as running:

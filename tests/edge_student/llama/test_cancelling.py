@@ -33,7 +33,7 @@ async def student() -> AsyncGenerator[LlamaStudent]:
         context_tokens=2048,
         kv_cache_tokens=4096,
         max_sequences=8,
-        kept_sequences=0,
+        prefix_cache_sequences=0,
         max_queue=64,
         batch_tokens=128,
         prefill_chunk_tokens=32,
@@ -52,7 +52,7 @@ def figure(student: LlamaStudent, name: str) -> float:
 
 async def idle(student: LlamaStudent) -> None:
     """Every sequence has left, and a step has been taken since: figures are as they stay."""
-    while figure(student, "gkt_student_sequences"):
+    while figure(student, "gkt_edge_sequences"):
         await asyncio.sleep(0.005)
     while figure(student, "llamacpp:requests_processing") or figure(student, "llamacpp:kv_cache_tokens"):
         async with aclosing(student.open(student.tokenize("x")).generate(Sampling(max_tokens=1))) as words:

@@ -26,7 +26,7 @@ PREFIX = "The rivers of the north are long and cold. " * 12
 
 @pytest.fixture
 async def student(gguf: Path) -> AsyncGenerator[LlamaStudent]:
-    settings = EdgeSettings(context_tokens=1024, kv_cache_tokens=2048, max_sequences=4, kept_sequences=4)
+    settings = EdgeSettings(context_tokens=1024, kv_cache_tokens=2048, max_sequences=4, prefix_cache_sequences=4)
     student = LlamaStudent(MODEL, gguf, settings)
     yield student
     await student.close()
@@ -97,7 +97,7 @@ async def test_nothing_is_reused_of_another_salt(student: LlamaStudent) -> None:
 
 
 async def test_nothing_is_reused_where_it_is_turned_off(gguf: Path) -> None:
-    settings = EdgeSettings(context_tokens=512, max_sequences=2, kept_sequences=0)
+    settings = EdgeSettings(context_tokens=512, max_sequences=2, prefix_cache_sequences=0)
     student = LlamaStudent(MODEL, gguf, settings)
     prompt = student.tokenize(PREFIX)
     for _ in range(2):
@@ -108,7 +108,7 @@ async def test_nothing_is_reused_where_it_is_turned_off(gguf: Path) -> None:
 
 
 async def test_a_cache_full_of_what_is_kept_has_room_for_what_comes(gguf: Path) -> None:
-    settings = EdgeSettings(context_tokens=256, kv_cache_tokens=256, max_sequences=2, kept_sequences=8)
+    settings = EdgeSettings(context_tokens=256, kv_cache_tokens=256, max_sequences=2, prefix_cache_sequences=8)
     student = LlamaStudent(MODEL, gguf, settings)
     for number in range(12):
         words = await read(student.open(student.tokenize(f"{number} " * 60)))

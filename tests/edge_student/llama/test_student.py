@@ -28,7 +28,7 @@ async def student(gguf: Path) -> AsyncGenerator[LlamaStudent]:
         context_tokens=512,
         kv_cache_tokens=1024,
         max_sequences=4,
-        kept_sequences=0,
+        prefix_cache_sequences=0,
         max_queue=4,
         batch_tokens=64,
         prefill_chunk_tokens=16,
@@ -83,7 +83,7 @@ def cells(student: LlamaStudent) -> float | None:
 
 
 async def all_returned(student: LlamaStudent) -> None:
-    while student.registry.get_sample_value("gkt_student_sequences") or cells(student):
+    while student.registry.get_sample_value("gkt_edge_sequences") or cells(student):
         # The gauge of cells moves with the next step: give it one.
         await read(student.open(student.tokenize("x")), Sampling(max_tokens=1))
         await asyncio.sleep(0.01)
@@ -151,13 +151,15 @@ async def test_many_at_once_say_what_each_would_say(student: LlamaStudent, refer
 async def test_a_cache_too_small_for_all_at_once_still_serves_all(
     gguf: Path, reference: llama_cpp.Llama, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = EdgeSettings(context_tokens=256, kv_cache_tokens=256, max_sequences=4, kept_sequences=0, batch_tokens=64)
+    settings = EdgeSettings(
+        context_tokens=256, kv_cache_tokens=256, max_sequences=4, prefix_cache_sequences=0, batch_tokens=64
+    )
     student = LlamaStudent(MODEL, gguf, settings)
     prompt = student.encode(QUESTION)
     answers = await asyncio.gather(*[read(student.open(prompt), Sampling(max_tokens=60)) for _ in range(4)])
     for words in answers:
         assert_greedy(reference, prompt, words)
-    assert student.registry.get_sample_value("gkt_student_preemptions_total")
+    assert student.registry.get_sample_value("gkt_edge_preemptions_total")
     told = [record.getMessage() for record in caplog.records if "GKT_EDGE_KV_CACHE_TOKENS" in record.getMessage()]
     assert len(told) == 1
     await student.close()

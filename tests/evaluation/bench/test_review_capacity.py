@@ -68,7 +68,9 @@ def test_the_gain_is_of_answers_a_second() -> None:
 async def test_a_cloud_reads_the_steps_of_an_answer_one_after_the_other() -> None:
     teacher = ScriptedTeacher("4")
     teacher.doubted = "the"
-    app = create_app(CloudSettings(keys=[KEY], share="off", max_prompt_tokens=100, max_model_len=200), teacher=teacher)
+    app = create_app(
+        CloudSettings(keys=[KEY], coalesce="off", max_prompt_tokens=100, max_model_len=200), teacher=teacher
+    )
     answers = [Reviewed("Why?", [Step("", "2 + 2 the", ends=False), Step("2 + 2 4", " so", ends=True)], 1)] * 2
     async with serving(app) as url:
         written = await asyncio.to_thread(reviewing, Server("cloud", url, key=KEY), answers, 1)

@@ -153,7 +153,7 @@ def test_python_is_what_is_not_decode() -> None:
 
 
 def test_an_edge_without_the_metrics_is_not_measured() -> None:
-    with pytest.raises(NotMeasured, match="gkt_student_step_seconds_total"):
+    with pytest.raises(NotMeasured, match="gkt_edge_engine_step_seconds_total"):
         measure_python_share(EDGE, Effort(1), SAY, ask=Crowd({"edge": 0.1}), metrics=lambda _: {})
 
 

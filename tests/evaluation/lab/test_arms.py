@@ -18,15 +18,23 @@ from evaluation.lab.errors import BadArm
         ("teacher:template=maths@2", "gkt-teacher", {"template": "maths@2"}),
         ("fixed:40", "gkt", {"mode": "fixed", "max_guidance_tokens": 40}),
         ("fixed:tokens=40,template=maths", "gkt", {"mode": "fixed", "max_guidance_tokens": 40, "template": "maths"}),
-        ("adaptive:agree=3", "gkt", {"mode": "adaptive", "agree": 3}),
-        ("on_demand:sure=0.5", "gkt", {"mode": "on_demand", "sure": 0.5}),
-        ("review:doubt=0.1,agree=3", "gkt", {"mode": "review", "doubt": 0.1, "agree": 3}),
-        ("review:0.1", "gkt", {"mode": "review", "doubt": 0.1}),
-        ("draft:100", "gkt", {"mode": "draft", "max_guidance_tokens": 100}),
-        ("review:share=0.5,turn=1", "gkt", {"mode": "review", "share": 0.5, "turn": 1}),
-        ("teacher:0.5", "gkt-teacher", {"share": 0.5}),
+        ("adaptive:handback_after=3", "gkt", {"mode": "adaptive", "handback_after": 3}),
+        ("on_demand:confidence_threshold=0.5", "gkt", {"mode": "on_demand", "confidence_threshold": 0.5}),
+        (
+            "review:acceptance_threshold=0.1,handback_after=3",
+            "gkt",
+            {"mode": "review", "acceptance_threshold": 0.1, "handback_after": 3},
+        ),
+        ("review:0.1", "gkt", {"mode": "review", "acceptance_threshold": 0.1}),
+        ("outline:100", "gkt", {"mode": "outline", "max_guidance_tokens": 100}),
+        (
+            "review:rollout_fraction=0.5,max_correction_tokens=1",
+            "gkt",
+            {"mode": "review", "rollout_fraction": 0.5, "max_correction_tokens": 1},
+        ),
+        ("teacher:0.5", "gkt-teacher", {"rollout_fraction": 0.5}),
         ("naive:20", "gkt-teacher", None),
-        ("route:sure=0.9,tokens=8", "gkt-student", None),
+        ("route:confidence_threshold=0.9,tokens=8", "gkt-student", None),
         ("cascade:0.9", "gkt-student", None),
     ],
 )
@@ -35,15 +43,15 @@ def test_an_arm_becomes_a_request(text: str, model: str, gkt: dict[str, Any] | N
 
 
 @pytest.mark.parametrize(
-    ("text", "share", "whole"),
+    ("text", "rollout_fraction", "whole"),
     [
-        ("teacher", 0.35, "teacher:share=0.35"),
-        ("review:doubt=0.5", 0.1, "review:doubt=0.5,share=0.1"),
+        ("teacher", 0.35, "teacher:rollout_fraction=0.35"),
+        ("review:acceptance_threshold=0.5", 0.1, "review:acceptance_threshold=0.5,rollout_fraction=0.1"),
         ("fixed:40", 1.0, "fixed:40"),
     ],
 )
-def test_an_arm_for_a_share_of_the_questions(text: str, share: float, whole: str) -> None:
-    assert Arm.parse(text).for_share(share).text == whole
+def test_an_arm_for_a_share_of_the_questions(text: str, rollout_fraction: float, whole: str) -> None:
+    assert Arm.parse(text).for_share(rollout_fraction).text == whole
 
 
 def test_a_random_length_is_the_questions_own() -> None:
@@ -69,23 +77,23 @@ def test_a_random_length_is_the_questions_own() -> None:
         ("fixed:4.5", "'4.5' is none"),
         ("fixed:40,50", "'50' is no key=value"),
         ("fixed:40,tokens=50", "tokens stands there twice"),
-        ("fixed:40,doubt=0.1", "fixed takes no 'doubt'; it takes tokens, template"),
+        ("fixed:40,acceptance_threshold=0.1", "fixed takes no 'acceptance_threshold'; it takes tokens, template"),
         ("off:40", "'40' is no key=value"),
         ("off:", "'' is no key=value"),
         ("random:80-10", "'80-10' is none"),
         ("random:10", "'10' is none"),
-        ("review:doubt=nan", "'nan' is none"),
-        ("review:doubt=inf", "'inf' is none"),
-        ("review:doubt=1", "'1' is none"),
-        ("review:doubt=a", "'a' is none"),
-        ("review:agree=0.5", "'0.5' is none"),
+        ("review:acceptance_threshold=nan", "'nan' is none"),
+        ("review:acceptance_threshold=inf", "'inf' is none"),
+        ("review:acceptance_threshold=1", "'1' is none"),
+        ("review:acceptance_threshold=a", "'a' is none"),
+        ("review:handback_after=0.5", "'0.5' is none"),
         ("fixed:40,template=a b", "'a b' is none"),
         ("teacher:0", "share is A share of the questions, above 0, at most 1; '0' is none"),
-        ("teacher:share=1.5", "'1.5' is none"),
-        ("teacher:share=nan", "'nan' is none"),
-        ("off:share=0.5", "off takes no 'share'"),
-        ("naive:20,share=0.5", "naive takes no 'share'"),
-        ("cascade", "cascade needs sure, as in cascade:sure=0.9"),
+        ("teacher:rollout_fraction=1.5", "'1.5' is none"),
+        ("teacher:rollout_fraction=nan", "'nan' is none"),
+        ("off:rollout_fraction=0.5", "off takes no 'rollout_fraction'"),
+        ("naive:20,rollout_fraction=0.5", "naive takes no 'rollout_fraction'"),
+        ("cascade", "cascade needs sure, as in cascade:confidence_threshold=0.9"),
     ],
 )
 def test_a_bad_arm_is_named_with_its_reason(text: str, reason: str) -> None:

@@ -98,7 +98,7 @@ def test_line_ends_of_the_file_make_no_difference(tmp_path: Path) -> None:
         (draft("{{ question }}").replace("version: 1", "version: '1'"), "version"),
         (draft("{{ question }}").replace("version: 1", "version: 0"), "version"),
         (draft("{{ question }}", more="system: ''\n"), "system"),
-        (draft("{{ question }} {{ answer }}"), "unknown variable answer"),
+        (draft("{{ question }} {{ reply }}"), "unknown variable reply"),
         (draft("Draft an answer."), "leaves out question"),
         (draft("Draft:\n{% if question"), "body, line 2"),
         (draft("{{ question | shout }}"), "shout"),
@@ -146,7 +146,7 @@ def test_a_template_may_leave_out_what_was_said_before(tmp_path: Path) -> None:
 
 
 def test_a_template_for_the_student_has_a_place_for_the_draft(tmp_path: Path) -> None:
-    template = load_one(tmp_path, draft("{{ question }} ({{ draft }})"))
-    assert template.takes_draft
-    assert template.apply(CONVERSATION[1:2], draft="{{ 2 }}")[0].content == "1+1? ({{ 2 }})"
-    assert not Templates.load().get("answer").takes_draft
+    template = load_one(tmp_path, draft("{{ question }} ({{ answer }})"))
+    assert template.takes_answer
+    assert template.apply(CONVERSATION[1:2], answer="{{ 2 }}")[0].content == "1+1? ({{ 2 }})"
+    assert not Templates.load().get("answer").takes_answer

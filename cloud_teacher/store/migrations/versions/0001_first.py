@@ -50,9 +50,9 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", sa.Integer, nullable=False),
         sa.Column("cached_tokens", sa.Integer, nullable=False),
         sa.Column("completion_tokens", sa.Integer, nullable=False),
-        sa.Column("shared_tokens", sa.Integer, nullable=False),
+        sa.Column("reused_tokens", sa.Integer, nullable=False),
         sa.Column("finish_reason", sa.String(64), nullable=False),
-        sa.Column("shared", sa.String(16)),
+        sa.Column("reused", sa.String(16)),
         sa.Column("cost_nano_usd", sa.BigInteger, nullable=False),
     )
     op.create_index("ix_ledger_key_day", "ledger", ["key", "day"])
@@ -64,8 +64,8 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
         sa.Column("cached_tokens", sa.BigInteger, nullable=False),
         sa.Column("completion_tokens", sa.BigInteger, nullable=False),
-        sa.Column("shared_requests", sa.BigInteger, nullable=False),
-        sa.Column("shared_tokens", sa.BigInteger, nullable=False),
+        sa.Column("reused_requests", sa.BigInteger, nullable=False),
+        sa.Column("reused_tokens", sa.BigInteger, nullable=False),
         sa.Column("cost_nano_usd", sa.BigInteger, nullable=False),
     )
     op.create_table(

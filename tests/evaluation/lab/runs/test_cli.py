@@ -104,7 +104,7 @@ async def test_every_question_is_asked_under_every_arm_and_all_is_kept(tmp_path:
 
 async def test_no_arm_finds_in_a_cache_what_another_arm_or_run_has_put_there(tmp_path: Path) -> None:
     edge = ScriptedEdge(by_model)
-    arms = ("off", "fixed:40", "route:sure=0.99")
+    arms = ("off", "fixed:40", "route:confidence_threshold=0.99")
 
     async with serving(edge.app) as url:
         for out in ("one", "two"):
@@ -360,14 +360,19 @@ async def test_an_edge_without_room_is_asked_again(tmp_path: Path) -> None:
     assert [row.error for row in rows] == [None, None]
 
 
-@pytest.mark.parametrize(("sure", "asked_teacher"), [(0.95, True), (0.85, False)])
+@pytest.mark.parametrize(("confidence_threshold", "asked_teacher"), [(0.95, True), (0.85, False)])
 async def test_a_cascade_asks_the_teacher_where_the_student_is_not_sure(
-    tmp_path: Path, sure: float, asked_teacher: bool
+    tmp_path: Path, confidence_threshold: float, asked_teacher: bool
 ) -> None:
     edge = ScriptedEdge(by_model)  # its student gives each of its tokens 0.905
 
     async with serving(edge.app) as url:
-        (row,) = await run(setup(tmp_path, count=1, arms=(f"cascade:sure={sure}",)), url, tmp_path / "out", silent)
+        (row,) = await run(
+            setup(tmp_path, count=1, arms=(f"cascade:confidence_threshold={confidence_threshold}",)),
+            url,
+            tmp_path / "out",
+            silent,
+        )
 
     assert [model for _, model in edge.questions()] == ["gkt-student", "gkt-teacher"][: 1 + asked_teacher]
     assert row.correct is asked_teacher
@@ -377,14 +382,16 @@ async def test_a_cascade_asks_the_teacher_where_the_student_is_not_sure(
     assert row.first_token_s is not None
 
 
-@pytest.mark.parametrize(("sure", "then"), [(0.95, "gkt-teacher"), (0.85, "gkt-student")])
-async def test_a_route_is_chosen_by_the_students_first_tokens(tmp_path: Path, sure: float, then: str) -> None:
+@pytest.mark.parametrize(("confidence_threshold", "then"), [(0.95, "gkt-teacher"), (0.85, "gkt-student")])
+async def test_a_route_is_chosen_by_the_students_first_tokens(
+    tmp_path: Path, confidence_threshold: float, then: str
+) -> None:
     def script(body: dict[str, Any]) -> Reply:
         return Reply(student=["I", " guess"], finish="length") if body["max_tokens"] == 9 else by_model(body)
 
     edge = ScriptedEdge(script)
     async with serving(edge.app) as url:
-        chosen = setup(tmp_path, count=1, arms=(f"route:{sure},tokens=9",))
+        chosen = setup(tmp_path, count=1, arms=(f"route:{confidence_threshold},tokens=9",))
         (row,) = await run(chosen, url, tmp_path / "out", silent)
 
     assert [(body["model"], body["max_tokens"]) for body in edge.asked[-2:]] == [("gkt-student", 9), (then, 300)]

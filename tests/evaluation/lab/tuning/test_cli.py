@@ -16,7 +16,7 @@ from tests.gkt.run_command import Outcome, gkt
 from tests.running import serving
 
 RIGHT, WRONG = "The answer is 3.", "The answer is 5."
-PAIR = ("--arm", "fixed:40", "--arm", "review:doubt=0.1,agree=3")
+PAIR = ("--arm", "fixed:40", "--arm", "review:acceptance_threshold=0.1,handback_after=3")
 EVERYTHING = ("--tune-lines", "1-40", "--report-lines", "41-80", "--first-block", "20", "--any-data")
 
 
@@ -65,7 +65,13 @@ async def test_the_cheapest_that_keeps_the_share_is_written_with_its_evidence(tm
 
     assert (ran.status, again.status) == (0, 0), ran.err
     policy = read_policy_file(tmp_path / "policy.json")
-    assert (policy.name, policy.mode, policy.doubt, policy.agree, policy.sure) == ("maths", Mode.REVIEW, 0.1, 3, None)
+    assert (
+        policy.name,
+        policy.mode,
+        policy.acceptance_threshold,
+        policy.handback_after,
+        policy.confidence_threshold,
+    ) == ("maths", Mode.REVIEW, 0.1, 3, None)
     found = policy.evidence
     assert found
     assert (found.task, found.tuning_lines, found.reporting_lines, found.n) == ("gsm8k", "1-40", "41-80", 40)
@@ -77,7 +83,7 @@ async def test_the_cheapest_that_keeps_the_share_is_written_with_its_evidence(tm
     assert "stage 1 of 2" in ran.out
     assert "dropped: keeps " in ran.out
     assert "the rest, reporting lines included:" in ran.out
-    assert "review:doubt=0.1,agree=3 is the cheapest that keeps" in ran.out
+    assert "review:acceptance_threshold=0.1,handback_after=3 is the cheapest that keeps" in ran.out
     of_prefix = {question for question, model in asked if model == "gkt"}
     assert len([1 for _, model in asked if model == "gkt"]) == 20 + 40 + 40, "the prefix was asked the first block only"
     assert len(of_prefix) == 80
@@ -88,15 +94,19 @@ async def test_the_cheapest_that_keeps_the_share_is_written_with_its_evidence(tm
 async def test_the_teacher_for_a_share_of_the_questions_is_a_policy(tmp_path: Path) -> None:
     def most(body: dict[str, Any]) -> Reply:
         number = int(body["messages"][-1]["content"].removeprefix("Question ").rstrip("?"))
-        drawn = body.get("gkt") == {"share": 0.9} and number % 10 == 0
+        drawn = body.get("gkt") == {"rollout_fraction": 0.9} and number % 10 == 0
         return Reply(student=[WRONG]) if drawn else good_review(body)
 
     async with serving(ScriptedEdge(most).app) as url:
-        ran = await tune(url, tmp_path, "--arm", "teacher:share=0.9", "--keep", "0.8")
+        ran = await tune(url, tmp_path, "--arm", "teacher:rollout_fraction=0.9", "--keep", "0.8")
 
     assert ran.status == 0, ran.err
     policy = read_policy_file(tmp_path / "policy.json")
-    assert (policy.name, policy.mode, policy.share) == ("gsm8k teacher:share=0.9", Mode.TEACHER, 0.9)
+    assert (policy.name, policy.mode, policy.rollout_fraction) == (
+        "gsm8k teacher:rollout_fraction=0.9",
+        Mode.TEACHER,
+        0.9,
+    )
     assert policy.evidence
     assert policy.evidence.kept_share == pytest.approx(0.9)
     assert policy.evidence.cost_share == pytest.approx(0.9)
@@ -112,13 +122,13 @@ async def test_shares_are_found_without_further_questions(tmp_path: Path) -> Non
     assert ran.status == 0, ran.err
     policy = read_policy_file(tmp_path / "policy.json")
     found = policy.evidence
-    assert policy.share is not None and found
-    assert (policy.name, policy.mode) == (f"gsm8k teacher:share={policy.share:g}", Mode.TEACHER)
-    assert 0.7 <= policy.share < 1, "the student alone has nothing right"
+    assert policy.rollout_fraction is not None and found
+    assert (policy.name, policy.mode) == (f"gsm8k teacher:rollout_fraction={policy.rollout_fraction:g}", Mode.TEACHER)
+    assert 0.7 <= policy.rollout_fraction < 1, "the student alone has nothing right"
     for value in (found.kept_share, found.teacher_token_share, found.cost_share, found.accuracy_policy.value):
-        assert value == pytest.approx(policy.share)
+        assert value == pytest.approx(policy.rollout_fraction)
     assert found.accuracy_policy.low <= found.accuracy_policy.value <= found.accuracy_policy.high
-    assert f"teacher:share={policy.share:g} is the cheapest that keeps" in ran.out
+    assert f"teacher:rollout_fraction={policy.rollout_fraction:g} is the cheapest that keeps" in ran.out
     assert len(asked) == 3 * 20 + 2 * 40, "one block, after which there was no arm to go on for, and the report"
 
 
@@ -151,7 +161,9 @@ async def test_where_nothing_reaches_it_the_status_is_3(tmp_path: Path, write: b
         found = read_policy_file(tmp_path / "policy.json").evidence
         assert found and (found.kept_share, found.shown) == (0.25, False)
     else:
-        assert "what comes nearest is review:doubt=0.1,agree=3: it keeps 25.0" in " ".join(ran.out.split())
+        assert "what comes nearest is review:acceptance_threshold=0.1,handback_after=3: it keeps 25.0" in " ".join(
+            ran.out.split()
+        )
 
 
 async def test_a_choice_that_the_reporting_lines_do_not_bear_out_is_not_written(tmp_path: Path) -> None:
@@ -198,7 +210,7 @@ async def test_a_search_goes_on_where_it_was_left(tmp_path: Path) -> None:
     ("options", "status", "said"),
     [
         (("--report-lines", "40-80"), 1, "tuning lines 1-40 and reporting lines 40-80 overlap"),
-        (("--arm", "cascade:sure=0.9"), 1, "no policy file can say it"),
+        (("--arm", "cascade:confidence_threshold=0.9"), 1, "no policy file can say it"),
         (("--arm", "revue"), 1, "there is no 'revue'"),
         (("--keep", "nan"), 2, "keep is a share"),
         (("--keep", "0"), 2, "keep is a share"),

@@ -206,7 +206,13 @@ def test_the_default_grid_is_of_arms_that_a_policy_file_can_say() -> None:
     arms = parse_all(default_grid(300))
     check_arms(arms)
     assert len(arms) == 4 + 2 + 3 + 3 + 3 * 3
-    assert arms[-1].values == {"doubt": 0.5, "turn": 0, "agree": 3, "sure": 0.1, "tokens": 300}
-    for text in ("random:10-80", "route:sure=0.9", "cascade:sure=0.9"):
+    assert arms[-1].values == {
+        "acceptance_threshold": 0.5,
+        "max_correction_tokens": 0,
+        "handback_after": 3,
+        "confidence_threshold": 0.1,
+        "tokens": 300,
+    }
+    for text in ("random:10-80", "route:confidence_threshold=0.9", "cascade:confidence_threshold=0.9"):
         with pytest.raises(BadArm, match="no policy file can say it"):
             check_arms([Arm.parse(text)])
