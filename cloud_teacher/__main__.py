@@ -12,20 +12,19 @@ import signal
 import sys
 from types import FrameType
 
-from pydantic import ValidationError
-
 from cloud_teacher.app import create_app
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.teachers.processes import adopt_orphans, end_descendants
 from shared.errors import ConfigurationError
 from shared.observability.telemetry import Telemetry, telemetry_from
 from shared.server.run import serve_as
+from shared.server.settings import read_settings
 
 
 def main() -> int:
     try:
-        settings = CloudSettings()
-    except (ConfigurationError, ValidationError) as error:
+        settings = read_settings(CloudSettings)
+    except ConfigurationError as error:
         sys.stderr.write(f"the settings are wrong: {error}\n")
         return 2
     # uvicorn raises the signal again once it is done, and by default SIGTERM would then end us before the last line below.

@@ -13,11 +13,12 @@ from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
 from shared.observability.telemetry import Telemetry, telemetry_from
 from shared.server.run import serve_as
+from shared.server.settings import read_settings
 
 
 def main() -> int:
-    settings = EdgeSettings()
     try:
+        settings = read_settings(EdgeSettings)
         with_policy_file(settings)
     except ConfigurationError as error:
         sys.stderr.write(f"gkt edge: {error.message}\n")

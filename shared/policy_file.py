@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared.atomic_file import write_atomically
 from shared.errors import ConfigurationError
 from shared.protocol.gkt import Mode, PolicyFields
+from shared.validation import describe
 
 FORMAT: Literal[1] = 1
 
@@ -69,11 +71,9 @@ class PolicyFile(PolicyFields):
 
     def write(self, path: Path) -> None:
         """All of it or nothing. Raises ConfigurationError where the file cannot be written."""
-        temporary = path.with_name(f"{path.name}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
-            temporary.replace(path)
+            write_atomically(path, self.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise ConfigurationError(f"the policy file {path} cannot be written: {error.strerror}") from None
 
@@ -98,6 +98,4 @@ def read_policy_file(path: Path) -> PolicyFile:
     try:
         return PolicyFile.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(f"the policy file {path}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise ConfigurationError(f"the policy file {path}: {describe(error)}") from None

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from cloud_teacher.config.teacher import TeacherEntry
 from shared.errors import ConfigurationError
+from shared.validation import describe
 
 
 def read_teachers(path: Path) -> list[TeacherEntry]:
@@ -37,16 +38,10 @@ def _entry(path: Path, place: int, item: Any) -> TeacherEntry:
             entry = entry.model_copy(update={"key_file": path.parent / entry.key_file})
         entry.key()
     except ValidationError as error:
-        problems = "; ".join(_problem(problem) for problem in error.errors())
-        raise ConfigurationError(f"{where}: {problems}") from error
+        raise ConfigurationError(f"{where}: {describe(error)}") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error.message}") from error
     return entry
-
-
-def _problem(problem: Any) -> str:
-    place, said = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}" if place else str(said)
 
 
 def _check(path: Path, entries: list[TeacherEntry]) -> None:

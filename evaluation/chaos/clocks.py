@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shared.atomic_file import write_atomically
+
 LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
 """Where Debian's package `libfaketime` has it, and others."""
 
@@ -34,9 +36,7 @@ class Clocks:
 
     def jump(self, name: str, seconds: int) -> None:
         """So far from the real time it is, from now on."""
-        partial = self._file(name).with_suffix(".partial")
-        partial.write_text(f"{seconds:+d}\n")
-        partial.replace(self._file(name))
+        write_atomically(self._file(name), f"{seconds:+d}\n")
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.clock"

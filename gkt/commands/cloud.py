@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gkt.local.preflight import free_port, leave_on_sigterm, need_cloud_engine, need_ray, override, read_settings
+from gkt.local.preflight import free_port, leave_on_sigterm, need_cloud_engine, need_ray, override
 from shared.errors import ConfigurationError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -58,6 +58,7 @@ def cloud(
     from cloud_teacher.config.settings import CloudSettings
     from cloud_teacher.ray_serve.replicas import Replicas, check_fields
     from cloud_teacher.teachers.factory import own_engine
+    from shared.server.settings import read_settings
 
     settings = read_settings(CloudSettings)
     if replicas and not ray:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gkt.local.preflight import free_port, leave_on_sigterm, need_edge_engine, override, read_settings
+from gkt.local.preflight import free_port, leave_on_sigterm, need_edge_engine, override
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -56,6 +56,7 @@ def edge(
     )
     from edge_student.policy import with_policy_file
     from edge_student.settings import EdgeSettings
+    from shared.server.settings import read_settings
 
     settings = read_settings(EdgeSettings)
     with_policy_file(settings)  # a bad one is said before anything is fetched or loaded

@@ -18,11 +18,12 @@ from pydantic import ValidationError
 from cloud_teacher.config.settings import CloudSettings
 from edge_student.settings import EdgeSettings
 from gkt.local.child_process import Child
-from gkt.local.preflight import free_port, local_url, read_settings
+from gkt.local.preflight import free_port, local_url
 from shared.colocation import NEIGHBOURLY_CLOUD, NEIGHBOURLY_EDGE
 from shared.errors import ConfigurationError, GktError
 from shared.model_hub.catalog import home
 from shared.protocol.guidance import Health
+from shared.server.settings import read_settings
 
 READY_EVERY_S = 0.25
 GRACE_S = 5.0

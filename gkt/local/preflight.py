@@ -8,34 +8,13 @@ import signal
 import socket
 from collections.abc import Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pydantic_settings import BaseSettings
-
-S = TypeVar("S", bound="BaseSettings")
 
 
 def override(options: Mapping[str, object | None]) -> None:
     """Put the options that were given into the environment, where the services look for their settings."""
     os.environ.update({name: str(value) for name, value in options.items() if value is not None})
-
-
-def read_settings(kind: type[S], **given: Any) -> S:
-    """The settings of one side, `given` before the environment. Raises ConfigurationError, which names the variable."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = "_".join(str(part) for part in first["loc"][:1]).upper()
-        raise ConfigurationError(f"{kind.model_config['env_prefix']}{name}: {first['msg']}") from None
-    except SettingsError as error:
-        raise ConfigurationError(str(error)) from None
 
 
 def need_cloud_engine() -> None:

@@ -22,9 +22,10 @@ from cloud_teacher.ray_serve.replicas import Replicas, check_fields
 from cloud_teacher.teachers.factory import own_engine
 from cloud_teacher.teachers.processes import adopt_orphans, end_descendants
 from gkt.local.preflight import free_port
+from shared.atomic_file import write_atomically
 from shared.errors import ConfigurationError
 from shared.observability.logs import set_up_logs
-from shared.server.run import KEEP_ALIVE_S, write_port
+from shared.server.run import KEEP_ALIVE_S
 
 logger = logging.getLogger("gkt.cloud")
 
@@ -58,7 +59,7 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
                 logger.error("%s", error)
                 return 1
             if settings.port_file:
-                write_port(Path(settings.port_file), port)
+                write_atomically(Path(settings.port_file), f"{port}\n")
             logger.info("the cloud is ready on port %d, with %d replicas", port, replicas.least)
             threading.Event().wait()
     except Told as told:

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gkt.local.preflight import read_settings
 from shared.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 def opened() -> Generator[Engine]:
     """The database of GKT_CLOUD_STORE_URL, its tables brought up to date. Raises ConfigurationError."""
     from cloud_teacher.config.settings import CloudSettings
+    from shared.server.settings import read_settings
 
     settings = read_settings(CloudSettings)
     if settings.store_url is None:

@@ -23,9 +23,11 @@ import platformdirs
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from shared.atomic_file import write_atomically
 from shared.errors import ConfigurationError, ModelError, SourceUnavailable, UnknownModelName, WrongDigest
 from shared.model_hub.downloads import Source, hub_file
 from shared.model_hub.progress import Progress, Silent
+from shared.validation import describe
 
 _HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<file>[^:]+\.gguf))?")
 
@@ -74,8 +76,10 @@ class Catalog(BaseModel):
         path = path or Path(__file__).with_name("catalog.toml")
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(f"the catalogue {path} cannot be read: {error}") from error
+        except ValidationError as error:
+            raise ConfigurationError(f"the catalogue {path}: {describe(error)}") from error
 
     def get(self, name: str) -> ModelEntry:
         """Raises UnknownModelName, which lists the names that come near."""
@@ -177,7 +181,7 @@ def _stamp_path(entry: ModelEntry) -> Path:
 def _stamp(entry: ModelEntry, path: Path) -> None:
     stat = path.stat()
     stamp = _Stamp(sha256=entry.sha256, bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
-    _stamp_path(entry).write_text(stamp.model_dump_json(), "utf-8")
+    write_atomically(_stamp_path(entry), stamp.model_dump_json())
 
 
 def _ensure(entry: ModelEntry, progress: Progress) -> Path:

@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ConfigurationError, UnknownTemplate
 from shared.protocol.guidance import Message
+from shared.validation import describe
 
 FENCE = "---\n"
 NEEDED, OPTIONAL = frozenset({"question"}), frozenset({"answer"})
@@ -148,8 +149,7 @@ def _read(folder: str, file: Traversable) -> Template:
             body=compiled,
         )
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'front matter'}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"{file}: {problems}") from error
+        raise ConfigurationError(f"{file}: front matter: {describe(error)}") from error
     except jinja2.TemplateSyntaxError as error:
         raise ConfigurationError(f"{file}: body, line {error.lineno}: {error.message}") from error
     except yaml.YAMLError as error:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.errors import BodyTooLarge, ClientError, ClientGone, GktError, InternalError, InvalidRequest, NotFound
 from shared.observability.logs import IN_HAND, InHand
 from shared.protocol.guidance import ErrorBody, ErrorDetail, Health
+from shared.validation import first_problem
 
 logger = logging.getLogger("gkt.service")
 
@@ -134,12 +135,11 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_invalid(request: Request, error: Exception) -> Response:
     # Only the place and the complaint are told: the input itself may be large, private, or not even JSON (NaN).
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
-    if first["type"] == "json_invalid":
-        return error_response(InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}"))
-    param = ".".join(path) or None
-    return error_response(InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param))
+    if error.errors()[0]["type"] == "json_invalid":
+        return error_response(InvalidRequest(f"the body is not valid JSON: {error.errors()[0]['ctx']['error']}"))
+    problem = first_problem(error)
+    param = problem.field.removeprefix("body").removeprefix(".") or None
+    return error_response(InvalidRequest(f"{param or 'body'}: {problem.message}", param=param))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

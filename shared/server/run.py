@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from shared.atomic_file import write_atomically
 from shared.observability.logs import LogFormat, set_up_logs
 from shared.server.settings import ServiceSettings
 from shared.server.tls import ServerTls
@@ -51,14 +52,7 @@ class Server(uvicorn.Server):
             for listening in server.sockets:
                 _watch_clients(listening)
         if self.started and self._port_file:
-            write_port(self._port_file, self.port)
-
-
-def write_port(file: Path, port: int) -> None:
-    """Written whole, then moved: whoever waits for the file never reads half a number."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(f"{port}\n")
-    partial.replace(file)
+            write_atomically(self._port_file, f"{self.port}\n")
 
 
 def _watch_clients(listening: socket.socket) -> None:

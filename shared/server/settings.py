@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Any, TypeVar
 
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from shared.errors import ConfigurationError
 from shared.observability.logs import LogFormat
+from shared.validation import first_problem
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 class ServiceSettings(BaseSettings):
@@ -30,3 +36,18 @@ class ServiceSettings(BaseSettings):
     trace_content: bool = Field(
         default=False, description="have traces hold the text of prompts and answers too, where traces are on"
     )
+
+
+def read_settings(kind: type[S], **given: Any) -> S:
+    """Return settings from `given` and the environment, in this order of precedence.
+
+    Raises ConfigurationError, which names the variable at fault and never contains its value.
+    """
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        problem = first_problem(error)
+        variable = kind.model_config["env_prefix"] + problem.field.partition(".")[0].upper()
+        raise ConfigurationError(f"{variable}: {problem.message}") from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None

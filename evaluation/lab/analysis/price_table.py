@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, m
 
 from shared.errors import ConfigurationError
 from shared.prices import Prices
+from shared.validation import describe
 
 DEFAULT = "default"
 
@@ -47,8 +48,10 @@ class PriceTable(RootModel[Mapping[str, PriceEntry]]):
         path = path or Path(__file__).with_name("prices.toml")
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigurationError(f"the prices {path} cannot be read: {error}") from error
+        except ValidationError as error:
+            raise ConfigurationError(f"the prices {path}: {describe(error)}") from error
 
     def of(self, model: str | None) -> Prices:
         """The prices of a model, the default ones where it has no entry or none is named."""

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from evaluation.lab.errors import BadFolder
 from evaluation.lab.results.rows import LabModel, Row
+from shared.atomic_file import write_atomically
+from shared.validation import describe
 
 FORMAT = 1
 RUN, LOCK = "run.json", ".lock"
@@ -83,9 +85,7 @@ class Folder:
         """Note what is run, or compare it with what was noted. Raises BadFolder where other models or templates answer now."""
         run = read_run(self.path)
         if run is None:
-            temporary = self.path / f"{RUN}.new"
-            temporary.write_text(RunFile(plan=plan, seen=seen).model_dump_json(indent=2) + "\n", "utf-8")
-            temporary.replace(self.path / RUN)
+            write_atomically(self.path / RUN, RunFile(plan=plan, seen=seen).model_dump_json(indent=2) + "\n")
             return
         # Arms that are through already are not asked again, so that nothing may be known of their teacher now.
         now = seen.model_copy(
@@ -147,7 +147,7 @@ def read_run(path: Path) -> RunFile | None:
     try:
         run = RunFile.model_validate_json(content)
     except ValidationError as error:
-        raise BadFolder(f"{path / RUN} is no run of this version: {_first(error)}") from None
+        raise BadFolder(f"{path / RUN} is no run of this version: {describe(error)}") from None
     if run.format != FORMAT:
         raise BadFolder(f"{path / RUN} has format {run.format}; this version reads {FORMAT}")
     return run
@@ -168,12 +168,6 @@ def difference(there: LabModel, asked: LabModel) -> str:
     one, other = there.model_dump(), asked.model_dump()
     names = [name for name in one if one[name] != other[name]]
     return "; ".join(f"{name} was {one[name]}, and is now {other[name]}" for name in names)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def rows_in(folder: Path) -> list[Row]:
@@ -206,6 +200,4 @@ def _row(line: bytes, place: str) -> Row:
     try:
         return Row.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadFolder(f"{place}: {where + ': ' if where else ''}{first['msg']}") from error
+        raise BadFolder(f"{place}: {describe(error)}") from error

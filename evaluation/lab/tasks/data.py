@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from evaluation.lab.errors import BadData
 from evaluation.lab.tasks.base import Item, Record, Task
 from shared.model_hub.catalog import home
+from shared.validation import describe
 
 MANIFEST = Path(__file__).with_name("manifest.toml")
 
@@ -147,9 +148,7 @@ def _questions(task: Task, path: Path, raw: list[Any], numbers: range) -> Iterat
         try:
             item = task.item(_record(raw[number - 1]))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise BadData(f"{path}, line {number}: {where + ': ' if where else ''}{first['msg']}") from None
+            raise BadData(f"{path}, line {number}: {describe(error)}") from None
         except ValueError as error:
             raise BadData(f"{path}, line {number}: {error}") from None
         except (LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from evaluation.lab.errors import BadFolder
 from evaluation.lab.results.rows import LabModel
+from shared.atomic_file import write_atomically
+from shared.validation import describe
 
 FORMAT = 1
 TUNE = "tune.json"
@@ -56,9 +58,7 @@ class TuneFile(LabModel):
 
     def write(self, folder: Path) -> None:
         """All of it or nothing."""
-        temporary = folder / f"{TUNE}.new"
-        temporary.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
-        temporary.replace(folder / TUNE)
+        write_atomically(folder / TUNE, self.model_dump_json(indent=2) + "\n")
 
 
 def opened(folder: Path, plan: TunePlan) -> TuneFile:
@@ -76,9 +76,7 @@ def opened(folder: Path, plan: TunePlan) -> TuneFile:
     try:
         file = TuneFile.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadFolder(f"{folder / TUNE} is none of this version: {where}: {first['msg']}") from None
+        raise BadFolder(f"{folder / TUNE} is none of this version: {describe(error)}") from None
     if file.format != FORMAT:
         raise BadFolder(f"{folder / TUNE} has format {file.format}; this version reads {FORMAT}")
     if file.plan != plan:

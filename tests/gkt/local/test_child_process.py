@@ -25,7 +25,7 @@ time.sleep(1000)
 PARENT = """
 import asyncio, os, sys
 from pathlib import Path
-from gkt.children import Child
+from gkt.local.child_process import Child
 
 async def main():
     command = [sys.executable, "-c", "import time; time.sleep(1000)"]
