@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ def test_new_and_old_files_get_the_content(tmp_path: Path) -> None:
     for text in ("a first text\n", "ü\n"):
         write_atomically(path, text)
         assert path.read_text("utf-8") == text
-    assert os.listdir(tmp_path) == ["policy.json"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "policy.json"]
 
 
 def test_a_failure_leaves_the_old_content_and_no_other_file(tmp_path: Path) -> None:
@@ -21,4 +20,4 @@ def test_a_failure_leaves_the_old_content_and_no_other_file(tmp_path: Path) -> N
     path.mkdir()
     with pytest.raises(OSError, match="folder"):
         write_atomically(path, "text")
-    assert os.listdir(tmp_path) == ["folder"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
