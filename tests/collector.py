@@ -1,4 +1,4 @@
-"""A collector of traces: takes OTLP over HTTP, as a thread of the tests."""
+"""A collector of traces: receives OTLP over HTTP in a thread."""
 
 from __future__ import annotations
 

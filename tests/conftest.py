@@ -1,4 +1,4 @@
-"""What tests of several packages share: services as real processes with real, small models."""
+"""Fixtures of several packages: services as real processes with real, small models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CLOUD_MODEL = "smollm2-135m-instruct"
 
 @dataclass(frozen=True)
 class CloudProcess:
-    """A cloud with SmolLM2-135M on vLLM, ready; and what it answered while it was not."""
+    """A cloud with SmolLM2-135M on vLLM, ready, and the answers that it gave while it was loading."""
 
     url: str
     key: str
     process: Process
     traces: Collector
-    """What it and its engine have exported."""
+    """Traces that the service and its engine exported."""
     health_while_loading: httpx.Response
     ready_while_loading: httpx.Response
     guidance_while_loading: httpx.Response
@@ -35,7 +35,7 @@ class CloudProcess:
 
 @pytest.fixture(scope="session")
 def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
-    """The one cloud of a test run. At the end it is told to go by SIGTERM, and must leave no process behind."""
+    """The one cloud of a test run. SIGTERM ends it, and it must leave no process behind."""
     with collecting() as traces:
         folder = tmp_path_factory.mktemp("cloud")
         store = f"sqlite:///{folder / 'store.db'}"

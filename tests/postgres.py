@@ -22,7 +22,7 @@ OWNER = "gkt"
 
 
 def program(name: str) -> str:
-    """Where one of PostgreSQL's programs is. The test fails where there is none, and says how to install it."""
+    """Return the path of one of PostgreSQL's programs. If it is missing, the test fails with the command that installs it."""
     places = [*Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), *Path("/usr/pgsql").glob(f"*/bin/{name}")]
     found = str(max(places)) if places else shutil.which(name)
     if found is None:
@@ -31,7 +31,7 @@ def program(name: str) -> str:
 
 
 class Server:
-    """A running one, which listens on a socket in its folder alone."""
+    """A running server that listens only on a socket in its folder."""
 
     def __init__(self, folder: Path, who: dict[str, Any]) -> None:
         self._folder, self._who = folder, who
@@ -58,12 +58,12 @@ class Server:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """At once, with all connections."""
+        """Stop the server at once, and close all connections."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
 
     def new_database(self) -> str:
-        """URL of an empty schema, which is as good as a database of its own, and there at once."""
+        """Return the URL of an empty schema, which serves as a database of its own and is made at once."""
         name = f"t{uuid.uuid4().hex}"
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute(f"CREATE SCHEMA {name}")
@@ -76,7 +76,7 @@ class Server:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    """A new one. It refuses to run as root, which becomes nobody for it."""
+    """Start a new server. PostgreSQL refuses to run as root, so root starts it as nobody."""
     who: dict[str, Any] = {}
     folder = Path(tempfile.mkdtemp(prefix="gkt-pg-"))
     try:

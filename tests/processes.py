@@ -40,7 +40,7 @@ class Process:
             )
 
     def url(self, within_s: float = 60) -> str:
-        """Where it listens, once it does."""
+        """Wait until the service listens, and return its URL."""
         self._wait(self._port_file.exists, within_s, "listening")
         return f"http://127.0.0.1:{self._port_file.read_text().strip()}"
 
@@ -49,12 +49,12 @@ class Process:
         self._wait(lambda: httpx.get(f"{url}/ready").status_code == 200, within_s, "ready")
 
     def wait_for_child(self, name: str, within_s: float = 120) -> int:
-        """Id of the first process in its session with `name` in its title."""
+        """Wait for a process in the session with `name` in its title, and return its id."""
         self._wait(lambda: any(name in title for title in self.family().values()), within_s, f"with a {name}")
         return next(pid for pid, title in self.family().items() if name in title)
 
     def family(self) -> dict[int, str]:
-        """Every live process of its session, with its title."""
+        """Return the live processes of the session with their titles."""
         found = {}
         for directory in Path("/proc").glob("[0-9]*"):
             try:
@@ -67,7 +67,7 @@ class Process:
         return found
 
     def stop(self, signum: int = signal.SIGTERM, *, group: bool = False, within_s: float = 60) -> int:
-        """Signal it, or its whole group as a terminal does, and wait. Returns its status."""
+        """Signal the process, or its whole group as a terminal does, and return its exit status."""
         if group:
             os.killpg(self.process.pid, signum)
         else:
@@ -75,18 +75,18 @@ class Process:
         return self.wait(within_s)
 
     def wait(self, within_s: float = 60) -> int:
-        """Its status, once it has ended."""
+        """Wait for the end, and return the exit status."""
         return self.process.wait(within_s)
 
     def orphans(self, within_s: float = 5) -> dict[int, str]:
-        """What is left of its session a moment after its end. Should be nothing."""
+        """Return the processes that are left in the session a moment after the service's end."""
         deadline = time.monotonic() + within_s
         while (left := self.family()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         return left
 
     def kill(self) -> None:
-        """The end of a test, whatever became of it."""
+        """Kill every process of the session."""
         for pid in [self.process.pid, *self.family()]:
             try:
                 os.kill(pid, signal.SIGKILL)

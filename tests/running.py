@@ -15,7 +15,7 @@ from shared.server.run import Server
 
 @asynccontextmanager
 async def serving(app: FastAPI, *, ready: bool = True) -> AsyncGenerator[str]:
-    """Serve an app on 127.0.0.1 in this event loop. Yields its base URL, once `/ready` says so unless told otherwise."""
+    """Serve an app on 127.0.0.1 in this event loop. Yields its base URL, by default when `/ready` is 200."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
     server = Server(config)
     # Signals stay the test runner's.
@@ -37,7 +37,7 @@ async def serving(app: FastAPI, *, ready: bool = True) -> AsyncGenerator[str]:
 
 
 async def until_ready(client: httpx.AsyncClient) -> None:
-    """Wait until `/ready` is 200. Whoever calls has a time limit of its own."""
+    """Wait until `/ready` is 200. The test's own time limit ends the wait."""
     while True:
         try:
             if (await client.get("/ready")).status_code == 200:

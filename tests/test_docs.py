@@ -23,7 +23,7 @@ def _build(source: Path, to: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _anchors(document: Path) -> set[str]:
-    """The anchors that a code forge gives the headings of a page."""
+    """Return the anchors that a code forge gives the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

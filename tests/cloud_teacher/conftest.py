@@ -1,4 +1,4 @@
-"""Databases for the cloud: of each kind it can use."""
+"""Databases for the cloud, one of each kind that it can use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def postgresql() -> Iterator[postgres.Server]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, of either kind."""
+    """Return the URL of an empty database: SQLite, then PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"
     server: postgres.Server = request.getfixturevalue("postgresql")

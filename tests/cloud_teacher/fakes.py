@@ -14,7 +14,7 @@ from shared.protocol.guidance import Message
 
 
 class ScriptedTeacher:
-    """Speaks the words it was given, one a piece; a token is a code point of the prompt, or the place of a word."""
+    """Writes the given words, one in each piece. A token is a code point of the prompt, or the position of a word."""
 
     model = "scripted-teacher"
     fingerprint = "f1a9"
@@ -32,18 +32,18 @@ class ScriptedTeacher:
         self.tokens = Counter("fake_generation_tokens", "words spoken", registry=self.registry)
         self.prompts: list[str] = []
         self.doubted = ""
-        """Characters of others that it finds improbable; the end of an answer is chr(0)."""
+        """Characters of a draft that the teacher scores as improbable; chr(0) is the end of the answer."""
         self.choices = ""
-        """Its own choices in the place of a step's characters, as far as it tells them; `?`: of this one it does not."""
+        """The teacher's top choices at the positions of a draft's characters; `?` is a position without one."""
         self.scored: list[str] = []
         self.request_ids: list[str] = []
         self.samplings: list[Sampling] = []
         self.standings: list[Standing] = []
         self.stopped: asyncio.Queue[str] = asyncio.Queue()
-        """Ids of requests whose generator was closed, however that came."""
+        """Ids of requests whose generator was closed, for any reason."""
         self.closed = False
         self.gate = asyncio.Event()
-        """Cleared, it stops the teacher before its next word."""
+        """While this event is clear, the teacher waits before its next word."""
         self.gate.set()
 
     def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:

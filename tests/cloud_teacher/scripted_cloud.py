@@ -1,4 +1,4 @@
-"""A cloud with a scripted teacher: as a process (`python -m tests.cloud_teacher.scripted_cloud`), set up from the environment."""
+"""A cloud with a scripted teacher, as a process that reads its settings from the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that looks like OpenAI's chat API, and does what it is told: for what real ones do only now and then."""
+"""A scripted server of OpenAI's chat API, for behaviour that real servers show only sometimes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ USAGE = {"prompt_tokens": 31, "completion_tokens": 7, "prompt_tokens_details": {
 
 
 def delta(text: str | None = None, *, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """A chunk with text; `more` is of the delta."""
+    """Return a chunk with text. `more` are further fields of the delta."""
     content = {} if text is None else {"content": text}
     return {"choices": [{"index": 0, "delta": {**content, **more}, "finish_reason": finish}]}
 
 
 def usage(**counts: Any) -> dict[str, Any]:
-    """The last chunk, where usage was asked for."""
+    """Return the last chunk of a stream with usage."""
     return {"choices": [], "usage": USAGE | counts}
 
 
@@ -33,19 +33,19 @@ PARIS = (delta("", role="assistant"), delta("Paris"), delta(" is it"), delta(fin
 
 @dataclass
 class Upstream:
-    """What it says next, and what it was asked."""
+    """The server's next answer, and the requests that it received."""
 
     says: Sequence[dict[str, Any]] = PARIS
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     ends: bool = True
-    """Whether `[DONE]` comes last; else the connection is cut where the chunks end."""
+    """Send `[DONE]` at the end; otherwise cut the connection behind the last chunk."""
     waits_before: int | None = None
-    """It falls silent before this chunk, for ever."""
+    """Number of the chunk before which the server stops sending, for ever."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     left: asyncio.Event = field(default_factory=asyncio.Event)
-    """The stream was closed from the other side."""
+    """Set when the client closes the stream."""
     url: str = ""
 
     def app(self) -> FastAPI:

@@ -1,4 +1,4 @@
-"""How the cloud's process ends, and what it leaves behind."""
+"""The cloud's process ends in good order, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 
 
 class Reader:
-    """Reads a stream beside the test; `begun` once the teacher has spoken."""
+    """Reads a stream in a task of its own. `begun` is set after the teacher's first word."""
 
     def __init__(self, client: httpx.AsyncClient, budget: int) -> None:
         self.begun = asyncio.Event()
@@ -90,7 +90,7 @@ async def test_an_engine_that_is_killed_ends_its_streams_and_the_process(start: 
 
 @pytest.mark.parametrize("child", [None, "spawn_main"])
 def test_sigterm_while_the_model_loads(start: Starter, child: str | None) -> None:
-    """Before any process of the engine is there, and when one just is."""
+    """SIGTERM arrives before the engine has a process, or just after it has one."""
     process = start()
     assert httpx.get(f"{process.url()}/ready").json()["status"] == "loading"
     if child:

@@ -1,4 +1,4 @@
-"""Runs what takes `stack` with processes, and in containers too where an engine is there; and says which it was."""
+"""Run tests of `stack` with processes, and in containers too if a Docker engine is available. The summary names both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is about containers only is not collected where there are none."""
+    """Deselect tests that need containers if there is no Docker engine."""
     only = [item for item in items if "containers" in getattr(item, "fixturenames", ())]
     if only and why_not():
         config.hook.pytest_deselected(items=only)

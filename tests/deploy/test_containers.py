@@ -1,4 +1,4 @@
-"""What only containers have: networks, limits, rights, images."""
+"""Properties that only containers have: networks, limits, rights, images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the images are made from: their files, and the two scripts that go into them."""
+"""The images' contents: their files, and the two scripts that are copied into them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_the_package_needs_reaches_the_build() -> None:
 
 
 def check(url: str) -> int:
-    """As a health check does: an isolated Python without its site's packages."""
+    """Run the script as a health check does: isolated, without site packages."""
     command = [sys.executable, "-IS", str(ROOT / "deploy/ready.py"), url]
     return subprocess.run(command, capture_output=True, check=False).returncode
 

@@ -1,4 +1,4 @@
-"""What Ray Serve and KubeRay would say to the files in deploy/ray."""
+"""Ray Serve and KubeRay accept the files in deploy/ray."""
 
 from __future__ import annotations
 

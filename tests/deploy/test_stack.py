@@ -1,4 +1,4 @@
-"""One cloud, two edges and the link between them: asked through both edges, cut, asked again."""
+"""One cloud, two edges and the link between them answer before, during and after a cut."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}")
 
 
 def ask(stack: Stack, edge: str, **options: Any) -> ChatCompletion:
-    """An answer that is complete and well-formed, whoever wrote it."""
+    """Check that an answer is complete and well-formed, and return it."""
     body = {
         "model": "gkt",
         "messages": [{"role": "user", "content": LONG}],
@@ -54,7 +54,7 @@ def fallback(answer: ChatCompletion) -> str | None:
 
 @pytest.fixture
 def control(stack: Stack) -> Iterator[Control]:
-    """The link's, whole again afterwards, and with both edges' breakers closed."""
+    """Yield the control of a link. Afterwards the link works again, and both circuit breakers are closed."""
     with Control(stack.control) as client:
         yield client
         for edge in EDGES:
@@ -115,7 +115,7 @@ def expressions_of(file: Path) -> list[str]:
 
 
 def samples(urls: Sequence[str]) -> dict[str, dict[str, set[str]]]:
-    """Values of each label of each sample that any of these pages shows."""
+    """Return the values of each label of each sample on these pages."""
     found: dict[str, dict[str, set[str]]] = {}
     for url in urls:
         for family in text_string_to_metric_families(httpx.get(url, headers=AS_PROMETHEUS).text):

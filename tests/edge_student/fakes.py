@@ -17,7 +17,7 @@ from shared.protocol.guidance import Done, Event, FinishReason, Guidance, Guidan
 
 
 class ScriptedStudent:
-    """Speaks the words it was given, one a step; a token is a code point."""
+    """Writes the given words, one in each step. A token is a code point."""
 
     model = "scripted-student"
 
@@ -30,7 +30,7 @@ class ScriptedStudent:
         self.dies_after = dies_after
         self.closed = False
         self.gate = asyncio.Event()
-        """Cleared, it stops the student before its next word."""
+        """While this event is clear, the student waits before its next word."""
         self.gate.set()
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -47,12 +47,12 @@ class ScriptedStudent:
         return chr(token).encode()
 
     def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
-        """Understands schemas of one text: `{"const": VALUE}`, that any object is `{}`, and calls with such arguments."""
+        """Accepts schemas with one valid text: `{"const": VALUE}`, any object as `{}`, and calls with such arguments."""
         grammar = json.dumps(_only_value(json_schema, param), separators=(",", ":"))
         return Structure(json_schema, grammar, partial(ScriptedGate, grammar, or_text=False))
 
     def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
-        """Lets through whatever is said, or one call, as the first word has it."""
+        """Accepts any text, or one call, depending on the first word."""
         call = self.structure(call_schema, param="tools").grammar
         grammar = f"<tool_call>\n{call}\n</tool_call>"
         return Structure(None, grammar, partial(ScriptedGate, grammar, or_text=True))
@@ -86,11 +86,11 @@ class ScriptedStudent:
         return self.sequences[-1]
 
     def words_behind(self, text: str) -> Sequence[tuple[str, float]]:
-        """What it goes on with behind the beginning of an answer, each word with its log-probability."""
+        """Return the words that continue the beginning of an answer, each with its log-probability."""
         return [(word, -0.5) for word in self.words]
 
     def rank_behind(self, text: str, character: str) -> int:
-        """How many characters were more probable to it there."""
+        """Return how many characters were more probable to the student there."""
         return 1
 
     def failure(self) -> str | None:
@@ -114,7 +114,7 @@ def _only_value(schema: dict[str, Any], param: str) -> Any:
 
 
 class ScriptedGate:
-    """Lets the beginning of one text through, or any text that does not begin as it does. That text is complete."""
+    """Accepts the beginning of one text, and any text that begins differently. That one text is complete."""
 
     def __init__(self, text: str, *, or_text: bool = False) -> None:
         self._text = text
@@ -190,7 +190,7 @@ class ScriptedSequence:
 
 
 class ScriptedCloud:
-    """Gives the pieces it was given, then ends as it was told: `Done` with a reason, or a failure."""
+    """Sends the given pieces, then the given end: `Done` with a reason, or a failure."""
 
     def __init__(self, *pieces: str, ends: FinishReason | CloudFailed = FinishReason.BUDGET) -> None:
         self.pieces = pieces
@@ -200,7 +200,7 @@ class ScriptedCloud:
         self.closed_early = 0
         self.streams_closed = asyncio.Event()
         self.gate = asyncio.Event()
-        """Cleared, it stops the teacher before its next piece."""
+        """While this event is clear, the teacher waits before its next piece."""
         self.gate.set()
 
     async def guide(

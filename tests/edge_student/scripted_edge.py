@@ -23,7 +23,7 @@ class Running:
     url: str
     http: httpx.AsyncClient
     openai: Any
-    """An `openai.AsyncOpenAI`, untyped, as its types know nothing of our fields."""
+    """An `openai.AsyncOpenAI`, untyped, because its types do not have our fields."""
     student: ScriptedStudent
     cloud: ScriptedCloud
 

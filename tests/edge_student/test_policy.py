@@ -1,4 +1,4 @@
-"""What a request gets, decided from its wishes and the edge's settings."""
+"""The policy chooses a request's mode and limits from its options and the edge's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An edge with a policy file: what the file decides, and what wins over it."""
+"""An edge with a policy file: the file's defaults, and the options that override them."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def test_what_is_set_wins_over_the_file_and_the_file_over_the_defaults(
     settings, policy = with_policy_file(EdgeSettings())
     assert (settings.mode, settings.max_guidance_tokens, settings.acceptance_threshold) == (Mode.REVIEW, 300, 0.3)
     assert settings.handback_after == 5, "set in the environment"
-    assert settings.confidence_threshold == EdgeSettings.model_fields["confidence_threshold"].default, (
-        "the file says nothing of it"
-    )
+    assert settings.confidence_threshold == EdgeSettings.model_fields["confidence_threshold"].default, "not in the file"
     assert policy == "maths"
 
     monkeypatch.setenv("GKT_EDGE_MODE", "fixed")

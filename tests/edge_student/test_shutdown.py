@@ -1,4 +1,4 @@
-"""How the edge's process ends."""
+"""The edge's process ends in good order."""
 
 from __future__ import annotations
 

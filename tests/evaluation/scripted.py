@@ -1,4 +1,4 @@
-"""Streams as the two services write them, with the times at which they arrive."""
+"""Streams as the two services write them, with arrival times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Timed = tuple[float, str, Source]
 def answer_reads(
     words: Sequence[Timed], *, total_s: float, teacher: int = 0, fallback: FallbackReason | None = None
 ) -> list[Read]:
-    """The edge's stream: roles first, a read for each word, then the report and the end in one read."""
+    """Return the edge's stream: roles first, a read for each word, then the report and the end in one read."""
     first_s = words[0][0]
     student = sum(source is Source.STUDENT for _, _, source in words)
     report = GktReport(
@@ -33,7 +33,7 @@ def answer_reads(
 
 
 def guidance_reads(words: Sequence[tuple[float, str]]) -> list[Read]:
-    """The cloud's stream, a token a word."""
+    """Return the cloud's stream, with one token for each word."""
     reads = [(0.0, encode(Start(request_id="r", model="t", template="answer@1#0", tokenizer="f")))]
     reads += [(at_s, encode(Guidance(text=text, token_ids=[1]))) for at_s, text in words]
     usage = Usage(prompt_tokens=9, completion_tokens=len(words))

@@ -1,4 +1,4 @@
-"""Whoever waits or measures reads a clock that does not jump."""
+"""Code that waits or measures reads a clock that does not jump."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOLD = {
     "edge_student/api/completions.py",
     "shared/prompting/chat_format.py",  # today's date, for templates that ask
 }
-"""Where the wall clock is told or days are counted; nobody waits by it."""
+"""Modules that print the wall clock or count days, and do not wait by it."""
 
 
 def test_services_read_the_wall_clock_only_to_tell_it() -> None:

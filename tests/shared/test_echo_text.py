@@ -1,4 +1,4 @@
-"""What models without a model say."""
+"""The text of the echo models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policy files: what is written is read, and what is wrong with one is named."""
+"""Policy files: a written file is read back, and an error names what is invalid."""
 
 from __future__ import annotations
 

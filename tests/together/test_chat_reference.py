@@ -46,7 +46,7 @@ SAMPLES = [
     *("<tool_call>", "</tool_call>", "</s>", "<think>", "<", ">", "|>", "<|", "system\n", "assistant\n"),
 ]
 HELD = st.characters(codec="utf-8", max_codepoint=0x3FFFF, exclude_characters="\x04\x06\x13\x14\x16\x1d")
-"""Characters that every vocabulary here has tokens for."""
+"""Strategy for characters that every vocabulary here has tokens for."""
 
 ordinary_texts = st.lists(st.sampled_from(SAMPLES) | st.text(max_size=8), max_size=10).map("".join)
 
@@ -57,7 +57,7 @@ def conversations(texts: st.SearchStrategy[str]) -> st.SearchStrategy[list[Messa
 
 
 def hostile(tokens: Sequence[str]) -> st.SearchStrategy[list[Message]]:
-    """Conversations whose contents hold control tokens, whole, cut and overlapping."""
+    """Strategy for conversations with control tokens in their contents: whole, cut and overlapping."""
     whole = st.sampled_from(sorted(tokens))
     cut = st.tuples(whole, st.integers(0, 20), st.integers(1, 20)).map(lambda pick: pick[0][pick[1] : pick[2]])
     pieces = (

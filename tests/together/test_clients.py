@@ -1,4 +1,4 @@
-"""What clients expect of an OpenAI-compatible server, after the tests of llama.cpp's server and of openai-python.
+"""Behaviour that clients expect of an OpenAI-compatible server, after the tests of llama.cpp's server and of openai-python.
 
 The real openai client, a real edge process, a real student (SmolLM2-135M), no cloud.
 """
@@ -22,7 +22,7 @@ from tests.processes import Process
 QUESTION = [{"role": "user", "content": "Write five sentences about rivers."}]
 MAX_SEQUENCES = 4
 END = 2
-"""The token that ends an answer of SmolLM2's."""
+"""Token that ends an answer of SmolLM2."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""JSON that a teacher on vLLM begins and a student on llama.cpp ends: valid under its schema, whatever is drawn."""
+"""JSON that a teacher on vLLM begins and a student on llama.cpp ends is valid under its schema for every seed."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_the_cloud_holds_its_teacher_to_a_schema_or_says_that_it_cannot(cl
 
 
 async def test_a_schema_that_only_the_student_can_hold_is_the_students_alone(cloud_process: CloudProcess) -> None:
-    """vLLM takes the constant below for a schema that it does not support. The edge's breaker is not to be opened by that."""
+    """vLLM rejects the constant below as an unsupported schema. The edge's circuit breaker must stay closed."""
     only = {"type": "integer", "multipleOf": 2}
     named = {"name": "rule", "schema": {"const": only}}
     async with edge(cloud_process, breaker_failures=1, threads=1) as client:

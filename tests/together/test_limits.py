@@ -1,4 +1,4 @@
-"""An edge that the cloud has told to wait."""
+"""An edge behind a cloud that answers with Retry-After."""
 
 from __future__ import annotations
 

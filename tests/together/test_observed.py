@@ -1,4 +1,4 @@
-"""What an operator sees: a process that exports, logs as JSON, and metrics that do not grow with the callers."""
+"""Observability: a process that exports traces, logs as JSON, and metrics that do not grow with the callers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_process_exports_by_the_standard_variables_and_loses_nothing_at_its_en
 
 @contextmanager
 def logged(formatter: logging.Formatter) -> Iterator[io.StringIO]:
-    """All that is logged, down to the details."""
+    """Collect everything that is logged, at every level."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(formatter)
@@ -136,6 +136,6 @@ async def test_no_label_of_the_metrics_grows_with_the_callers() -> None:
 
 
 def labels(page: str) -> set[tuple[str, str]]:
-    """Every label of our metrics with every value it has."""
+    """Return every label of our metrics with its values."""
     ours = "\n".join(line for line in page.splitlines() if line.startswith("gkt_"))
     return set(re.findall(r'(\w+)="([^"]*)"', ours))

@@ -35,7 +35,7 @@ ENGINE_TOKENS = re.compile(r"^vllm:generation_tokens_total\{[^}]*\} ([\d.e+]+)$"
 
 @asynccontextmanager
 async def edge(cloud: CloudProcess, *, model: str = SMOLLM, **settings: Any) -> AsyncGenerator[httpx.AsyncClient]:
-    """An edge with a real student before the cloud, or before what `cloud_url` says."""
+    """Run an edge with a real student in front of the cloud, or of `cloud_url`."""
     options = {"cloud_url": cloud.url, "cloud_key": cloud.key, "max_guidance_tokens": BUDGET, "context_tokens": 1024}
     # The deadlines are wide where they are not the test's subject: the machine has two cores, and vLLM may hold both.
     deadlines = {"first_token_deadline_s": 120.0, "next_token_deadline_s": 60.0, "breaker_failures": 100}
@@ -68,7 +68,7 @@ def text_of(stream: list[dict[str, Any]], source: str | None = None) -> str:
 
 
 def alone(model: str, guidance: str, count: int) -> str:
-    """One process that does prompt, guidance and greedy decoding by itself, with llama-cpp-python's own loop."""
+    """Compute prompt, guidance and greedy decoding in one process, with llama-cpp-python's own loop."""
     path = ensure_gguf(model)
     # The same kernels and threads as the engine's: other ones add up in another order.
     threads = os.cpu_count()
@@ -149,7 +149,7 @@ async def test_the_openai_client(cloud_process: CloudProcess) -> None:
         edge(cloud_process) as client,
         openai.AsyncOpenAI(base_url=f"{client.base_url}/v1", api_key="none", max_retries=0, timeout=280) as typed,
     ):
-        openai_client = cast(Any, typed)  # its types know nothing of our fields
+        openai_client = cast(Any, typed)  # its types do not have our fields
         kept = await openai_client.chat.completions.create(
             model="gkt",
             messages=QUESTION,
@@ -264,7 +264,7 @@ async def test_a_cloud_that_cannot_be_reached_or_will_not(cloud_process: CloudPr
     ("status", "reason"), [(401, "unauthorized"), (429, "rate_limited"), (503, "unavailable"), (500, "failed")]
 )
 async def test_refusals_of_any_server(cloud_process: CloudProcess, status: int, reason: str) -> None:
-    """A real server that answers as gateways do, without our error body."""
+    """Run a server that answers as gateways do, without our error body."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -318,7 +318,7 @@ async def test_a_client_that_goes_away_stops_the_teachers_engine(cloud_process: 
 
 
 async def test_the_student_prefills_while_the_cloud_works() -> None:
-    """Before any guidance is there the prompt is in the student's cache."""
+    """The prompt is in the student's cache before any guidance arrives."""
     student = LlamaStudent(SMOLLM, ensure_gguf(SMOLLM), EdgeSettings(context_tokens=512))
     prompt = student.tokenize("The sky is blue because " * 10)
     sequence = student.open(prompt)

@@ -48,7 +48,7 @@ class Side:
 
 
 class Pair:
-    """Both services with scripted models, and what they have recorded once `pair` is left."""
+    """Both services with scripted models, and the spans that they recorded, complete when `pair` ends."""
 
     def __init__(self, *, content: bool = False) -> None:
         self.edge, self.cloud = Side(content=content), Side(content=content)

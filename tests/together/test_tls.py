@@ -22,7 +22,7 @@ REQUEST = GuidanceRequest(messages=[Message(role="user", content="?")], max_guid
 
 
 class Files:
-    """An authority, and what it has signed, as files."""
+    """A certificate authority and the certificates that it signed, as files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class Files:
         self._authority.cert_pem.write_to_path(str(self.ca))
 
     def signed(self, name: str) -> tuple[Path, Path]:
-        """A certificate and its key."""
+        """Return the paths of a new certificate and its key."""
         made = self._authority.issue_cert(name)
         cert, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
@@ -48,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 def cloud(
     request: pytest.FixtureRequest, files: Files, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, bool]]:
-    """Where it listens, and whether it wants a certificate of its clients."""
+    """Run a cloud. Yields its URL, and whether it requires a client certificate."""
     cert, key = files.signed("127.0.0.1")
     environment = {"GKT_CLOUD_TLS_CERT_FILE": str(cert), "GKT_CLOUD_TLS_KEY_FILE": str(key)}
     if request.param:

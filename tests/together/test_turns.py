@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def strips(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    """Who wrote what of an answer."""
+    """Return the segments of an answer with their writers."""
     text, at, parts = answer["choices"][0]["message"]["content"], 0, []
     for segment in answer["gkt"]["segments"][0]:
         parts.append((segment["source"], text[at : at + segment["chars"]]))

@@ -1,4 +1,4 @@
-"""vLLM's own server as a chat API: what of its extensions our cloud asks for does what it says."""
+"""vLLM's own server as a chat API: each extension that our cloud uses has its documented effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker of prose finds what it is for, where it is, and nothing else."""
+"""The prose checker finds each kind of violation at its line, and nothing else."""
 
 from tools.prose import RULES, Violation, check
 

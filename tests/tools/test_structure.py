@@ -1,4 +1,4 @@
-"""The figures of a small repository that has one of each kind of thing to count."""
+"""The figures of a small repository with one of each kind of thing to count."""
 
 import json
 import subprocess

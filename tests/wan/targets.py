@@ -1,4 +1,4 @@
-"""Real servers behind a link, in this event loop, and connections to it."""
+"""Real servers behind a link in this event loop, and connections to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends back what comes, and ends when the client does."""
+    """Send back what arrives, and end when the client does."""
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
@@ -21,7 +21,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @asynccontextmanager
 async def target(handler: Handler) -> AsyncGenerator[str]:
-    """A server that handles each connection so, and closes it then. Yields its address."""
+    """Run a server that closes each connection after `handler`. Yields its address."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -39,7 +39,7 @@ async def target(handler: Handler) -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def linked(handler: Handler = echo) -> AsyncGenerator[Link]:
-    """One link before such a server."""
+    """Run a link in front of such a server."""
     async with target(handler) as address, Wan({"edge": "0"}, to=address) as wan:
         yield wan.link("edge")
 
@@ -50,12 +50,12 @@ class Client:
     writer: asyncio.StreamWriter
 
     async def ask(self, data: bytes) -> bytes:
-        """Send, and read as much as was sent."""
+        """Send the data, and read as many bytes."""
         self.writer.write(data)
         return await self.reader.readexactly(len(data))
 
     async def rest(self) -> bytes:
-        """What still comes before the end, however that comes."""
+        """Return everything that arrives before the connection ends, in whatever way it ends."""
         received = bytearray()
         with suppress(OSError):
             while data := await self.reader.read(65536):
@@ -75,6 +75,6 @@ async def client(link: Link) -> AsyncGenerator[Client]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Whoever calls has a time limit of its own."""
+    """Wait for a condition. The test's own time limit ends the wait."""
     while not condition():
         await asyncio.sleep(0.002)

@@ -90,7 +90,7 @@ async def test_what_the_control_api_does_not_take(tmp_path: Path) -> None:
 
 
 async def asked(control: str, *arguments: str) -> Result:
-    """A command in this process, in a thread of its own."""
+    """Run a command in this process, in a thread of its own."""
     environment = {"GKT_WAN_CONTROL": control, "COLUMNS": "200", "TERM": "dumb"}
     return await asyncio.to_thread(CliRunner().invoke, commands, arguments, env=environment)
 

@@ -1,4 +1,4 @@
-"""Who may run, who waits and who is refused: exactly, and without a clock."""
+"""Admission decides exactly, and without a clock, which requests run, wait or are refused."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from shared.protocol.guidance import Usage
 
 
 def jain(shares: list[float]) -> float:
-    """Jain, Chiu, Hawe, 1984: 1 where all have the same, 1/n where one has all."""
+    """Return Jain's fairness index (Jain, Chiu, Hawe, 1984): 1 if all have the same, 1/n if one has everything."""
     return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 
 async def served(
     outstanding: dict[str, int], *, rounds: int, cost: dict[str, float] | None = None, **weights: float
 ) -> Counter[str]:
-    """Tokens that each key was given, by a queue of 4 places, where each always has so many requests open."""
+    """Return the tokens that each key was given by a queue of 4 places. Each key always has this many requests open."""
     queue = FairQueue(4, 1000, 60)
     given: Counter[str] = Counter()
     running: asyncio.Queue[Ticket] = asyncio.Queue()
@@ -173,7 +173,7 @@ def account(caller: Caller) -> Account:
 
 @asynccontextmanager
 async def running(admission: Admission, caller: Caller, *, most: int, took: int = 0) -> AsyncGenerator[None]:
-    """A request that can come to so many tokens, and comes to `took`."""
+    """Run a request that may use this many tokens, and uses `took`."""
     its = account(caller)
     usage = Usage(prompt_tokens=most, completion_tokens=0)
     with admission.request(caller):

@@ -1,4 +1,4 @@
-"""Limits of keys as callers meet them."""
+"""Limits of keys, as callers see them."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ async def test_a_body_of_undeclared_size_is_counted() -> None:
 
 @asynccontextmanager
 async def held(client: httpx.AsyncClient) -> AsyncGenerator[httpx.Response]:
-    """A stream that runs until its end is awaited, or the block left."""
+    """Open a stream that runs until its end is awaited or the block is left."""
     async with client.stream("POST", "/v1/guidance", json=body()) as response:
         assert response.status_code == 200
         yield response

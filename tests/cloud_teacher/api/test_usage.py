@@ -1,4 +1,4 @@
-"""What the service writes down: rows for all that was computed, before `done`, and never twice."""
+"""The service records each computation in one row of the ledger, before it sends `done`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of the database, at the service."""
+"""The service accepts the keys of the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of teachers: what it holds, and what is said of one that is wrong."""
+"""The teachers file: its entries, and the errors of invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same question, once."""
+"""The teacher computes the same question once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def cloud(teacher: ScriptedTeacher, **settings: Any) -> AsyncGenerator[htt
 
 
 class Reader:
-    """Reads a stream beside the test."""
+    """Reads a stream in a task of its own."""
 
     def __init__(self, client: httpx.AsyncClient, request: dict[str, Any], path: str, headers: dict[str, str]) -> None:
         self.events: list[Event] = []

@@ -1,4 +1,4 @@
-"""Reviews with a scripted teacher: what it accepts, where it goes on, and what is counted."""
+"""Reviews with a scripted teacher: the accepted characters, the continuation, and the usage."""
 
 from __future__ import annotations
 

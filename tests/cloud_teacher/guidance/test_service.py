@@ -1,4 +1,4 @@
-"""Where guidance in whole words ends, with a scripted teacher."""
+"""Guidance in whole words ends at a word's end, with a scripted teacher."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def gguf() -> Path:
 
 @pytest.fixture(scope="module")
 def new_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A GKT_HOME in which nothing has been converted yet."""
+    """Return a GKT_HOME without converted models."""
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("home")
         patch.setenv("GKT_HOME", str(path))

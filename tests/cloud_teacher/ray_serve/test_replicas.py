@@ -1,4 +1,4 @@
-"""The cloud on a real Ray, with replicas that are killed, fail and are replaced under the answers of a real edge."""
+"""The cloud on a real Ray: replicas are killed, fail and are replaced while a real edge answers."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ ENGINE = "VLLM::EngineCore"
 POLL_S = 0.05
 EDGES = 8
 GUIDANCE, TAUGHT, WORDS = 60, 49, 80
-"""Tokens of guidance (an end of a line is one), words by the teacher if nothing happens to it, and words of an answer."""
+"""Tokens of guidance (the end of a line is one), words that a teacher without faults writes, words of an answer."""
 TOKEN_MS = 50
 
 
 @pytest.fixture(scope="module")
 def ray_folder() -> Iterator[Path]:
-    """Where Ray has its sockets: their paths must be short."""
+    """Folder of Ray's sockets, whose paths must be short."""
     folder = Path(tempfile.mkdtemp(prefix="gkt-ray-"))
     yield folder
     shutil.rmtree(folder)
@@ -57,7 +57,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Pat
 def echoes(
     tmp_path_factory: pytest.TempPathFactory, ray_folder: Path, authority: tuple[trustme.CA, Path]
 ) -> Iterator[Process]:
-    """Two replicas without a model, behind HTTPS. At the end Ctrl-C comes, to the whole group, and nothing may be left."""
+    """Start two replicas without a model, behind HTTPS. Ctrl-C for the whole group ends them, and no process may be left."""
     folder = tmp_path_factory.mktemp("ray")
     signed = authority[0].issue_cert("127.0.0.1")
     cert, key = folder / "cert.pem", folder / "key.pem"
@@ -78,7 +78,7 @@ def echoes(
 
 @asynccontextmanager
 async def an_edge(cloud: Process, authority: Path | None = None) -> AsyncGenerator[httpx.AsyncClient]:
-    """The real one, with a student that has no model. With an authority it speaks TLS."""
+    """Start a real edge whose student has no model. With an authority it uses TLS."""
     settings = EchoSettings(
         cloud_url=https(cloud) if authority else cloud.url(),
         cloud_ca_file=authority,
@@ -100,7 +100,7 @@ def https(cloud: Process) -> str:
 
 
 class Answer:
-    """One that is being written; `begun` once some of it is there."""
+    """An answer that is being written. `begun` is set after its first word."""
 
     def __init__(self, client: httpx.AsyncClient, question: str, **body: Any) -> None:
         self.begun = asyncio.Event()
@@ -126,7 +126,7 @@ class Answer:
 
 
 class Echoed(Answer):
-    """Of a teacher and a student that tell whose each word is."""
+    """Answer of a teacher and a student whose words name their writer."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.nonce = "".join(secrets.choice("abcdefghijklmnop") for _ in range(NONCE_LETTERS))
@@ -134,7 +134,7 @@ class Echoed(Answer):
 
     @property
     def taught(self) -> int:
-        """Words by the teacher. All words are checked: whose answer they are of, and that each stands where its writer put it."""
+        """Count the teacher's words. Checks that each word belongs to this answer and stands at the position that it names."""
         words = list(read_words(self.text))
         assert self.finish == "stop"
         assert [word.nonce for word in words] == [self.nonce] * WORDS

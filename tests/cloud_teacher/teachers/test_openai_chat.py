@@ -1,4 +1,4 @@
-"""A chat API as the teacher: what it is asked, what is made of its answers, and who counts."""
+"""A chat API as the teacher: the requests it gets, its answers as events, and the usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several teachers, over real HTTP: who is asked, who stands in for whom, and who is said to have written."""
+"""Several teachers over real HTTP: which one gets a request, which one replaces it, and which one is reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.running import serving
 ASKED = {"messages": [{"role": "user", "content": "Where?"}], "max_guidance_tokens": 10}
 OSLO = (delta("Oslo"), delta(finish="stop"), usage(prompt_tokens=8, completion_tokens=2, prompt_tokens_details=None))
 NOWHERE = "http://127.0.0.1:9/v1"
-"""Nobody listens there."""
+"""Address without a listener."""
 LOADING = "the teacher is being loaded"
 
 
@@ -49,7 +49,7 @@ class Running:
             return [event async for event in decode(response)]
 
     async def said(self, **changes: Any) -> tuple[str, str]:
-        """Who has written, and what."""
+        """Return the model that answered, and its text."""
         start, *words, done = await self.ask(**changes)
         assert isinstance(start, Start)
         assert isinstance(done, Done)
@@ -64,7 +64,7 @@ class Running:
 async def running(
     folder: Path, *more: dict[str, Any], first: dict[str, Any] | None = None, loaded: bool = True, **settings: Any
 ) -> AsyncGenerator[Running]:
-    """A cloud with the teachers `first` and `second`, and `more`, all loaded; `first` changes how the first is set up."""
+    """Run a cloud with the teachers `first`, `second` and `more`, all loaded. `first` has changes to the first one's entry."""
     async with AsyncExitStack() as stack:
         one, two = [await stack.enter_async_context(scripted(*says)) for says in (PARIS, OSLO)]
         entries = [

@@ -1,4 +1,4 @@
-"""A teacher that remembers tells the same again, and asks its own only for what is new."""
+"""A replay teacher repeats what it recorded, and calls its own teacher only for new prompts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def written(teacher: ReplayTeacher, sampling: Sampling, *, take: int = 100
 
 
 class Continuing(ScriptedTeacher):
-    """Goes on where its own words in the prompt end, as a model does."""
+    """Continues behind its own words in the prompt, as a model does."""
 
     def stream(
         self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE

@@ -1,4 +1,4 @@
-"""Student and teacher in turns, both scripted: who writes which line, and what the client sees of it."""
+"""Student and teacher in turns, both scripted: the lines that each one writes, and the stream that the client gets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRUTH = "She has 3 eggs.\nShe buys 2 more.\n3 + 2 = 5\nThe answer is 5."
 
 
 class Believer(ScriptedStudent):
-    """Writes on behind whatever stands there: the truth, but for what it believes of some lines."""
+    """Continues any text with the truth, except for the lines about which it believes something else."""
 
     def __init__(self, *wrong: tuple[str, str], unsure: Sequence[str] = ()) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Believer(ScriptedStudent):
 
 @dataclass
 class Reader:
-    """A teacher that knows the truth: it accepts a step's beginning, and writes the rest of the line by the word."""
+    """A teacher that has the truth. It accepts the true beginning of a draft, and writes the rest of the line word by word."""
 
     fails_at: int | None = None
     pieces: int = 100
@@ -229,7 +229,7 @@ async def test_a_turn_has_so_many_tokens_and_then_the_student_goes_on(draft_ahea
 
 async def test_a_turn_that_ends_inside_a_character_is_followed_by_a_longer_one() -> None:
     class Halving(Reader):
-        """Its words are of four tokens each, and have no text before the last."""
+        """Writes words of four tokens each, whose text comes with the last token."""
 
         async def guide(
             self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic

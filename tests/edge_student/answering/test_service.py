@@ -1,4 +1,4 @@
-"""The use case with a scripted student and a scripted cloud: what a user would notice of it."""
+"""The use case with a scripted student and a scripted cloud, as a user sees it."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ async def test_a_draft_that_does_not_fit_is_left_out() -> None:
 
 
 class LateCloud(ScriptedCloud):
-    """Says nothing until the student has begun to write."""
+    """Sends nothing until the student has begun to write."""
 
     def __init__(self, student: ScriptedStudent, *pieces: str, ends: FinishReason | CloudFailed) -> None:
         super().__init__(*pieces, ends=ends)

@@ -1,4 +1,4 @@
-"""Answers of a given structure: both sides are held to it, whoever fails to, on scripted and on a real student."""
+"""Answers of a given structure hold it even if one side does not, with scripted students and a real one."""
 
 from __future__ import annotations
 

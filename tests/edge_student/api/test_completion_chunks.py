@@ -1,4 +1,4 @@
-"""OpenAI's columns over tokens that are no whole characters, and over a vocabulary that puts a space in front."""
+"""OpenAI's columns for tokens that are not whole characters, and for a vocabulary that puts a space in front."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ COLUMNS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
 
 
 async def complete(running: Running, *, stream: bool, **body: Any) -> dict[int, dict[str, Any]]:
-    """The choices by index, chunks joined."""
+    """Return the choices by index, with their chunks joined."""
     body = {"model": "gkt", **body}
     answers = [await running.openai.completions.create(**body)] if not stream else []
     if stream:

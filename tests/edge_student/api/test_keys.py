@@ -1,4 +1,4 @@
-"""An edge that wants a key from its clients."""
+"""An edge that requires a key from its clients."""
 
 from __future__ import annotations
 

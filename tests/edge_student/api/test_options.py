@@ -1,4 +1,4 @@
-"""How an answer is to be written, as a request says it: what is wrong is named, what is right reaches both sides."""
+"""Options of a request: invalid ones are named in the error, valid ones reach both sides."""
 
 from __future__ import annotations
 

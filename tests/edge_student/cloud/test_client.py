@@ -1,4 +1,4 @@
-"""The edge's way to the cloud over real HTTP: what a stream that is left early costs the next one."""
+"""The edge's client of the cloud over real HTTP: a stream that is left early does not cost the next one its connection."""
 
 from __future__ import annotations
 

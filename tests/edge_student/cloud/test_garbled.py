@@ -1,4 +1,4 @@
-"""Whatever a link makes of the cloud's bytes, the edge gets guidance as it was sent, or one kind of failure."""
+"""If a link changes the cloud's bytes, the edge gets the guidance that was sent, or one kind of failure."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_flipped_bits_end_in_guidance_as_it_was_or_in_one_kind_of_failure(
 
 
 class OddStream(httpx.AsyncByteStream):
-    """A body that ends in what no transport should raise, as does its closing."""
+    """A body whose reading and closing raise what no transport should raise."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield encode(EVENTS[0])

@@ -1,4 +1,4 @@
-"""Cancelling on a real model (SmolLM2-135M): at any moment, a long prefill included; and nothing stays behind.
+"""Cancelling on a real model (SmolLM2-135M) works at any moment, during a long prefill too, and leaves nothing behind.
 
 `GKT_TEST_CANCELS` sets how many requests the leak test makes. The default takes a quarter of a minute on two free cores.
 """
@@ -24,7 +24,7 @@ MODEL = "smollm2-135m-instruct"
 REQUESTS = int(os.environ.get("GKT_TEST_CANCELS", "1000"))
 LONG_TOKENS = 1500
 LEAK_BYTES = 8 * 2**20
-"""What the second half of the requests may add: the allocator's own ups and downs, whatever their number."""
+"""Memory that the second half of the requests may add: the allocator's own variation, for any number of requests."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def figure(student: LlamaStudent, name: str) -> float:
 
 
 async def idle(student: LlamaStudent) -> None:
-    """Every sequence has left, and a step has been taken since: figures are as they stay."""
+    """Wait until every sequence has left and a step has followed, so that the figures are final."""
     while figure(student, "gkt_edge_sequences"):
         await asyncio.sleep(0.005)
     while figure(student, "llamacpp:requests_processing") or figure(student, "llamacpp:kv_cache_tokens"):
@@ -62,7 +62,7 @@ async def idle(student: LlamaStudent) -> None:
 
 
 async def one(student: LlamaStudent, draw: random.Random) -> None:
-    """A request as any: with guidance or scores or neither, and cancelled at any moment or not at all."""
+    """Make a random request: with guidance, scores or neither, and cancelled at any moment or not at all."""
     prompt = student.tokenize(f"{draw.randrange(10**6)}" + " long" * (300 if draw.random() < 0.03 else 1))
     sampling = Sampling(
         max_tokens=draw.randint(1, 4),
@@ -107,7 +107,7 @@ async def many(student: LlamaStudent, count: int, draw: random.Random) -> None:
 
 
 async def full(student: LlamaStudent) -> None:
-    """As many cells and rows of logits as there can be: memory that is reserved becomes resident where it is first used."""
+    """Use all cells and rows of logits, because reserved memory becomes resident when it is first used."""
     prompt = (student.tokenize("All rivers run to the sea. ") * 150)[:150]
     answers = [student.open(prompt, scores_of=1).generate(Sampling(max_tokens=2)) for _ in range(8)]
     for answer in answers:
@@ -169,5 +169,5 @@ async def test_those_who_come_and_go_do_not_hold_up_a_prefill(student: LlamaStud
     await reading
     assert visits > 3
     assert figure(student, "llamacpp:prompt_tokens_total") <= len(prompt) + visits * len(brief), (
-        "nothing of it is done twice"
+        "no token is computed twice"
     )

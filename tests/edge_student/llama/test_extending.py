@@ -1,4 +1,4 @@
-"""Guidance in any pieces, foreseen rightly or wrongly, ends as the tokens of its whole text: on two tokenizers."""
+"""Guidance in any pieces, prefilled ahead rightly or wrongly, becomes the tokens of its whole text, on two tokenizers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vocab(request: pytest.FixtureRequest) -> Iterator[Vocab]:
 
 
 class RecordingEngine:
-    """Takes commands as the engine does, at once, and ends at the hand-over."""
+    """Runs the engine's commands at once, and ends at the hand-over."""
 
     def submit(self, sequence: EngineSequence) -> None:
         pass
@@ -49,7 +49,7 @@ class RecordingEngine:
 
 
 class Tokenizer:
-    """Of a student, what its sequences use."""
+    """The part of a student that its sequences use."""
 
     context_tokens = 10_000
 
@@ -61,7 +61,7 @@ class Tokenizer:
 
 
 def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, held: bool) -> list[int]:
-    """What the engine has behind the prompt, after pieces of text each of which is followed by something foreseen."""
+    """Return the engine's tokens behind the prompt, after pieces of text that are each followed by text prefilled ahead."""
 
     async def feed() -> list[int]:
         state = EngineSequence(list(PROMPT), held=held, loop=asyncio.get_running_loop())

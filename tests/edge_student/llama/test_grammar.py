@@ -1,4 +1,4 @@
-"""From a JSON schema to what the student may write: exactly the texts that are valid, on a real vocabulary."""
+"""A grammar allows exactly the texts that are valid under its JSON schema, on a real vocabulary."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def vocab(request: pytest.FixtureRequest) -> Iterator[Vocab]:
 
 
 def is_valid(vocab: Vocab, schema: Any, text: str) -> bool:
-    """As the student's tokens see it; and by the character, as the gate does: they agree."""
+    """Check that the text is accepted by tokens, as the student does it, and by characters, as the gate does it."""
     grammar, gate = Grammar(vocab, to_gbnf(schema)), GrammarGate(vocab, to_gbnf(schema))
     by_token = all(grammar.accept(token) for token in vocab.tokenize_continuation(text)) and grammar.complete
     by_character = gate.push(text) == text and gate.complete
@@ -182,7 +182,7 @@ def test_the_gate_ends_at_the_first_character_that_is_not_allowed(vocab: Vocab) 
 
 
 def test_a_grammar_survives_whatever_it_is_given(vocab: Vocab) -> None:
-    """llama.cpp ends the process where a grammar takes a token that it does not allow."""
+    """llama.cpp ends the process if a grammar accepts a token that it does not allow."""
     grammar = Grammar(vocab, to_gbnf({"type": "array"}))
     for token in range(vocab.n_tokens):
         if vocab.piece(token)[:1] not in {b"[", b" ", b"\n"}:

@@ -1,4 +1,4 @@
-"""The ledger of cells against the plainest model there is: each slot a list of cell names, a cell used while any slot has it."""
+"""The ledger of cells against the plainest model: a slot is a list of cell names, a cell is used while any slot has it."""
 
 from __future__ import annotations
 

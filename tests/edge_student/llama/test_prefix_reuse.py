@@ -1,4 +1,4 @@
-"""Beginnings that were computed already, on a real model (SmolLM2-135M): found, counted truly, and without effect on the text."""
+"""Prefixes that were computed before are found, counted, and do not change the text, on a real model (SmolLM2-135M)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.protocol.guidance import Message
 MODEL = "smollm2-135m-instruct"
 SHORT = Sampling(max_tokens=8)
 ROUNDING = 0.5
-"""What batches of other shapes may change in a logit."""
+"""Difference that batches of other shapes may make to a logit."""
 PREFIX = "The rivers of the north are long and cold. " * 12
 
 

@@ -1,4 +1,4 @@
-"""How the student chooses its words, on a real model (SmolLM2-135M)."""
+"""The student's sampling, on a real model (SmolLM2-135M)."""
 
 from __future__ import annotations
 

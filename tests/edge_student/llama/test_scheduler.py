@@ -1,4 +1,4 @@
-"""The scheduler against a model of the cache: no token is lost or doubled, nobody starves, every cell comes back."""
+"""The scheduler against a model of the cache: no token is lost or doubled, no sequence starves, every cell is freed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_sequence_that_does_not_fit_waits_for_its_turn() -> None:
 
 
 class Cache:
-    """llama.cpp's unified cache as it is documented: cells with a token each, held by one slot or more."""
+    """Model of llama.cpp's unified cache as it is documented: cells with a token each, held by one slot or more."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
@@ -190,7 +190,7 @@ def finish(scheduler: Scheduler, tokens: list[int]) -> None:
 
 
 def parted(*, kept: int) -> tuple[Scheduler, SequenceState, Plan]:
-    """A sequence that begins with the first 20 of `kept` tokens that were kept, and its first step."""
+    """Start a sequence that begins with the first 20 of `kept` cached tokens, and run its first step."""
     scheduler = make(n_cells=100, n_kept=2)
     finish(scheduler, list(range(kept)))
     other = SequenceState(tokens=[*range(20), 99], generating=True)

@@ -39,7 +39,7 @@ async def student(gguf: Path) -> AsyncGenerator[LlamaStudent]:
 
 
 def alone(reference: llama_cpp.Llama, prompt: list[int], guidance: str, count: int) -> bytes:
-    """Prompt, guidance and greedy decoding in one process, one token at a time."""
+    """Compute prompt, guidance and greedy decoding in one process, one token at a time."""
     reference.reset()
     reference.eval(prompt + reference.tokenize(guidance.encode(), add_bos=False, special=False))
     text = b""
@@ -74,7 +74,7 @@ async def text_of(sequence: StudentSequence, sampling: Sampling = GREEDY) -> str
 
 
 async def bytes_of(sequence: StudentSequence) -> bytes:
-    """Its limit may cut a character in the middle, which no text can show."""
+    """Return an answer as bytes, because a token limit may cut a character in the middle."""
     return b"".join(word.token for word in await read(sequence))
 
 

@@ -1,4 +1,4 @@
-"""Tools with a real student: what it may write, whoever draws it, and what it reads of the conversation."""
+"""Tools with a real student: the texts that the grammar allows, and the conversation that the student reads."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def vocab(request: pytest.FixtureRequest) -> Iterator[Vocab]:
 
 @pytest.mark.parametrize("parallel", [True, False])
 def test_text_or_calls(vocab: Vocab, parallel: bool) -> None:
-    """As the student's tokens see it, of which Qwen has one for all of `<tool_call>`; and by the character, as the gate does."""
+    """The grammar accepts texts by tokens (Qwen has one for all of `<tool_call>`) and by characters, as the gate does."""
     grammar = text_or_calls(call_schema(FUNCTIONS), parallel=parallel)
     allowed = [*ALLOWED, *(SEVERAL if parallel else [])]
     for text in [*allowed, *FORBIDDEN, *SEVERAL]:
@@ -103,7 +103,7 @@ async def student(model: str) -> AsyncGenerator[LlamaStudent]:
 
 
 async def answered(student: LlamaStudent, body: ChatCompletionRequest, **sampling: Any) -> tuple[str, list[Any]]:
-    """Text and calls of an answer; the calls are as a client reads them."""
+    """Return the text and the calls of an answer, the calls as a client reads them."""
     use = tool_use(body)
     assert use
     prompt = student.encode(conversation(body.messages, use))
@@ -168,7 +168,7 @@ async def test_the_default_student_calls_a_tool_by_itself(student: LlamaStudent)
 
 
 async def test_a_call_that_is_begun_is_ended(student: LlamaStudent) -> None:
-    """As where the teacher begins it. Qwen's tokenizer makes one token of the mark."""
+    """The teacher begins the call. Qwen's tokenizer makes one token of the mark."""
     use = tool_use(request())
     assert use
     sequence = student.open(student.encode(conversation([*request().messages], use)))
@@ -183,7 +183,7 @@ async def test_a_call_that_is_begun_is_ended(student: LlamaStudent) -> None:
 
 
 def test_the_conversation_is_what_the_models_own_template_makes_of_it() -> None:
-    """Qwen's template knows tools: rendered with them by itself, it says what it says of our plain messages."""
+    """Qwen's template renders tools by itself, with the same text as our plain messages."""
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = True
     native = llama_cpp.llama_model_load_from_file(str(ensure_gguf(QWEN)).encode(), params)
@@ -231,7 +231,7 @@ def test_the_conversation_is_what_the_models_own_template_makes_of_it() -> None:
 
 
 def spoken(chat: ChatFormat, messages: list[Message]) -> list[int]:
-    """The control tokens of a prompt."""
+    """Return the control tokens of a prompt."""
     return [token for token in chat.encode(messages) if token in chat._control_ids]
 
 

@@ -1,4 +1,4 @@
-"""From the text of an answer to calls, however it is cut into pieces."""
+"""The parser finds the calls in an answer's text, for any cut of it into pieces."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ fragments = st.sampled_from(PARTS + CALLS)
 
 
 def read(pieces: list[str], *, whole: bool = False) -> tuple[str, list[tuple[str, str]], bool]:
-    """The text of an answer, its calls, and whether they are complete. Ids are new, indices count up."""
+    """Return the text of an answer, its calls, and whether they are complete. Ids are new, indices count up."""
     count = itertools.count()
     reader = ToolCallReader(NAMES, whole=whole, call_id=lambda: f"id{next(count)}")
     events: list[Event] = [event for piece in pieces for event in reader.push(piece)] + reader.finish()
@@ -110,7 +110,7 @@ def test_what_is_no_call_stays_text_behind_text(call: str) -> None:
 
 @given(st.data())
 def test_a_call_in_a_fence_of_markdown_or_in_none_is_one(data: st.DataObject) -> None:
-    """As Qwen2.5-Coder writes it."""
+    """Qwen2.5-Coder writes calls like this."""
     bare = FENCED[8:-4]
     assert read(cut(f"{bare}\n{bare}", data)) == ("", [("weather", '{"city": "Oslo"}')] * 2, True)
     for text in (f"Sure: {bare}", bare.replace('"name"', '"title"'), bare.replace("weather", "unknown"), bare[:-2]):

@@ -1,4 +1,4 @@
-"""Tools over the edge's endpoint: what the models get to read, and what becomes of their answers. Scripted models."""
+"""Tools over the edge's endpoint: the models' prompts, and the calls in their answers. The models are scripted."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_the_schema_of_a_call_keeps_its_references() -> None:
 
 
 async def streamed(running: Running, **body: Any) -> tuple[str, list[dict[str, str]], str]:
-    """Text, calls and end of a streamed answer, put together as clients do."""
+    """Return text, calls and finish reason of a streamed answer, put together as clients do."""
     stream = await running.openai.chat.completions.create(model="gkt", messages=USER, tools=TOOLS, stream=True, **body)
     text = ""
     calls: list[dict[str, str]] = []
@@ -156,7 +156,7 @@ async def streamed(running: Running, **body: Any) -> tuple[str, list[dict[str, s
 
 @pytest.mark.parametrize(("choice", "end"), [("required", "tool_calls"), (NAMED, "stop")])
 async def test_a_call_that_must_be(choice: Any, end: str) -> None:
-    """The teacher begins it under the same schema, the student ends it; the answer is that call and nothing else."""
+    """The teacher begins the call under the same schema, the student ends it, and the answer is that call alone."""
     pieces = '{"name":', '"weath'
     student, cloud = ScriptedStudent('"weather"', ',"arguments":', '{"city":', '"Oslo"', "}}"), ScriptedCloud(*pieces)
     async with edge(student, cloud) as running:

@@ -1,4 +1,4 @@
-"""What guidance buys the operator: with a server whose speed by load is known, so that the gain can be reckoned."""
+"""The operator's gain from guidance, with a server whose speed under load is known, so that the gain can be calculated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERVER = Server("cloud", "http://cloud")
 
 
 class Shared:
-    """A stream's token takes `token_s` and `share_s` for each stream under way, its first `first_s` besides."""
+    """Each token takes `token_s`, and `share_s` for each running stream. The first one takes `first_s` more."""
 
     def __init__(self, token_s: float, share_s: float, first_s: float = 0.0) -> None:
         self.asked: list[tuple[int, list[int]]] = []

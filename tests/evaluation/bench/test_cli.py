@@ -1,4 +1,4 @@
-"""The measuring itself against scripted services, the processes it starts, and what it prints."""
+"""The bench against scripted services: its measurements, the processes that it starts, and its output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REST: list[Timed] = [(0.0, " word", Source.STUDENT)] * 64
 
 
 class Services:
-    """Both services behind one transport; they note who asked what."""
+    """Both services behind one transport, with a list of their requests."""
 
     def __init__(self, *, status: int = 200) -> None:
         self.asked: list[tuple[str, str]] = []

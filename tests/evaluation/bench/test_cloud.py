@@ -1,4 +1,4 @@
-"""How the cloud is measured against vLLM's own server: with scripted servers, and the parsing of guidance by the crowd."""
+"""The bench of the cloud against vLLM's own server, with scripted servers, and the load generator's parser of guidance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS, THEIRS = Server("cloud", "http://cloud"), Server("vllm serve", "http://vll
 
 
 class Crowd:
-    """Servers whose first token and every further one take a known time; requests of `cut_short` end early."""
+    """Servers that take a known time for the first token and each further one. Requests of `cut_short` end early."""
 
     def __init__(
         self, first_s: Mapping[str, float], token_s: Mapping[str, float], cut_short: Sequence[int] = ()

@@ -1,4 +1,4 @@
-"""The fleet's figures on a real cloud without a model, in small."""
+"""The figures of many edges on a real cloud without a model, on a small scale."""
 
 from __future__ import annotations
 

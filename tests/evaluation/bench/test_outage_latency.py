@@ -1,4 +1,4 @@
-"""What a dead link costs, measured on an edge that says it has waited."""
+"""The latency of a dead link, measured on an edge that reports how long it waited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.evaluation.scripted import answer_reads
 
 
 def edge(*fallbacks: FallbackReason) -> Callable[[httpx.Request], httpx.Response]:
-    """Guided requests fall back for these reasons in turn, then for the last one for ever."""
+    """Guided requests fall back for these reasons in turn, then always for the last one."""
     left = list(fallbacks)
 
     def answer(request: httpx.Request) -> httpx.Response:

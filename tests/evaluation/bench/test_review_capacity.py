@@ -1,4 +1,4 @@
-"""What reviews cost the operator: with servers whose speed is known, and with the calls as a cloud gets them."""
+"""The operator's cost of reviews, with servers whose speed is known, and with the calls that a cloud gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the student engine is measured, against scripted servers; and what the command says where a rival is missing."""
+"""The bench of the student engine against scripted servers, and its message if a baseline is missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAY: Callable[[str], None] = lambda _: None  # noqa: E731
 
 
 class Crowd:
-    """Servers that write with a known time a token; they note who was asked what. Requests of `cut_short` end early."""
+    """Servers that take a known time for each token and list their requests. Requests of `cut_short` end early."""
 
     def __init__(self, token_s: Mapping[str, float], *, cut_short: Sequence[int] = ()) -> None:
         self.asked: list[tuple[str, Sequence[Ask]]] = []

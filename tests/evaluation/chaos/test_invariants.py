@@ -1,4 +1,4 @@
-"""What is held against an answer: each invariant can fail, and a good answer breaks none."""
+"""Invariants of an answer: each one can fail, and a good answer breaks none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPTED = Scripted(True, frozenset({"edge-a"}))
 
 
 def written(teacher: int = 3, words: int = 8) -> list[tuple[Source, str]]:
-    """The teacher's words and the student's, as scripted models write them."""
+    """Return the teacher's words and the student's, as scripted models write them."""
     text = ""
     parts = {Source.TEACHER: "", Source.STUDENT: ""}
     while text.count(";") < words:
@@ -49,7 +49,7 @@ def whole(parts: list[tuple[Source, str]], *, finish: Any = "stop", fallback: An
 
 
 def streamed(parts: list[tuple[Source, str]]) -> bytes:
-    """The chunks of an answer, each of whole words."""
+    """Return the chunks of an answer, each of whole words."""
     report = json.loads(whole(parts))["gkt"]
     chunks: list[dict[str, Any]] = [_chunk({"role": "assistant", "content": ""})]
     chunks += [_chunk({"content": text}) | {"gkt": {"source": source}} for source, text in parts]

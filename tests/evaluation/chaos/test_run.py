@@ -1,4 +1,4 @@
-"""The short form: real processes, scripted words, faults of every kind that needs no library, and no answer lost."""
+"""The short run: real processes, scripted words, every kind of fault that needs no library, and no lost answer."""
 
 from __future__ import annotations
 

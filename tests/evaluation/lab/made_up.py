@@ -1,4 +1,4 @@
-"""Rows as a laboratory run would give them, made up: always the same ones."""
+"""Made-up rows of a laboratory run, always the same ones."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TEXT = (
 class Arm:
     name: str
     reach: float
-    """How much of the way from the student's accuracy to the teacher's."""
+    """Recovered part of the gap between the student's accuracy and the teacher's, from 0 to 1."""
     share: float
-    """Of the teacher's output tokens."""
+    """Part of the teacher's output tokens that the arm uses, from 0 to 1."""
     calls: int
     seconds: float
 
@@ -40,7 +40,7 @@ TASKS = {"gsm8k": (0.17, 0.51), "commonsenseqa": (0.42, 0.58), "svamp": (0.35, 0
 
 
 def rows(questions: int = 120, *, seed: int = 4) -> Iterator[Row]:
-    """Three tasks, eight arms. Some answers cannot be read, one request failed, one fell back."""
+    """Make rows of three tasks and eight arms. Some answers cannot be read, one request failed, one fell back."""
     chance = random.Random(seed)
     for task, (low, high) in TASKS.items():
         for number in range(questions):
@@ -92,7 +92,7 @@ def _row(chance: random.Random, task: str, number: int, arm: Arm, right: bool, f
 
 
 def _answer(chance: random.Random, arm: Arm, tokens: int, extracted: str | None) -> tuple[str, list[Segment], int]:
-    """Both sides in turns; a token is a word."""
+    """Return segments of both sides in turns. A token is a word."""
     words_known = TEXT.split()
     teacher = round(arm.share * tokens)
     turns = max(1, arm.calls - 1) if 0 < arm.share < 1 else 1

@@ -1,4 +1,4 @@
-"""An edge over real HTTP that answers as it is told, in the edge's own shapes, and notes what it was asked."""
+"""A scripted edge over real HTTP that answers in the edge's own shapes and lists its requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: the teacher's words, then the student's."""
+    """A scripted answer: the teacher's words, then the student's."""
 
     teacher: Sequence[str] = ()
     student: Sequence[str] = ()
@@ -29,7 +29,7 @@ Script = Callable[[dict[str, Any]], Reply]
 
 
 class ScriptedEdge:
-    """`script` is told the body of each request."""
+    """Answers each request with the reply that `script` returns for its body."""
 
     def __init__(self, script: Script, *, model: str = "small") -> None:
         self.asked: list[dict[str, Any]] = []
@@ -41,7 +41,7 @@ class ScriptedEdge:
         self.app.post("/v1/chat/completions")(self._complete)
 
     def questions(self) -> list[tuple[str, str]]:
-        """Last message and model of each request, in order; the probes are left out."""
+        """Return the last message and the model of each request, in order, without the probes."""
         return [(body["messages"][-1]["content"], body["model"]) for body in self.asked if body["max_tokens"] > 8]
 
     async def _ready(self) -> dict[str, str]:

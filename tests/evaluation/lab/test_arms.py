@@ -1,4 +1,4 @@
-"""What an arm's text asks of the edge."""
+"""The text of an arm becomes a request to the edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many streams at once, against a real uvicorn that writes what it is told."""
+"""Many concurrent streams, against a scripted server on a real uvicorn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOREVER = 10_000
 
 
 class Continuing:
-    """A server that writes as many words as it is asked for, 5 ms apart; it notes what it was asked."""
+    """A server that writes as many words as requested, 5 ms apart, and lists its requests."""
 
     def __init__(self, *, status: int = 200, breaks_with: str | None = None) -> None:
         self.asked: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""From bytes and the times of their arrival to what is measured."""
+"""Measurements from bytes and the times of their arrival."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gkt ask` as a process, against the edge itself with scripted models behind it."""
+"""`gkt ask` as a process, against a real edge with scripted models."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def test_an_empty_question_is_wrong_usage() -> None:
 
 
 async def on_terminal(*arguments: str, **environment: str) -> str:
-    """What `gkt` writes to a terminal of true colours."""
+    """Run `gkt` in a terminal with true colours, and return its output."""
     ours, theirs = pty.openpty()
     inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     try:

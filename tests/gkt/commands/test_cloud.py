@@ -1,4 +1,4 @@
-"""`gkt cloud` whose teachers are all elsewhere: it has no engine, and wants none."""
+"""`gkt cloud` with only remote teachers needs no engine."""
 
 from __future__ import annotations
 

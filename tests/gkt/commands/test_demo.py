@@ -1,4 +1,4 @@
-"""`gkt demo` as a process, against a real cloud, link and edge with scripted models behind them."""
+"""`gkt demo` as a process, against a real cloud, link and edge with scripted models."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ WORDS = (" scatters", " more", " where", " it", " is", " blue", " than", " where
 
 
 class WaitingTeacher(ScriptedTeacher):
-    """Where the cable will be cut, it writes its second word only once it is."""
+    """Waits for the cut before its second word, in the answer during which the cable is cut."""
 
     link: Link
     fails_alone = False
-    """Whether its engine fails where it should write the whole answer to the first question."""
+    """If set, the engine fails when the teacher should write the whole answer to the first question."""
 
     async def stream(
         self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
@@ -125,7 +125,7 @@ async def test_wrong_usage() -> None:
 
 
 def row(shown: str, profile: str) -> list[str]:
-    """The cells of a profile's line in the table."""
+    """Return the cells of a profile's line in the table."""
     table = shown[shown.index("Guided, and") :].splitlines()
     return re.split(r" {2,}", next(line for line in table if line.startswith(f"{profile} ")).strip())
 

@@ -1,4 +1,4 @@
-"""`gkt keys` and `gkt usage` as an operator runs them."""
+"""`gkt keys` and `gkt usage`, run as an operator does."""
 
 from __future__ import annotations
 

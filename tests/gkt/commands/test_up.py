@@ -22,7 +22,7 @@ SMALL = "smollm2-135m-instruct"
 
 @pytest.fixture
 def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A GKT_HOME with the models of the real one and logs of its own."""
+    """Return a GKT_HOME with the models of the real one and logs of its own."""
     for name in ("models", "converted"):
         folder = home() / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ async def test_where_one_side_fails_the_other_is_stopped_and_the_reason_shown(ow
 
 
 def marked(mark: str) -> dict[int, str]:
-    """The command lines of all processes that inherited our mark, by process."""
+    """Return the command lines of all processes that inherited our mark, by process id."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

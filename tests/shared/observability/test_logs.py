@@ -1,4 +1,4 @@
-"""What a process logs, and what it does not."""
+"""The logs of a process, and the texts that must not be in them."""
 
 from __future__ import annotations
 

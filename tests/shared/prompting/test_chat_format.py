@@ -36,7 +36,7 @@ def decode(ids: Sequence[int]) -> str:
 
 
 def spoken(ids: Sequence[int]) -> list[int]:
-    """The control tokens among the ids."""
+    """Return the control tokens among the ids."""
     return [token for token in ids if token < OFFSET]
 
 

@@ -1,4 +1,4 @@
-"""Events of guidance are what was sent, or none."""
+"""Guidance events arrive as they were sent, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that do not read."""
+"""Servers close the connections of clients that do not read."""
 
 from __future__ import annotations
 

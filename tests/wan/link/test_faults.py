@@ -1,4 +1,4 @@
-"""Every fault, on real sockets, while connections live."""
+"""Every fault, on real sockets, during live connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = random.Random(1).randbytes(100_000)
 
 
 async def gives(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends the data once it was asked to."""
+    """Sends the data after the first byte of a request."""
     await reader.readexactly(1)
     writer.write(DATA)
     await writer.drain()
@@ -23,7 +23,7 @@ async def gives(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class Takes:
-    """Keeps what it is sent, and how that ended."""
+    """Records what it receives, and how the connection ended."""
 
     def __init__(self) -> None:
         self.heard = bytearray()

@@ -1,4 +1,4 @@
-"""What a link does while it works, on real sockets."""
+"""A link that works delays and forwards, on real sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wan.link.pipe import WINDOW_BYTES
 from wan.network import UnknownLink
 
 CLOCK_S = 0.001
-"""By how much a timer may come early."""
+"""Time by which a timer may fire early."""
 
 
 def noise(length: int, seed: int = 0) -> bytes:
@@ -175,7 +175,7 @@ async def test_a_client_that_resets_is_passed_on_behind_its_bytes() -> None:
 
 
 async def test_what_a_target_said_before_it_reset_arrives_first() -> None:
-    """As a service does that refuses a body which it has not read."""
+    """The target answers and closes without reading the body, as a service does that rejects it."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.readexactly(1))

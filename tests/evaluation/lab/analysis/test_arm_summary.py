@@ -1,4 +1,4 @@
-"""What arms reached and took, on rows small enough to reckon by hand."""
+"""Accuracy and cost of arms, on rows that are few enough to calculate by hand."""
 
 from __future__ import annotations
 

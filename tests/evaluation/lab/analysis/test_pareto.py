@@ -1,4 +1,4 @@
-"""Fronts, hulls and mixtures."""
+"""Pareto fronts, hulls and mixtures."""
 
 from __future__ import annotations
 

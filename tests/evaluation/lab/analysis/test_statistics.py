@@ -1,4 +1,4 @@
-"""Statistics against published examples, and what holds for any verdicts."""
+"""Statistics against published examples, and properties that hold for any verdicts."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_what_is_recovered_is_within_its_interval(triples: list[tuple[bool | Non
 
 
 def test_so_many_questions_give_the_power_asked_for() -> None:
-    """Against the test's power, reckoned exactly: over all counts of questions that one arm alone has right."""
+    """Compare with the test's exact power, over all counts of questions that only one arm answers correctly."""
     by, discordant = 0.1, 0.3
     n = questions_needed(by, discordant)
     assert n == 234  # Connor: (1.960 * sqrt(0.3) + 0.8416 * sqrt(0.29))**2 / 0.01 = 233.1
@@ -213,7 +213,7 @@ def test_so_many_questions_give_the_power_asked_for() -> None:
 
 
 def _told(k: int, count: int) -> bool:
-    """The test's normal form, which the formula is for."""
+    """The normal approximation of the test, which the formula is for."""
     return count > 0 and abs(2 * k - count) > 1.959964 * np.sqrt(count)
 
 

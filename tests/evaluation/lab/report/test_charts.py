@@ -1,4 +1,4 @@
-"""Pictures: well-formed, escaped, with names that cover nothing."""
+"""Charts are well-formed and escaped, and their labels do not overlap."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _called(*args: str | Path) -> Result:
 
 
 class _Page(HTMLParser):
-    """What a browser would find: tags that are never closed, and whatever it would load or run."""
+    """Reports problems that a browser would find: tags that are never closed, and anything that it would load or run."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Runs against a scripted edge over real HTTP: what is asked, what is kept, what is done again."""
+"""Runs against a scripted edge over real HTTP: the requests, the stored rows, and the repeated questions."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_arms_take_turns_block_by_block(tmp_path: Path) -> None:
 
 
 async def test_a_run_goes_on_where_it_was_left(tmp_path: Path) -> None:
-    """Rows lost, a torn last line and a failed request: what is missing is asked again, and nothing else."""
+    """After lost rows, a torn last line and a failed request, only the missing questions are asked again."""
     failing = {"Question 2?"}
 
     def script(body: dict[str, Any]) -> Reply:

@@ -28,7 +28,7 @@ def silent(done: int, total: int) -> None:
 
 
 class ScriptedJudge:
-    """`say` is told the text of assistants A and B, and says the judge's words; None is a refusal."""
+    """A judge whose `say` gets the texts of assistants A and B and returns the judge's words. None is a refusal."""
 
     def __init__(self, say: Callable[[str, str], str | None]) -> None:
         self.asked = 0
@@ -85,7 +85,7 @@ async def test_both_turns_are_asked_and_stand_in_the_output(tmp_path: Path) -> N
     [
         (lambda first, _: "[[A]]" if "small1" in first else "[[B]]", (True, 1.0)),
         (lambda first, _: "[[B]]" if "small1" in first else "[[A]]", (False, 0.0)),
-        (lambda first, second: "Whoever comes first. [[A]]", (True, 0.5)),
+        (lambda first, second: "The first one. [[A]]", (True, 0.5)),
         (lambda first, second: "Not [[A]], not [[B]], so [[C]]", (True, 0.5)),
         (lambda first, second: "Both are fine.", (None, None)),
     ],

@@ -1,4 +1,4 @@
-"""Data files: known by their digest, with their bad lines named."""
+"""Data files are recognized by their digest, and errors name their bad lines."""
 
 from __future__ import annotations
 

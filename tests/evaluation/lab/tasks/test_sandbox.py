@@ -1,4 +1,4 @@
-"""Code that does what it should not: it ends, and has not passed."""
+"""Code that does what it must not do is ended, and has not passed."""
 
 from __future__ import annotations
 

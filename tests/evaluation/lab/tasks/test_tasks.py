@@ -1,4 +1,4 @@
-"""What each task takes for an answer, and what it does not."""
+"""Each task reads the answers that it should, and no others."""
 
 from __future__ import annotations
 

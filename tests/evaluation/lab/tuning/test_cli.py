@@ -1,4 +1,4 @@
-"""`gkt tune` against a scripted edge over real HTTP: what it finds, what it says where there is nothing, how it goes on."""
+"""`gkt tune` against a scripted edge over real HTTP: its result, its message without one, and how it resumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data_file(folder: Path, count: int = 80) -> Path:
 
 
 def good_review(body: dict[str, Any]) -> Reply:
-    """The teacher is right, in eight tokens; so is review, with one of them; the student and a prefix are wrong."""
+    """The teacher is right, in eight tokens, and so is review, with one of them. The student and a prefix are wrong."""
     if body["model"] == "gkt-student":
         return Reply(student=["I guess. ", WRONG])
     if body["model"] == "gkt-teacher":
@@ -39,7 +39,7 @@ def good_review(body: dict[str, Any]) -> Reply:
 
 
 def no_good(body: dict[str, Any]) -> Reply:
-    """Neither arm is right; review is one time in four."""
+    """No arm is right, except review one time in four."""
     number = int(body["messages"][-1]["content"].removeprefix("Question ").rstrip("?"))
     if body["model"] == "gkt" and (body["gkt"]["mode"] == "fixed" or number % 4):
         return Reply(teacher=["so "], student=[WRONG])
@@ -180,7 +180,7 @@ async def test_a_choice_that_the_reporting_lines_do_not_bear_out_is_not_written(
 
 
 async def test_a_search_goes_on_where_it_was_left(tmp_path: Path) -> None:
-    """The cloud is gone in the second stage: the first is not asked again, nor decided again."""
+    """If the cloud fails in the second stage, the first one is neither run nor decided again."""
     away = True
 
     def script(body: dict[str, Any]) -> Reply:

@@ -1,4 +1,4 @@
-"""The tuner's decisions, on rows made up for them."""
+"""The tuner's decisions, on made-up rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evaluation.lab.tuning.tuner import check_arms, default_grid
 
 
 def outcomes(reach: Mapping[str, tuple[float, int]], questions: int = 200, *, seed: int = 1) -> Outcomes:
-    """Each arm is right on the questions easier than its accuracy, and writes so many of the teacher's tokens."""
+    """Make rows: an arm is right on questions that are easier than its accuracy, and uses this many teacher tokens."""
     chance = random.Random(seed)
     hardness = [chance.random() for _ in range(questions)]
     rows = [
@@ -72,7 +72,7 @@ def test_hopeless_and_dear_arms_leave_and_the_best_stays() -> None:
 def test_an_arm_that_is_best_by_far_is_never_dropped(
     seed: int, questions: int, teacher: float, others: list[tuple[float, int]]
 ) -> None:
-    """As good as the teacher for a tenth of its tokens; the others keep three fifths at most, for more."""
+    """One arm equals the teacher for a tenth of its tokens; the others have at most three fifths of its accuracy, for more."""
     reach = {"off": (0.1 * teacher, 0), "teacher": (teacher, 100), "best": (teacher, 10)}
     reach |= {f"arm-{at}": (share * teacher, cost) for at, (share, cost) in enumerate(others)}
     arms = outcomes(reach, questions, seed=seed)
