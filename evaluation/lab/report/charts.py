@@ -1,275 +1,291 @@
-"""The report's charts: accuracy against cost and against guidance length, latency, and who wrote what."""
+"""The report's charts: accuracy against cost and against guidance length, and latency. matplotlib draws them as SVG."""
 
 from __future__ import annotations
 
+import io
+import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import textalloc
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from evaluation.lab.analysis.arm_summary import ArmSummary, TaskSummary
-from evaluation.lab.analysis.disagreements import pieces
 from evaluation.lab.arm_names import OFF, TEACHER, fixed_length, is_plain
-from evaluation.lab.report import label_layout
-from evaluation.lab.report.formatting import number, percent, percent_in, seconds, shortened
-from evaluation.lab.report.svg import (
-    BLACK,
-    BLUE,
-    CHAR_PX,
-    FONT_PX,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    SKY,
-    VERMILION,
-    WHITE,
-    Picture,
-    Scale,
-    Shape,
-    fitting,
-    ticks,
-)
-from evaluation.lab.results.rows import Row
-from shared.protocol.gkt import Source
+from evaluation.lab.report.formatting import number, percent, percent_in, seconds, shortened, shown
 
-_WIDTH, _HEIGHT = 400, 310
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 12, 46
-_NAMES_PX = 170
-"""At most, for the names left of a chart."""
-_NAME_CHARS = 22
+# Okabe and Ito's palette, told apart with any colour vision: https://jfly.uni-koeln.de/color/
+BLUE, VERMILION, BLACK, GREY, PALE = "#0072B2", "#D55E00", "#000000", "#767676", "#A8A8A8"
+WIDTH_PX, HEIGHT_PX, ROW_PX = 400, 310, 24
+NAME_CHARS = 22
+CROWD = 12
+"""Number of arms above which those that are neither plain nor on the front have numbers in place of names."""
+STYLE: dict[Any, Any] = {
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "svg.fonttype": "none",  # text stays text: it is searched, and set in the reader's own font
+    "svg.hashsalt": "gkt",  # the same rows give the same file
+    "text.parse_math": False,  # a name may hold a dollar sign
+}
+SVG = "http://www.w3.org/2000/svg"
 
 
-_CROWD = 12
-"""Arms, above which those that are neither plain nor on the front have numbers in place of names."""
+class Chart(NamedTuple):
+    title: str
+    caption: str
+    svg: Markup
 
 
 class Look(NamedTuple):
-    shape: Shape
+    """How an arm's mark is drawn."""
+
+    marker: str
     color: str
     ink: str
-    """Of its name: darker, to be read."""
-
-
-REFERENCE = Look(Shape.DIAMOND, BLACK, INK)
-PREFIX = Look(Shape.CIRCLE, BLUE, "#005A8C")
-POLICY = Look(Shape.SQUARE, VERMILION, "#9C4300")
+    """Colour of its name: darker, to be read."""
 
 
 def look(arm: str) -> Look:
     if arm in {OFF, TEACHER}:
-        return REFERENCE
-    return PREFIX if is_plain(arm) else POLICY
+        return Look("D", BLACK, "#222222")
+    return Look("o", BLUE, "#005A8C") if is_plain(arm) else Look("s", VERMILION, "#9C4300")
+
+
+def charts(task: TaskSummary) -> list[Chart]:
+    """Return the charts that the task's rows can fill."""
+    with mpl.rc_context(STYLE):
+        return list(_charts(task))
+
+
+def _charts(task: TaskSummary) -> Iterator[Chart]:
+    priced = any(arm.cost_share is not None for arm in task.arms)
+
+    def cost(arm: ArmSummary) -> float | None:
+        if priced:
+            return None if arm.cost_share is None else 100 * arm.cost_share
+        return None if arm.cost_usd is None else 1000 * arm.cost_usd
+
+    yield from accuracy_against(
+        task,
+        cost,
+        "% of the teacher's cost" if priced else "US dollars for 1,000 questions",
+        front=task.front_by_cost,
+        hull=task.hull_by_cost,
+        title="Accuracy against cost",
+        caption="Bars are 95 % intervals. The grey line joins the arms that no other arm beats at their cost, the dashed "
+        "line the best that mixtures of student, teacher and fixed prefixes can do.",
+    )
+    yield from accuracy_against(
+        task,
+        lambda arm: arm.teacher_output_tokens,
+        "tokens written by the teacher",
+        front=task.front_by_tokens,
+        title="Accuracy against the teacher's words",
+        caption="The same against the teacher's output tokens for a question.",
+    )
+    yield from accuracy_by_length(task)
+    yield from latency(task)
 
 
 def numbered(task: TaskSummary, front: Sequence[str]) -> dict[str, str]:
-    """Arms that a chart names by their number, which is their line in the tables.
+    """Map the arms that a chart names by a number to that number: their line in the tables.
 
-    Those whose names, cut to a label, are alike; and in a crowd those that are neither plain nor on the front.
+    These are the arms whose names, cut to a label, are alike; with many arms also those that are neither plain nor on the front.
     """
-    alike = Counter(shortened(arm.arm, _NAME_CHARS) for arm in task.arms)
-    crowded = len(task.arms) > _CROWD
+    alike = Counter(shortened(arm.arm, NAME_CHARS) for arm in task.arms)
+    crowded = len(task.arms) > CROWD
     return {
         arm.arm: str(at)
         for at, arm in enumerate(task.arms, 1)
-        if alike[shortened(arm.arm, _NAME_CHARS)] > 1 or (crowded and not is_plain(arm.arm) and arm.arm not in front)
+        if alike[shortened(arm.arm, NAME_CHARS)] > 1 or (crowded and not is_plain(arm.arm) and arm.arm not in front)
     }
 
 
 def accuracy_against(
     task: TaskSummary,
     amount: Callable[[ArmSummary], float | None],
-    front: Sequence[str],
-    hull: Sequence[str],
-    *,
-    title: str,
-    unit: str = "",
-) -> Picture | None:
-    """Every arm with its interval, and the front. `hull` are the arms that a dashed line joins. None where no arm has both."""
-    known = {
-        arm.arm: (x, arm.accuracy, arm)
-        for arm in task.arms
-        if (x := amount(arm)) is not None and arm.accuracy is not None and arm.interval
-    }
-    if not known:
-        return None
-    picture = Picture(_WIDTH, _HEIGHT, f"{task.task}: accuracy against {title}")
-    top = max(x for x, _, _ in known.values()) or 1.0
-    across = Scale(-0.03 * top, 1.06 * top, _LEFT, _WIDTH - _RIGHT)
-    up = _accuracy_axis(picture, [arm for _, _, arm in known.values()])
-    _x_axis(picture, across, ticks(0, top), title, unit)
-    at = {name: (across(x), up(y)) for name, (x, y, _) in known.items()}
-    bars = [
-        ((at[name][0], up(arm.interval.low)), (at[name][0], up(arm.interval.high)))
-        for name, (_, _, arm) in known.items()
-        if arm.interval
-    ]
-    for (x, low), (_, high) in bars:
-        _interval(picture, x, low, high)
-    lines = [[at[name] for name in names if name in at] for names in (hull, front)]
-    picture.way(lines[0], color=BLUE, dash="5 4")
-    picture.way(lines[1], color=GREY, width=2)
-    numbers = numbered(task, front)
-    within = label_layout.Box(_LEFT + 2, _TOP - 6, _WIDTH - 2, _HEIGHT - _BOTTOM)
-    found = label_layout.placed(
-        [(*at[name], numbers.get(name, shortened(name, _NAME_CHARS))) for name in known], within, [*lines, *bars]
-    )
-    for label, name in zip(found, known, strict=True):
-        if label.leader:
-            picture.line(*at[name], *label.leader, color=GREY, width=0.7)
-    for name, (x, y, arm) in known.items():
-        note = f"{shortened(name, 60)}: accuracy {percent_in(y, arm.interval)}, {title} {number(x, 1)}{unit}"
-        picture.mark(*at[name], *look(name)[:2], filled=name in front, note=note)
-    for label, name in zip(found, known, strict=True):
-        picture.text(label.x, label.y, label.text, anchor=label.anchor, color=look(name).ink)
-    return picture
-
-
-def accuracy_by_length(task: TaskSummary) -> Picture | None:
-    """The fixed prefixes by their length, between the two references. None where there are no prefixes."""
-    prefixes = {
-        length: arm
-        for arm in task.arms
-        if (length := fixed_length(arm.arm)) and arm.accuracy is not None and arm.interval
-    }
-    references = [arm for arm in task.arms if arm.arm in {OFF, TEACHER} and arm.accuracy is not None]
-    if not prefixes:
-        return None
-    picture = Picture(_WIDTH, _HEIGHT, f"{task.task}: accuracy against guidance length")
-    lengths = sorted(prefixes)
-    across = Scale(lengths[0] / 1.3, lengths[-1] * 1.3, _LEFT, _WIDTH - _RIGHT, log=True)
-    up = _accuracy_axis(picture, [*prefixes.values(), *references])
-    _x_axis(picture, across, lengths, "tokens of guidance at most (logarithmic)", "")
-    for arm in references:
-        if arm.accuracy is None or not arm.interval:
-            continue
-        height = up(arm.interval.low) - up(arm.interval.high)
-        picture.box(_LEFT, up(arm.interval.high), _WIDTH - _LEFT - _RIGHT, height, fill="#F0F0F0")
-    for arm in references:
-        if arm.accuracy is not None:
-            picture.line(_LEFT, up(arm.accuracy), _WIDTH - _RIGHT, up(arm.accuracy), color=BLACK, dash="2 3")
-    points = [(across(length), up(prefixes[length].accuracy or 0)) for length in lengths]
-    picture.way(points, color=BLUE)
-    for (x, y), length in zip(points, lengths, strict=True):
-        arm = prefixes[length]
-        if arm.interval:
-            _interval(picture, x, up(arm.interval.low), up(arm.interval.high))
-        picture.mark(x, y, *PREFIX[:2], note=f"{arm.arm}: accuracy {percent_in(arm.accuracy, arm.interval)}")
-    for arm in references:
-        said = f"{'student' if arm.arm == OFF else 'teacher'} alone {percent(arm.accuracy)}"
-        if arm.arm == OFF:  # short prefixes are near the student: its name goes where the long ones are above it
-            picture.text(_WIDTH - _RIGHT - 4, up(arm.accuracy or 0) - 4, said, anchor="end")
-        else:
-            picture.text(_LEFT + 6, up(arm.accuracy or 0) - 4, said)
-    return picture
-
-
-def latency(task: TaskSummary) -> Picture | None:
-    """Of each arm the first token's median, the whole answer's median and its 95th percentile. None without times."""
-    arms = [arm for arm in task.arms if arm.p50_s is not None and arm.p95_s is not None]
-    if not arms:
-        return None
-    row = 24
-    height = _TOP + row * len(arms) + _BOTTOM
-    picture = Picture(_WIDTH, height, f"{task.task}: latency")
-    top = max(arm.p95_s or 0 for arm in arms) or 1.0
-    names = _names_px(arm.arm for arm in arms)
-    across = Scale(0, 1.03 * top, names + 8, _WIDTH - _RIGHT)
-    _x_axis(picture, across, ticks(0, top), "seconds", "", height=height, left=names + 8)
-    for at, arm in enumerate(arms):
-        y = _TOP + row * (at + 0.5)
-        p50, p95 = arm.p50_s or 0.0, arm.p95_s or 0.0
-        color = look(arm.arm).color
-        name = shortened(arm.arm, 200)
-        picture.text(names, y + FONT_PX * 0.35, fitting(name, names), anchor="end")
-        picture.line(names + 8, y, _WIDTH - _RIGHT, y, color=PALE)
-        picture.line(across(p50), y, across(p95), y, color=color, width=3)
-        picture.line(across(p95), y - 5, across(p95), y + 5, color=color, width=2)
-        if arm.first_token_p50_s is not None:
-            note = f"{name}: first token, median {seconds(arm.first_token_p50_s)}"
-            picture.mark(across(arm.first_token_p50_s), y, Shape.TRIANGLE, GREY, filled=False, note=note)
-        picture.mark(across(p50), y, *look(arm.arm)[:2], note=f"{name}: median {seconds(p50)}, 95 % {seconds(p95)}")
-    return picture
-
-
-def strips(rows: Mapping[str, Row], name: str) -> Picture:
-    """One question's answers, an arm a line: who wrote which part of it. `name` makes the pattern's own name on the page."""
-    row = 19
-    longest = max((len(answer.output) for answer in rows.values()), default=0) or 1
-    names = _names_px(rows)
-    across = Scale(0, longest, names + 8, _WIDTH - _RIGHT - 16)
-    picture = Picture(_WIDTH, row * len(rows) + 4, "who wrote which part of the answers, an arm a line")
-    picture.raw(hatching(name))
-    for at, (arm, answer) in enumerate(rows.items()):
-        y = 2 + row * at
-        picture.text(names, y + row * 0.68, fitting(shortened(arm, 200), names), anchor="end")
-        begun = 0
-        for piece in pieces(answer):
-            fill = {Source.TEACHER: f"url(#{name})", Source.STUDENT: SKY, None: WHITE}[piece.source]
-            x = across(begun)
-            begun += len(piece.text)
-            picture.box(x, y + 3, across(begun) - x, row - 6, fill=fill, stroke=INK if piece.source is None else "none")
-        verdict = {True: "✓", False: "✗", None: "?"}[answer.correct]
-        picture.text(across(begun) + 5, y + row * 0.68, verdict)
-    return picture
-
-
-def hatching(name: str) -> str:
-    """The teacher's texture, which a printer without colours shows too."""
-    return (
-        f'<defs><pattern id="{name}" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-        f'<rect width="5" height="5" fill="{ORANGE}"/><line x1="0" y1="0" x2="0" y2="5" stroke="#5C3B00" stroke-width="2"/>'
-        "</pattern></defs>"
-    )
-
-
-def glyph(look: Look, *, filled: bool = True) -> str:
-    """A mark for a legend."""
-    picture = Picture(14, 14, "")
-    picture.mark(7, 7, *look[:2], filled=filled)
-    return picture.render(css_class="glyph")
-
-
-def _names_px(arms: Iterable[str]) -> float:
-    """The room for the names of arms."""
-    return min(_NAMES_PX, max(len(arm) for arm in arms) * CHAR_PX + 2)
-
-
-def _interval(picture: Picture, x: float, low: float, high: float) -> None:
-    picture.line(x, low, x, high, color="#A8A8A8", width=1.2)
-    for end in (low, high):
-        picture.line(x - 3, end, x + 3, end, color="#A8A8A8", width=1.2)
-
-
-def _accuracy_axis(picture: Picture, arms: Sequence[ArmSummary]) -> Scale:
-    bounds = [bound for arm in arms if arm.interval for bound in arm.interval]
-    low, high = max(0.0, min(bounds) - 0.02), min(1.0, max(bounds) + 0.02)
-    up = Scale(low, high, _HEIGHT - _BOTTOM, _TOP)
-    for value in ticks(low, high):
-        picture.line(_LEFT, up(value), _WIDTH - _RIGHT, up(value), color="#E6E6E6")
-        picture.text(_LEFT - 6, up(value) + FONT_PX * 0.35, f"{100 * value:.10g}", anchor="end")
-    picture.text(12, (_TOP + _HEIGHT - _BOTTOM) / 2, "accuracy, %", anchor="middle", turned=True)
-    return up
-
-
-def _x_axis(
-    picture: Picture,
-    across: Scale,
-    at: Sequence[float],
-    title: str,
     unit: str,
     *,
-    height: float = _HEIGHT,
-    left: float = _LEFT,
-) -> None:
-    """A value whose text would run into the one before it has only its line."""
-    bottom = height - _BOTTOM
-    picture.line(left, bottom, _WIDTH - _RIGHT, bottom)
-    ended = 0.0
-    for value in at:
-        x, text = across(value), f"{value:,.10g}{unit}"
-        picture.line(x, bottom, x, bottom + 4)
-        half = len(text) * 3.4
-        if x - half > ended:
-            picture.text(x, bottom + 17, text, anchor="middle")
-            ended = x + half + 4
-    picture.text((left + _WIDTH - _RIGHT) / 2, height - 8, title, anchor="middle")
+    front: Sequence[str],
+    hull: Sequence[str] = (),
+    title: str,
+    caption: str,
+) -> Iterator[Chart]:
+    """Every arm with its interval; a line joins the arms of `front`, a dashed one those of `hull`. Nothing without such arms."""
+    known = {arm.arm: (x, arm) for arm in task.arms if (x := amount(arm)) is not None and arm.accuracy is not None}
+    if not known:
+        return
+    drawing = _Drawing(f"{task.task}: accuracy against {unit}")
+    axes = drawing.axes
+    _accuracy_axis(drawing, [arm for _, arm in known.values()])
+    axes.set_xlabel(unit)
+    for names, line in ((hull, {"color": BLUE, "linestyle": (0, (4, 3))}), (front, {"color": GREY, "linewidth": 2})):
+        joined = [known[name] for name in names if name in known]
+        axes.plot([x for x, _ in joined], [arm.accuracy or 0 for _, arm in joined], **line)
+    numbers = numbered(task, front)
+    for name, (x, arm) in known.items():
+        tooltip = f"{shortened(name, 60)}: accuracy {percent_in(arm.accuracy, arm.interval)}, {number(x, 1)} {unit}"
+        drawing.mark(x, arm, filled=name in front, tooltip=tooltip)
+    drawing.label(
+        [(x, arm.accuracy or 0.0) for x, arm in known.values()],
+        [numbers.get(name, shortened(name, NAME_CHARS)) for name in known],
+        [look(name).ink for name in known],
+    )
+    if numbers:
+        caption += " " + ", ".join(f"{number}: {shown(arm)}" for arm, number in numbers.items()) + "."
+    yield Chart(title, caption, drawing.svg())
+
+
+def accuracy_by_length(task: TaskSummary) -> Iterator[Chart]:
+    """The fixed prefixes by their length, between student and teacher alone. Nothing without prefixes."""
+    prefixes = {length: arm for arm in task.arms if (length := fixed_length(arm.arm)) and arm.accuracy is not None}
+    if not prefixes:
+        return
+    drawing = _Drawing(f"{task.task}: accuracy against guidance length")
+    axes = drawing.axes
+    references = [arm for arm in task.arms if arm.arm in {OFF, TEACHER} and arm.accuracy is not None]
+    _accuracy_axis(drawing, [*prefixes.values(), *references])
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(prefixes), [str(length) for length in sorted(prefixes)])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(min(prefixes) / 1.3, max(prefixes) * 1.3)
+    axes.set_xlabel("tokens of guidance at most (logarithmic)")
+    for arm in references:
+        axes.axhspan(*(arm.interval or (0, 0)), color="#F0F0F0", zorder=0)
+        axes.axhline(arm.accuracy or 0, color=BLACK, linestyle=":", linewidth=1)
+        # Short prefixes are near the student: its name goes to the right, where the long ones are above it.
+        right = arm.arm == OFF
+        axes.text(
+            0.98 if right else 0.02,
+            arm.accuracy or 0,
+            f"{'student' if right else 'teacher'} alone {percent(arm.accuracy)}",
+            transform=axes.get_yaxis_transform(),
+            ha="right" if right else "left",
+            va="bottom",
+        )
+    axes.plot(sorted(prefixes), [prefixes[length].accuracy or 0 for length in sorted(prefixes)], color=BLUE)
+    for length, arm in prefixes.items():
+        drawing.mark(length, arm, tooltip=f"{arm.arm}: accuracy {percent_in(arm.accuracy, arm.interval)}")
+    yield Chart(
+        "Accuracy against guidance length",
+        "Prefixes of fixed length; the dotted lines, in their grey intervals, are student and teacher alone.",
+        drawing.svg(),
+    )
+
+
+def latency(task: TaskSummary) -> Iterator[Chart]:
+    """The median until the first token, and the median and the 95th percentile of the whole answer. Nothing without times."""
+    arms = [arm for arm in task.arms if arm.p50_s is not None and arm.p95_s is not None]
+    if not arms:
+        return
+    drawing = _Drawing(f"{task.task}: latency", height_px=ROW_PX * len(arms) + 60)
+    axes = drawing.axes
+    axes.set_yticks(range(len(arms)), [shortened(arm.arm, NAME_CHARS) for arm in arms])
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines.left.set_visible(False)
+    axes.grid(axis="y")
+    axes.set_xlabel("seconds")
+    for row, arm in enumerate(arms):
+        name, style = shortened(arm.arm, 200), look(arm.arm)
+        median, p95 = arm.p50_s or 0.0, arm.p95_s or 0.0
+        axes.plot([median, p95], [row, row], color=style.color, linewidth=3)
+        axes.plot(p95, row, marker="|", markersize=10, markeredgewidth=2, color=style.color)
+        if arm.first_token_p50_s is not None:
+            tooltip = f"{name}: first token, median {seconds(arm.first_token_p50_s)}"
+            drawing.point(arm.first_token_p50_s, row, "^", GREY, filled=False, tooltip=tooltip)
+        tooltip = f"{name}: median {seconds(median)}, 95 % {seconds(p95)}"
+        drawing.point(median, row, style.marker, style.color, tooltip=tooltip)
+    axes.set_xlim(left=0)
+    yield Chart(
+        "Latency",
+        "Triangle: median until the first token. Mark: median until the end. Line: up to the 95th percentile.",
+        drawing.svg(),
+    )
+
+
+class _Drawing:
+    """One set of axes, and the tooltips of its marks."""
+
+    def __init__(self, title: str, height_px: float = HEIGHT_PX) -> None:
+        # At 72 dots per inch a point of matplotlib's is a pixel.
+        self.figure = Figure(figsize=(WIDTH_PX / 72, height_px / 72), layout="constrained")
+        self.axes = self.figure.add_subplot()
+        self._title = title
+        self._tooltips: dict[str, str] = {}
+
+    def mark(self, x: float, arm: ArmSummary, *, filled: bool = True, tooltip: str) -> None:
+        """Draw an arm's accuracy with its interval."""
+        if arm.interval:
+            self.axes.plot([x, x], arm.interval, color=PALE, linewidth=1.2, marker="_", markersize=6, zorder=1.5)
+        self.point(x, arm.accuracy or 0, *look(arm.arm)[:2], filled=filled, tooltip=tooltip)
+
+    def point(self, x: float, y: float, marker: str, color: str, *, filled: bool = True, tooltip: str) -> None:
+        fill = color if filled else "white"
+        gid = f"mark-{len(self._tooltips)}"
+        self.axes.plot(
+            x, y, marker, color=color, markerfacecolor=fill, markersize=8, markeredgewidth=1.8, zorder=3, gid=gid
+        )
+        self._tooltips[gid] = tooltip
+
+    def label(self, points: Sequence[tuple[float, float]], names: Sequence[str], inks: Sequence[str]) -> None:
+        """Write a name beside each point, so that it covers no other name, no mark and as few lines as can be."""
+        self.figure.draw_without_rendering()  # the axes have their place now
+        self.figure.set_layout_engine("none")
+        x, y = [point[0] for point in points], [point[1] for point in points]
+        lines = [path for line in self.axes.lines if len(path := np.asarray(line.get_xydata())) > 1]
+        textalloc.allocate(
+            self.axes,
+            x,
+            y,
+            list(names),
+            x_scatter=x,
+            y_scatter=y,
+            x_lines=[line[:, 0] for line in lines],
+            y_lines=[line[:, 1] for line in lines],
+            textsize=STYLE["font.size"],
+            textcolor=list(inks),
+            linecolor=GREY,
+            linewidth=0.7,
+            min_distance=0.02,
+            margin=0.012,
+            avoid_label_lines_overlap=True,
+        )
+
+    def svg(self) -> Markup:
+        """Return the drawing as an element of a page: as wide as it may be, with a title for those who cannot see it."""
+        file = io.StringIO()
+        self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        ET.register_namespace("", SVG)
+        ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+        root = ET.fromstring(file.getvalue())  # noqa: S314 - matplotlib has just written it
+        for name in ("width", "height"):
+            del root.attrib[name]
+        root.attrib |= {"class": "chart", "role": "img", "aria-label": self._title}
+        root[:] = [part for part in root if part.tag != f"{{{SVG}}}metadata"]
+        for element in root.iter():
+            # Ids are the page's, which has many charts; those that are referred to have a hash of what they name.
+            if tooltip := self._tooltips.get(element.get("id", "")):
+                title = ET.Element(f"{{{SVG}}}title")
+                title.text = tooltip
+                element.insert(0, title)
+            if element.tag == f"{{{SVG}}}g":
+                element.attrib.pop("id", None)
+        return Markup(ET.tostring(root, "unicode"))  # noqa: S704 - ElementTree has escaped the text
+
+
+def _accuracy_axis(drawing: _Drawing, arms: Sequence[ArmSummary]) -> None:
+    bounds = [bound for arm in arms if arm.interval for bound in arm.interval]
+    drawing.axes.set_ylim(max(0.0, min(bounds) - 0.02), min(1.0, max(bounds) + 0.02))
+    drawing.axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    drawing.axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    drawing.axes.set_ylabel("accuracy, %")
+    drawing.axes.grid(axis="y")

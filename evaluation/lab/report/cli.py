@@ -14,8 +14,6 @@ from rich.markup import escape
 from evaluation.lab.analysis.arm_summary import ArmSummary, TaskSummary, summarise
 from evaluation.lab.analysis.price_table import PriceTable
 from evaluation.lab.arm_names import TEACHER
-from evaluation.lab.report.formatting import shown
-from evaluation.lab.report.html import Between, page
 from evaluation.lab.report.markdown import markdown
 from evaluation.lab.results.folder import rows_in
 from evaluation.lab.results.rows import Row
@@ -75,8 +73,10 @@ def report(
     warnings = _warnings(gathered)
     files: list[tuple[Path | None, str]] = []
     if html:
-        shown_between = Between(*between) if between else None
-        files.append((html, page(tasks, title=shown(title), about=said, warnings=warnings, between=shown_between)))
+        # Only here: importing matplotlib takes almost a second, which the other commands need not wait for.
+        from evaluation.lab.report.html import page
+
+        files.append((html, page(tasks, title=title, about=said, warnings=warnings, between=between)))
     if markdown_file:
         files.append((markdown_file, markdown(tasks, title=title, about=said, warnings=warnings)))
     if json_file:

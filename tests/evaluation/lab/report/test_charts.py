@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
+from itertools import combinations, product
+from typing import NamedTuple
 
 import pytest
 
 from evaluation.lab.analysis.arm_summary import TaskSummary, summarise
 from evaluation.lab.report import charts
-from evaluation.lab.report.label_layout import Box, placed
-from evaluation.lab.report.svg import CHAR_PX, FONT_PX, Picture, Scale, fitting, ticks
+from evaluation.lab.report.html import page, strips
 from evaluation.lab.results.rows import Row
 from shared.prices import Prices
 from shared.protocol.gkt import Segment, Source
@@ -17,31 +19,70 @@ from tests.evaluation.lab import made_up
 
 PRICES = Prices(1, 0.1, 4)
 SVG = "{http://www.w3.org/2000/svg}"
+CHAR_PX, FONT_PX = 6.6, 12
+
+
+class Box(NamedTuple):
+    """The place of a text in a chart."""
+
+    text: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def covers(self, other: Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
 
 
 def _task(rows: list[Row] | None = None) -> TaskSummary:
     return summarise(rows or list(made_up.rows(40)), PRICES)[0]
 
 
-def _against_tokens(task: TaskSummary) -> Picture | None:
-    return charts.accuracy_against(
-        task, lambda arm: arm.teacher_output_tokens, task.front_by_tokens, (), title="tokens", unit=""
-    )
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, ET.Element]:
+    return _drawn(_task())
 
 
-def _texts(picture: Picture | None) -> list[str]:
-    assert picture
-    return [text.text or "" for text in ET.fromstring(picture.render()).iter(f"{SVG}text")]
+def _drawn(task: TaskSummary) -> dict[str, ET.Element]:
+    return {chart.title: ET.fromstring(chart.svg) for chart in charts.charts(task)}
 
 
-def test_every_arm_has_its_name_and_its_mark() -> None:
-    picture = _against_tokens(_task())
-    texts = _texts(picture)
-    assert {"off", "fixed:40", "review:0.1/hand-back=3", "teacher", "tokens"} <= set(texts)
-    assert picture
-    notes = [title.text or "" for title in ET.fromstring(picture.render()).iter(f"{SVG}title")]
-    assert len(notes) == len(made_up.ARMS)
-    assert any(note.startswith("fixed:40: accuracy") for note in notes)
+def _texts(chart: ET.Element) -> list[str]:
+    return [text.text or "" for text in chart.iter(f"{SVG}text")]
+
+
+def _boxes(chart: ET.Element) -> list[Box]:
+    """The texts that are not turned."""
+    boxes = []
+    for text in chart.iter(f"{SVG}text"):
+        words, style = text.text or "", text.get("style", "")
+        if "rotate(-90" in text.get("transform", ""):
+            continue
+        x, y, width = float(text.get("x", "nan")), float(text.get("y", "nan")), len(words) * CHAR_PX
+        anchor = (re.search(r"text-anchor: (\w+)", style) or ["", "start"])[1]
+        left = x - {"start": 0, "middle": width / 2, "end": width}[anchor]
+        boxes.append(Box(words, left, y - 0.75 * FONT_PX, left + width, y))
+    return boxes
+
+
+def _marks(chart: ET.Element) -> list[tuple[float, float]]:
+    """Centres of the marks that have a tooltip."""
+    groups = [group for group in chart.iter(f"{SVG}g") if group.find(f"{SVG}title") is not None]
+    return [(float(use.get("x", "nan")), float(use.get("y", "nan"))) for g in groups for use in g.iter(f"{SVG}use")]
+
+
+def test_every_arm_has_its_name_and_its_mark(drawn: dict[str, ET.Element]) -> None:
+    chart = drawn["Accuracy against the teacher's words"]
+
+    assert {"off", "fixed:40", "review:0.1/hand-back=3", "teacher"} <= set(_texts(chart))
+    assert "tokens written by the teacher" in _texts(chart)
+    tooltips = [title.text or "" for title in chart.iter(f"{SVG}title")]
+    assert len(tooltips) == len(made_up.ARMS)
+    assert any(tooltip.startswith("fixed:40: accuracy") for tooltip in tooltips)
+    assert chart.get("aria-label") == "gsm8k: accuracy against tokens written by the teacher"
 
 
 def test_in_a_crowd_only_the_plain_and_the_best_have_their_names() -> None:
@@ -49,7 +90,7 @@ def test_in_a_crowd_only_the_plain_and_the_best_have_their_names() -> None:
     poor = [row.model_copy(update={"arm": f"poor:{at}"}) for at in range(6) for row in rows if row.arm == "off"]
     dear = [row.model_copy(update={"teacher": row.teacher.model_copy(update={"output": 500})}) for row in poor]
     task = _task(rows + dear)
-    texts = _texts(_against_tokens(task))
+    texts = _texts(_drawn(task)["Accuracy against the teacher's words"])
 
     numbers = charts.numbered(task, task.front_by_tokens)
     assert [arm.arm for arm in task.arms].index("poor:2") + 1 == int(numbers["poor:2"])
@@ -58,71 +99,61 @@ def test_in_a_crowd_only_the_plain_and_the_best_have_their_names() -> None:
     assert charts.numbered(_task(), ()) == {}
 
 
-def test_pictures_stay_within_their_frame() -> None:
-    task = _task()
-    for picture in (_against_tokens(task), charts.accuracy_by_length(task), charts.latency(task)):
-        assert picture
-        for text in ET.fromstring(picture.render()).iter(f"{SVG}text"):
-            width = len(text.text or "") * CHAR_PX
-            x = float(text.get("x", "nan"))
-            left = x - {"start": 0, "middle": width / 2, "end": width}[text.get("text-anchor", "start")]
-            if "transform" not in text.attrib:
-                assert left > -2
-                assert left + width < picture.width + 12
+def test_texts_stay_within_their_frame_and_cover_neither_each_other_nor_the_marks(
+    drawn: dict[str, ET.Element],
+) -> None:
+    for title, chart in drawn.items():
+        width, height = (float(size) for size in chart.get("viewBox", "").split()[2:])
+        boxes = _boxes(chart)
+        for box in boxes:
+            assert -2 < box.left < box.right < width + 12, (title, box)
+            assert 0 < box.top < box.bottom < height, (title, box)
+        marks = [Box("", x - 2, y - 2, x + 2, y + 2) for x, y in _marks(chart)]
+        for one, other in [*combinations(boxes, 2), *product(boxes, marks)]:
+            assert not one.covers(other), (title, one, other)
 
 
-def test_lengths_are_ticks_and_references_lines() -> None:
-    texts = _texts(charts.accuracy_by_length(_task()))
+def test_the_same_rows_give_the_same_charts(drawn: dict[str, ET.Element]) -> None:
+    again = _drawn(_task())
+    assert {title: ET.tostring(chart) for title, chart in drawn.items()} == {
+        t: ET.tostring(c) for t, c in again.items()
+    }
+
+
+def test_lengths_are_ticks_and_references_lines(drawn: dict[str, ET.Element]) -> None:
+    texts = _texts(drawn["Accuracy against guidance length"])
     assert {"10", "20", "40", "80"} <= set(texts)
     assert any(text.startswith("teacher alone") for text in texts)
 
 
-def test_where_there_is_nothing_to_draw_there_is_no_picture() -> None:
-    task = _task([Row(task="t", question_id="1", arm="off", correct=None)])
-    assert _against_tokens(task) is None
-    assert charts.accuracy_by_length(task) is None
-    assert charts.latency(task) is None
+def test_where_there_is_nothing_to_draw_there_is_no_chart() -> None:
+    assert charts.charts(_task([Row(task="t", question_id="1", arm="off", correct=None)])) == []
 
 
 def test_one_arm_with_one_question_can_be_drawn() -> None:
-    task = _task([Row(task="t", question_id="1", arm="fixed:40", correct=True, total_s=0.0)])
-    assert "fixed:40" in _texts(_against_tokens(task))
-    assert "40" in _texts(charts.accuracy_by_length(task))
-    assert "fixed:40" in _texts(charts.latency(task))
+    drawn = _drawn(_task([Row(task="t", question_id="1", arm="fixed:40", correct=True, total_s=0.0)]))
+    assert "fixed:40" in _texts(drawn["Accuracy against the teacher's words"])
+    assert "40" in _texts(drawn["Accuracy against guidance length"])
+    assert "fixed:40" in _texts(drawn["Latency"])
 
 
-def test_strips_are_as_long_as_what_was_written() -> None:
+def test_a_name_is_no_markup_of_any_kind() -> None:
+    name = "review:$a<b>_c$"
+    rows = [row.model_copy(update={"arm": name}) if row.arm == "review:0.1" else row for row in made_up.rows(40)]
+    assert name in _texts(_drawn(_task(rows))["Latency"])
+
+
+def test_strips_are_as_long_as_the_text_they_stand_for() -> None:
     segments = (Segment(source=Source.TEACHER, chars=10, tokens=3), Segment(source=Source.STUDENT, chars=30, tokens=9))
     row = Row(task="t", question_id="1", arm="a<b>", correct=True, output="x" * 40, segments=segments)
-    picture = ET.fromstring(charts.strips({"a<b>": row, "none": row.model_copy(update={"output": ""})}, "key").render())
+    short = row.model_copy(update={"arm": "short", "output": "x" * 20, "correct": False})
+    task = _task([row, short, row.model_copy(update={"arm": "none", "output": ""})])
 
-    widths = [float(box.get("width", "nan")) for box in picture.findall(f"{SVG}rect")]
-    assert widths[1] == pytest.approx(3 * widths[0], abs=0.05)
-    assert [text.text for text in picture.iter(f"{SVG}text")] == ["a<b>", "✓", "none", "✓"]
-
-
-def test_names_cover_neither_each_other_nor_the_points() -> None:
-    points = [(100 + 9 * at, 100 + 4 * (at % 3), f"review:0.{at}") for at in range(9)]
-    boxes = []
-    for label in placed(points, Box(0, 0, 440, 300)):
-        width = len(label.text) * CHAR_PX
-        left = label.x - {"start": 0, "middle": width / 2, "end": width}[label.anchor]
-        middle = label.y - 0.35 * FONT_PX
-        boxes.append(Box(left, middle - FONT_PX / 2, left + width, middle + FONT_PX / 2))
-    for at, box in enumerate(boxes):
-        assert not any(box.shared(other) for other in boxes[at + 1 :])
-        assert not any(box.left < x < box.right and box.top < y < box.bottom for x, y, _ in points)
-
-
-def test_ticks_are_round() -> None:
-    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert ticks(0.11, 0.63) == [0.2, 0.4, 0.6]
-    assert ticks(0, 4.7) == [0, 1, 2, 3, 4]
-    assert ticks(0, 0.00031) == pytest.approx([0, 0.0001, 0.0002, 0.0003])
-
-
-def test_scales() -> None:
-    assert Scale(0, 10, 100, 200)(5) == 150
-    assert Scale(10, 1000, 0, 100, log=True)(100) == pytest.approx(50)
-    assert fitting("abcdef", 7 * CHAR_PX) == "abcdef"
-    assert fitting("abcdefghij", 5 * CHAR_PX) == "abcd…"
+    (strip,) = strips(task)
+    assert list(strip.rows) == ["a<b>", "short"]
+    html = page([task], title="", about="")
+    widths = [float(width) for width in re.findall(r'<div style="width: ([\d.]+)%', html)]
+    assert widths[0] == pytest.approx(2 * widths[1])
+    assert re.findall(r'<i class="(\w+)" style="flex-grow: (\d+)"', html)[:2] == [("teacher", "10"), ("student", "30")]
+    assert re.findall(r"<b>([✓✗?])</b>", html) == ["✓", "✗"]
+    assert "a&lt;b&gt;" in html
