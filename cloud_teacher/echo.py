@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cloud_teacher.app import create_app
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
 from shared.echo_text import next_word, read_mark
 from shared.protocol.guidance import Message
 from shared.server.run import serve_as
@@ -61,20 +61,20 @@ class EchoTeacher:
         """It does not write JSON; what it writes is not taken."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         mark, answer = read_mark(self.decode(prompt.conversation)), prompt.text
-        for number in range(1, sampling.max_tokens + 1):
+        for number in range(1, params.max_tokens + 1):
             await asyncio.sleep(self._token_s)
             word = next_word(mark, answer, "t")
             if word is None:
-                yield Piece(text="", token_ids=[], logprobs=[] if sampling.logprobs else None, end="stop")
+                yield Piece(text="", token_ids=[], logprobs=[] if params.logprobs else None, end="stop")
                 return
             answer += word
-            end: Literal["limit", "string"] | None = "limit" if number == sampling.max_tokens else None
-            if any(stop in word for stop in sampling.stop):
+            end: Literal["limit", "string"] | None = "limit" if number == params.max_tokens else None
+            if any(stop in word for stop in params.stop):
                 end = "string"
-            yield Piece(text=word, token_ids=[number], logprobs=[-0.1] if sampling.logprobs else None, end=end)
+            yield Piece(text=word, token_ids=[number], logprobs=[-0.1] if params.logprobs else None, end=end)
             if end:
                 return
 

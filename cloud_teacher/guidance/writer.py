@@ -13,7 +13,7 @@ from cloud_teacher.admission.admission import Admission
 from cloud_teacher.guidance.generation import Generation
 from cloud_teacher.guidance.prepare import Asked, Work, prepare
 from cloud_teacher.guidance.review import review
-from cloud_teacher.teachers.base import Piece, Prompt, Sampling, Teacher
+from cloud_teacher.teachers.base import GenerationParams, Piece, Prompt, Teacher
 from cloud_teacher.teachers.pool import FAILURES, Member, Teachers
 from shared.errors import EngineFailed, GktError, InternalError, NotReady, Unsupported
 from shared.prompting.word_boundaries import wraps_up
@@ -184,7 +184,7 @@ class Writer:
         if room <= 0:
             return FinishReason.LENGTH
         budget = request.max_guidance_tokens - account.completion_tokens
-        sampling = _sampling(request, max_tokens=min(budget, room))
+        params = _params(request, max_tokens=min(budget, room))
         account.prompt_tokens += prompt.tokens
         account.estimated = prompt.guess is not None
         cached = account.cached_tokens
@@ -192,7 +192,7 @@ class Writer:
         before = ""
         written = account.completion_tokens
         dropped = False
-        async with aclosing(call.teacher.stream(call.engine_id, prompt, sampling, call.asked.standing)) as pieces:
+        async with aclosing(call.teacher.stream(call.engine_id, prompt, params, call.asked.standing)) as pieces:
             async for piece in pieces:
                 self._books.take(account, piece)
                 account.queue_s = account.queue_s if piece.queue_s is None else piece.queue_s
@@ -202,7 +202,7 @@ class Writer:
                     silence.reschedule(None)
                     call.member.answered()
                     call.generation.add(piece)
-                left = sampling.max_tokens - (account.completion_tokens - written)
+                left = params.max_tokens - (account.completion_tokens - written)
                 if request.stop_at_word_boundary and left > 0 and wraps_up(before, piece.text, left):
                     end = end or "limit"
                     # Where only a server's last word says what it is paid for, its few last tokens are waited for.
@@ -222,18 +222,11 @@ def _is_greedy(request: GuidanceRequest) -> bool:
     return request.temperature == 0 and not penalised and request.json_schema is None and not request.logprobs
 
 
-def _sampling(request: GuidanceRequest, *, max_tokens: int) -> Sampling:
-    return Sampling(
+def _params(request: GuidanceRequest, *, max_tokens: int) -> GenerationParams:
+    return GenerationParams(
+        **request.sampling_options(),
         max_tokens=max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
-        min_p=request.min_p,
-        presence_penalty=request.presence_penalty,
-        frequency_penalty=request.frequency_penalty,
-        repetition_penalty=request.repetition_penalty,
         json_schema=request.json_schema,
-        seed=request.seed,
         logprobs=request.logprobs,
         stop=(STEP_END,) if request.stop_at_line_end else (),
     )

@@ -7,27 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
+from pydantic import Field
 
 from shared.protocol.guidance import Message, Usage
+from shared.protocol.sampling import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to write. `temperature` 0 is greedy; `max_tokens` is at least 1 and fits into the context behind the prompt.
+class GenerationParams(SamplingParams):
+    """The options of one call to a teacher. `max_tokens` fits into the context behind the prompt."""
 
-    The rest is as in `shared.protocol.guidance.GuidanceRequest`: `top_k` below 1 means all.
-    """
-
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
+    max_tokens: int = Field(ge=1)
     json_schema: dict[str, Any] | None = None
-    seed: int | None = None
     logprobs: bool = False
     stop: tuple[str, ...] = ()
     """Strings that end the answer, and are part of it."""
@@ -159,7 +149,7 @@ class Teacher(Protocol):
         """Raises InvalidRequest where the engine cannot hold an answer to this schema."""
 
     def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         """Write an answer, or go on with it. The last piece has an `end`.
 

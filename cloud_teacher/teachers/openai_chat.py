@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from prometheus_client import CollectorRegistry
 
 from cloud_teacher.config.teacher import TeacherEntry
-from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Reviewer, Sampling, Standing
+from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Standing
 from cloud_teacher.teachers.openai_client import cached_of, client_of, headers_of, standing_of, usage_of
 from cloud_teacher.teachers.openai_errors import as_ours
 from shared.errors import EngineFailed, NoGoingOn, NoReview
 from shared.prompting.templates import Template, Templates
 from shared.protocol.guidance import Message
+from shared.protocol.sampling import BEYOND_OPENAI, SamplingParams
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionChunk
@@ -75,9 +76,9 @@ class ChatTeacher:
         """The server refuses what it cannot hold to."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
-        body = self._body(prompt, sampling, standing)
+        body = self._body(prompt, params, standing)
         with as_ours():
             chunks = await self._client.chat.completions.create(
                 model=self._entry.upstream_model,
@@ -86,13 +87,13 @@ class ChatTeacher:
                 extra_body=body,
                 extra_headers=headers_of(request_id, standing),
             )
-        stop = _Stop(sampling.stop)
+        stop = _Stop(params.stop)
         last = Piece(text="", token_ids=(), tokens=0)
         end: End | None = None
         try:
             with as_ours(begun=True):
                 async for chunk in chunks:
-                    piece, ended = self._piece(chunk, sampling)
+                    piece, ended = self._piece(chunk, params)
                     end = end or ended
                     if piece.usage:
                         last = Piece("", (), tokens=0, usage=piece.usage, cached_tokens=piece.cached_tokens)
@@ -114,33 +115,27 @@ class ChatTeacher:
     async def close(self) -> None:
         await self._client.close()
 
-    def _body(self, prompt: Prompt, sampling: Sampling, standing: Standing) -> dict[str, Any]:
-        """What is asked: of the sampling only what is not the API's default, since some models refuse the rest."""
+    def _body(self, prompt: Prompt, params: GenerationParams, standing: Standing) -> dict[str, Any]:
+        """Build the request body. Options at the API's default are left out, since some models reject them."""
         entry = self._entry
         body: dict[str, Any] = {
             "messages": self._messages(prompt),
-            entry.token_limit: sampling.max_tokens,
-            "temperature": sampling.temperature,
+            entry.token_limit: params.max_tokens,
             "stream_options": {"include_usage": True},
         }
-        wishes: dict[str, tuple[Any, Any]] = {
-            "top_p": (sampling.top_p, 1.0),
-            "presence_penalty": (sampling.presence_penalty, 0.0),
-            "frequency_penalty": (sampling.frequency_penalty, 0.0),
-            "seed": (sampling.seed, None),
-            "logprobs": (sampling.logprobs, False),
+        options, defaults = params.sampling_options(), SamplingParams().sampling_options()
+        body |= {
+            name: value
+            for name, value in options.items()
+            if (value != defaults[name] or name == "temperature") and (entry.extensions or name not in BEYOND_OPENAI)
         }
         if entry.extensions:
-            wishes |= {
-                "top_k": (max(sampling.top_k, 0), 0),
-                "min_p": (sampling.min_p, 0.0),
-                "repetition_penalty": (sampling.repetition_penalty, 1.0),
-            }
             body["stream_options"]["continuous_usage_stats"] = True
             body |= standing_of(standing)
-        body |= {name: value for name, (value, default) in wishes.items() if value != default}
-        if sampling.json_schema is not None:
-            schema = {"name": "answer", "strict": True, "schema": sampling.json_schema}
+        if params.logprobs:
+            body["logprobs"] = True
+        if params.json_schema is not None:
+            schema = {"name": "answer", "strict": True, "schema": params.json_schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if prompt.text and entry.continuation == "flags":
             body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -156,7 +151,7 @@ class ChatTeacher:
             messages.append(begun | ({"prefix": True} if self._entry.continuation == "prefix" else {}))
         return messages
 
-    def _piece(self, chunk: ChatCompletionChunk, sampling: Sampling) -> tuple[Piece, End | None]:
+    def _piece(self, chunk: ChatCompletionChunk, params: GenerationParams) -> tuple[Piece, End | None]:
         """What a chunk adds, and whether the answer ends with it. Its usage may come in a later chunk."""
         usage, cached = usage_of(chunk.usage), cached_of(chunk.usage)
         if not chunk.choices:
@@ -164,7 +159,7 @@ class ChatTeacher:
         choice = chunk.choices[0]
         text = choice.delta.content or ""
         told = choice.logprobs.content if choice.logprobs else None
-        logprobs = [one.logprob for one in told] if told and sampling.logprobs else None
+        logprobs = [one.logprob for one in told] if told and params.logprobs else None
         tokens = len(told) if told else self._tokens(text or _thought(choice))
         piece = Piece(text, (), logprobs=logprobs, tokens=tokens, usage=usage, cached_tokens=cached)
         if choice.finish_reason and choice.finish_reason not in ENDS:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from cloud_teacher.config.teacher import TeacherEntry
 from cloud_teacher.model_files.tokenizer import FolderTokenizer
-from cloud_teacher.teachers.base import ALONE, HALF, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.teachers.base import ALONE, HALF, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
 from cloud_teacher.teachers.openai_client import cached_of, client_of, headers_of, standing_of
 from cloud_teacher.teachers.openai_errors import as_ours
 from cloud_teacher.teachers.token_ids import TokenIds
@@ -52,31 +52,24 @@ class CompletionsTeacher(TokenIds):
         """The server refuses what it cannot hold to."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         extensions: dict[str, Any] = {
+            **params.sampling_options(),
             **standing_of(standing),
             "return_token_ids": True,
             "include_stop_str_in_output": True,
-            "top_k": max(sampling.top_k, 0),
-            "min_p": sampling.min_p,
-            "repetition_penalty": sampling.repetition_penalty,
         }
-        if sampling.json_schema is not None:
-            extensions["structured_outputs"] = {"json": sampling.json_schema}
+        if params.json_schema is not None:
+            extensions["structured_outputs"] = {"json": params.json_schema}
         usage: dict[str, bool] = {"include_usage": True, "continuous_usage_stats": True}
         with as_ours():
             chunks = await self._client.completions.create(
                 model=self._asked_for,
                 prompt=prompt.ids,
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                presence_penalty=sampling.presence_penalty,
-                frequency_penalty=sampling.frequency_penalty,
-                seed=sampling.seed,
-                logprobs=0 if sampling.logprobs else None,
-                stop=list(sampling.stop) or None,
+                max_tokens=params.max_tokens,
+                logprobs=0 if params.logprobs else None,
+                stop=list(params.stop) or None,
                 stream=True,
                 stream_options=usage,  # type: ignore[call-overload]
                 extra_headers=headers_of(request_id, standing),

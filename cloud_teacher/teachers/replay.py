@@ -19,7 +19,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing, Teacher
+from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing, Teacher
 from shared.errors import ConfigurationError
 from shared.protocol.guidance import Message, Usage
 
@@ -69,12 +69,12 @@ class ReplayTeacher:
         self._teacher.check_schema(json_schema)
 
     async def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
-        drawn = sampling.temperature > 0 and sampling.seed is None
-        key = self._key("stream", _asked(prompt), asdict(replace(sampling, max_tokens=1)))
+        drawn = params.temperature > 0 and params.seed is None
+        key = self._key("stream", _asked(prompt), params.model_copy(update={"max_tokens": 1}).model_dump())
         pieces = [] if drawn else [_piece(said) for said in self._said(key) or []]
-        if not prompt.ids and not _suffices(pieces, sampling.max_tokens):
+        if not prompt.ids and not _suffices(pieces, params.max_tokens):
             pieces = []  # a chat API does not go on as if it had never stopped: it is asked for all of it again
         known = list(pieces)
         text, written, count = prompt.text, list(prompt.answer), 0
@@ -82,7 +82,7 @@ class ReplayTeacher:
             text += piece.text
             written += piece.token_ids
             count += piece.count
-            if count >= sampling.max_tokens and piece.end is None:
+            if count >= params.max_tokens and piece.end is None:
                 behind = pieces[place] if place < len(pieces) else piece
                 usage = piece.usage if behind.count else behind.usage  # what a server said of an answer that ended here
                 piece = replace(piece, end="limit", usage=usage)
@@ -91,7 +91,7 @@ class ReplayTeacher:
                 return
         try:
             # Where the memory ends the teacher goes on.
-            left = replace(sampling, max_tokens=sampling.max_tokens - count)
+            left = params.model_copy(update={"max_tokens": params.max_tokens - count})
             begun = prompt.going_on(text, written) if pieces else prompt
             async with aclosing(self._teacher.stream(request_id, begun, left, standing)) as more:
                 async for piece in more:

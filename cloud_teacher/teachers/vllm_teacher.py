@@ -19,7 +19,7 @@ from typing import Any, Literal
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
 from cloud_teacher.teachers.loader import Loading
 from cloud_teacher.teachers.processes import end_children
 from cloud_teacher.teachers.token_ids import TokenIds
@@ -117,27 +117,18 @@ class VllmTeacher(TokenIds):
             raise InvalidRequest(f"json_schema: {error}", param="json_schema") from error
 
     async def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         parameters = SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=max(sampling.top_k, 0),
-            min_p=sampling.min_p,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            repetition_penalty=sampling.repetition_penalty,
-            seed=sampling.seed,
-            structured_outputs=None
-            if sampling.json_schema is None
-            else StructuredOutputsParams(json=sampling.json_schema),
-            logprobs=0 if sampling.logprobs else None,  # 0: of the sampled token alone
-            stop=list(sampling.stop) or None,
+            **params.sampling_options(),
+            max_tokens=params.max_tokens,
+            structured_outputs=None if params.json_schema is None else StructuredOutputsParams(json=params.json_schema),
+            logprobs=0 if params.logprobs else None,  # 0: of the sampled token alone
+            stop=list(params.stop) or None,
             include_stop_str_in_output=True,
             output_kind=RequestOutputKind.DELTA,
         )

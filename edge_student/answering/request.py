@@ -9,6 +9,7 @@ from edge_student.policy import Plan
 from edge_student.student import Sampling
 from edge_student.tools.tool_use import ToolUse
 from shared.protocol.guidance import GuidanceRequest, Message
+from shared.protocol.sampling import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,7 @@ class Ask:
             messages=list(messages),
             template=plan.template,
             max_guidance_tokens=plan.budget,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            repetition_penalty=sampling.repetition_penalty,
-            seed=sampling.seed,
+            **{name: getattr(sampling, name) for name in SamplingParams.model_fields},
             json_schema=sampling.structure.json_schema if sampling.structure else None,
             logprobs=sampling.top_logprobs is not None,
             stop_at_word_boundary=not plan.alone,

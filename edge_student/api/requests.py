@@ -161,17 +161,10 @@ def _sampling(
     bias = tuple((int(token), value) for token, value in (body.logit_bias or {}).items())
     student.check_tokens([token for token, _ in bias], param="logit_bias")
     return Sampling(
+        **body.sampling_params(edge.settings.default_temperature).model_dump(),
         max_tokens=max(1, student.context_tokens - len(prompt)) if max_tokens is None else max_tokens,
-        temperature=edge.settings.default_temperature if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=body.top_k or 0,
-        min_p=body.min_p or 0.0,
         typical_p=1.0 if body.typical_p is None else body.typical_p,
-        presence_penalty=body.presence_penalty or 0.0,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
         logit_bias=bias,
-        seed=body.seed,
         top_logprobs=top_logprobs,
     )
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from shared.protocol.sampling import MinP, Penalty, Probability, RepetitionPenalty, Seed, Temperature, TopK
+from shared.protocol.sampling import SamplingParams
 
 MAX_SCHEMA_CHARS = 100_000
 """Of a JSON schema, as text."""
@@ -54,20 +54,12 @@ class Message(WireModel):
     content: Text
 
 
-class GuidanceRequest(WireModel):
+class GuidanceRequest(WireModel, SamplingParams):
     """Asks the teacher for the beginning of an answer."""
 
     messages: list[Message] = Field(min_length=1, max_length=10_000)
     template: str = Field(default="answer", max_length=100, description="`name`, or `name@version`")
     max_guidance_tokens: int = Field(ge=1, le=1_000_000)
-    temperature: Temperature = 0.0
-    top_p: Probability = 1.0
-    top_k: TopK = 0
-    min_p: MinP = 0.0
-    presence_penalty: Penalty = 0.0
-    frequency_penalty: Penalty = 0.0
-    repetition_penalty: RepetitionPenalty = 1.0
-    seed: Seed | None = None
     logprobs: bool = False
     json_schema: dict[str, Any] | None = Field(
         default=None, description="the answer that is begun is JSON under this schema, without optional whitespace"

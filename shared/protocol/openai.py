@@ -13,23 +13,14 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 from shared.protocol.gkt import ChunkSource, GktOptions, GktReport
 from shared.protocol.guidance import CacheSalt, Text, Usage
 from shared.protocol.messages import ChatMessage
 from shared.protocol.response_format import ResponseFormat
-from shared.protocol.sampling import (
-    LogitBias,
-    MinP,
-    Penalty,
-    Probability,
-    RepetitionPenalty,
-    Seed,
-    Stops,
-    Temperature,
-    TopK,
-)
+from shared.protocol.sampling import LogitBias, Probability, SamplingParams, Stops
 from shared.protocol.tools import ToolCall, ToolChoice, Tools
 
 
@@ -47,26 +38,32 @@ class StreamOptions(OpenAIModel):
 TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-class CompletionOptions(OpenAIModel):
-    """What both kinds of completion take."""
+class CompletionOptions(OpenAIModel, SamplingParams):
+    """What both kinds of completion take. A sampling option that is null has its default, as one that is left out."""
 
     model: str = Field(default="gkt", max_length=200)
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: TokenCount | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    top_k: TopK | None = None
-    min_p: MinP | None = None
     typical_p: Probability | None = Field(default=None, description="locally typical sampling, by the student alone")
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: RepetitionPenalty | None = None
     logit_bias: LogitBias | None = Field(default=None, description="by the student's token ids, for the student alone")
-    seed: Seed | None = None
     n: int | None = Field(default=None, ge=1)
     stop: Stops | None = None
     cache_salt: CacheSalt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {
+            name: value for name, value in data.items() if value is not None or name not in SamplingParams.model_fields
+        }
+
+    def sampling_params(self, default_temperature: float) -> SamplingParams:
+        """Return the sampling options of the request; the default is for requests that leave the temperature out."""
+        given = {name: getattr(self, name) for name in SamplingParams.model_fields if name in self.model_fields_set}
+        return SamplingParams(**{"temperature": default_temperature, **given})
 
 
 class ChatCompletionRequest(CompletionOptions):

@@ -1,10 +1,10 @@
-"""What a request may say about how words are chosen: the values that are right, on both wires."""
+"""The sampling options that both models take, and the values that are valid on both wires."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_STOPS = 16
 """Stop strings a request may carry. OpenAI allows 4."""
@@ -37,3 +37,30 @@ RepetitionPenalty = Annotated[float, Field(gt=0, le=100, description="vLLM's: co
 Bias = Annotated[float, Field(ge=-100, le=100)]
 LogitBias = Annotated[dict[str, Bias], Field(max_length=1000), AfterValidator(_token_ids)]
 Stops = Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list), AfterValidator(_sane_stops)]
+
+BEYOND_OPENAI = frozenset({"top_k", "min_p", "repetition_penalty"})
+"""Options of vLLM that OpenAI's own API rejects."""
+
+
+class SamplingParams(BaseModel):
+    """How a model chooses its next token, under vLLM's names for the options. A temperature of 0 is greedy decoding.
+
+    Every message and class with sampling options inherits this one. A new option is declared here; teachers pass it on by its
+    name, and `edge_student.llama.sampling` builds a sampler for it.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    temperature: Temperature = 0.0
+    top_p: Probability = 1.0
+    top_k: TopK = 0
+    min_p: MinP = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    seed: Seed | None = None
+
+    def sampling_options(self) -> dict[str, Any]:
+        """Return the options of this class by name, without those of subclasses. Any `top_k` below 1 becomes 0."""
+        options = {name: getattr(self, name) for name in SamplingParams.model_fields}
+        return options | {"top_k": max(self.top_k, 0)}

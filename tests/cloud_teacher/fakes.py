@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
-from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Reviewer, Sampling, Scores, Standing
+from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
 from shared.errors import EngineFailed, InvalidRequest
 from shared.protocol.guidance import Message
 
@@ -37,7 +37,7 @@ class ScriptedTeacher:
         """The teacher's top choices at the positions of a draft's characters; `?` is a position without one."""
         self.scored: list[str] = []
         self.request_ids: list[str] = []
-        self.samplings: list[Sampling] = []
+        self.samplings: list[GenerationParams] = []
         self.standings: list[Standing] = []
         self.stopped: asyncio.Queue[str] = asyncio.Queue()
         """Ids of requests whose generator was closed, for any reason."""
@@ -74,14 +74,14 @@ class ScriptedTeacher:
             raise InvalidRequest("json_schema: not supported", param="json_schema")
 
     async def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         self.request_ids.append(request_id)
         self.prompts.append("".join(map(chr, prompt.ids)))
-        self.samplings.append(sampling)
+        self.samplings.append(params)
         self.standings.append(standing)
         try:
-            count = min(len(self.words), sampling.max_tokens)
+            count = min(len(self.words), params.max_tokens)
             for place, word in enumerate(self.words[:count]):
                 if place:
                     await self.gate.wait()
@@ -89,13 +89,13 @@ class ScriptedTeacher:
                     raise self.error
                 self.tokens.inc()
                 last = place == count - 1
-                end = "stop" if last and sampling.max_tokens > count else "limit" if last else None
-                if any(stop in word for stop in sampling.stop):
+                end = "stop" if last and params.max_tokens > count else "limit" if last else None
+                if any(stop in word for stop in params.stop):
                     end, last = "string", True
                 yield Piece(
                     text=word,
                     token_ids=[place],
-                    logprobs=[-0.5] if sampling.logprobs else None,
+                    logprobs=[-0.5] if params.logprobs else None,
                     end=end,  # type: ignore[arg-type]
                     cached_tokens=4,
                     queue_s=0.002,

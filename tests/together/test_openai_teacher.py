@@ -15,7 +15,7 @@ from cloud_teacher.app import create_app as create_cloud
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.model_files.conversion import ensure_folder
 from cloud_teacher.model_files.tokenizer import FolderTokenizer
-from cloud_teacher.teachers.base import Prompt, Sampling
+from cloud_teacher.teachers.base import GenerationParams, Prompt
 from cloud_teacher.teachers.factory import entry_of
 from cloud_teacher.teachers.openai_completions import CompletionsTeacher
 from edge_student.app import create_app as create_edge
@@ -48,7 +48,7 @@ async def upstream() -> AsyncGenerator[str]:
 async def written(
     teacher: CompletionsTeacher, prompt: Prompt, **sampling: Any
 ) -> tuple[str, list[int], str | None, int]:
-    pieces = [piece async for piece in teacher.stream("r", prompt, Sampling(**sampling))]
+    pieces = [piece async for piece in teacher.stream("r", prompt, GenerationParams(**sampling))]
     assert [piece.end for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     tokens = [token for piece in pieces for token in piece.token_ids]
     return "".join(piece.text for piece in pieces), tokens, pieces[-1].end, pieces[0].cached_tokens

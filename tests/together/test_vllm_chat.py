@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from cloud_teacher.config.teacher import Continuation, TeacherEntry
 from cloud_teacher.model_files.conversion import ensure_folder
-from cloud_teacher.teachers.base import Piece, Sampling
+from cloud_teacher.teachers.base import GenerationParams, Piece
 from cloud_teacher.teachers.openai_chat import ChatTeacher
 from evaluation.servers.vllm_server import Engine, vllm_serve
 from shared.protocol.guidance import Message, Usage
@@ -42,7 +42,7 @@ async def teaching(url: str, **entry: object) -> AsyncGenerator[ChatTeacher]:
 
 
 async def written(teacher: ChatTeacher, answer: str = "", **sampling: object) -> list[Piece]:
-    asked = Sampling(**{"max_tokens": 24, **sampling})  # type: ignore[arg-type]
+    asked = GenerationParams(**{"max_tokens": 24, **sampling})
     async with aclosing(teacher.stream("r", teacher.encode(QUESTION, answer), asked)) as pieces:
         return [piece async for piece in pieces]
 

@@ -211,7 +211,7 @@ async def test_more_requests_than_may_run_are_told_when_to_come_back() -> None:
             assert response.json()["error"]["code"] == "overloaded"
             assert response.json()["error"]["retryable"] is True
             assert int(response.headers["retry-after"]) >= 1
-            assert await metric(client, "gkt_requests_running") == 2
+            assert await metric(client, "gkt_cloud_requests_running") == 2
         teacher.gate.set()
         assert {await teacher.stopped.get() for _ in range(2)} == set(teacher.request_ids)
         assert len(await ask(client)) == 4
@@ -256,7 +256,7 @@ async def test_a_client_that_leaves_closes_the_teachers_stream() -> None:
             assert isinstance(await anext(events), Guidance)
         assert await teacher.stopped.get() == teacher.request_ids[0]
         assert await metric(client, 'gkt_cloud_requests_total{outcome="client_disconnected"}') == 1
-        assert await metric(client, "gkt_requests_running") == 0
+        assert await metric(client, "gkt_cloud_requests_running") == 0
 
 
 async def test_metrics_are_ours_and_then_the_engines() -> None:
@@ -267,7 +267,7 @@ async def test_metrics_are_ours_and_then_the_engines() -> None:
         assert await metric(client, "gkt_cloud_prompt_tokens_total") == 23
         assert await metric(client, "gkt_cloud_cached_tokens_total") == 4
         assert await metric(client, "gkt_cloud_output_tokens_total") == 3
-        assert await metric(client, "gkt_time_to_first_token_seconds_count") == 1
+        assert await metric(client, "gkt_cloud_time_to_first_token_seconds_count") == 1
         assert await metric(client, "gkt_cloud_inter_token_latency_seconds_count") == 2
 
 

@@ -153,7 +153,7 @@ async def test_only_the_last_who_leaves_stops_the_engine() -> None:
         await alone.leave()
         await other.leave()
         assert await teacher.stopped.get() == teacher.request_ids[-1]
-        assert await metric(client, "gkt_requests_running") == 0
+        assert await metric(client, "gkt_cloud_requests_running") == 0
 
 
 async def test_what_fails_fails_for_all_and_is_not_kept() -> None:

@@ -12,7 +12,7 @@ import pytest
 from cloud_teacher.app import create_app
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.config.teacher import TeacherEntry
-from cloud_teacher.teachers.base import Piece, Sampling, Standing
+from cloud_teacher.teachers.base import GenerationParams, Piece, Standing
 from cloud_teacher.teachers.openai_chat import ChatTeacher
 from shared.errors import EngineFailed, InvalidRequest, NotReady, Overloaded, TooManyRequests
 from shared.protocol.guidance import Done, Event, Failure, FinishReason, Guidance, Message, Start
@@ -34,7 +34,7 @@ async def teaching(upstream: Upstream, **entry: Any) -> AsyncGenerator[ChatTeach
 
 async def written(teacher: ChatTeacher, answer: str = "", **sampling: Any) -> list[Piece]:
     prompt = teacher.encode(QUESTION, answer)
-    async with aclosing(teacher.stream("r", prompt, Sampling(**{"max_tokens": 10, **sampling}))) as pieces:
+    async with aclosing(teacher.stream("r", prompt, GenerationParams(**{"max_tokens": 10, **sampling}))) as pieces:
         return [piece async for piece in pieces]
 
 
@@ -98,7 +98,9 @@ async def test_only_what_differs_from_the_apis_own_is_asked_for_and_nothing_that
         async with teaching(upstream, extensions=True, token_limit="max_tokens") as teacher:
             prompt = teacher.encode(QUESTION)
             standing = Standing(priority=2, cache_salt="edge-1")
-            async with aclosing(teacher.stream("r", prompt, Sampling(max_tokens=9, **everything), standing)) as said:
+            async with aclosing(
+                teacher.stream("r", prompt, GenerationParams(max_tokens=9, **everything), standing)
+            ) as said:
                 assert [piece async for piece in said]
         omit = ("temperature", "response_format", "stream_options")
         async with teaching(upstream, omit=omit, extra_body={"reasoning_effort": "minimal"}, model="o5") as teacher:

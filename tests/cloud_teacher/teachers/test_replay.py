@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Sampling, Standing
+from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Standing
 from cloud_teacher.teachers.replay import ReplayTeacher
 from shared.errors import ConfigurationError
 from shared.protocol.guidance import Usage
@@ -20,9 +20,9 @@ from tests.cloud_teacher.fakes import ScriptedTeacher
 PROMPT = Prompt([], "", conversation=[1, 2])
 
 
-async def written(teacher: ReplayTeacher, sampling: Sampling, *, take: int = 100) -> list[Piece]:
+async def written(teacher: ReplayTeacher, params: GenerationParams, *, take: int = 100) -> list[Piece]:
     pieces = []
-    async with aclosing(teacher.stream("r", PROMPT, sampling)) as stream:
+    async with aclosing(teacher.stream("r", PROMPT, params)) as stream:
         async for piece in stream:
             pieces.append(piece)
             if len(pieces) == take:
@@ -34,36 +34,36 @@ class Continuing(ScriptedTeacher):
     """Continues behind its own words in the prompt, as a model does."""
 
     def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         rest = ScriptedTeacher(*self.words[len(prompt.ids) - 2 :])
-        self.samplings.append(sampling)
-        return rest.stream(request_id, prompt, sampling, standing)
+        self.samplings.append(params)
+        return rest.stream(request_id, prompt, params, standing)
 
 
 async def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
     own = Continuing("a", "b", "c", "d")
     teacher = ReplayTeacher(own, tmp_path / "said")
-    whole = await written(teacher, Sampling(max_tokens=10))
+    whole = await written(teacher, GenerationParams(max_tokens=10))
     assert [piece.text for piece in whole] == ["a", "b", "c", "d"]
-    short = await written(teacher, Sampling(max_tokens=2))
+    short = await written(teacher, GenerationParams(max_tokens=2))
     assert [(piece.text, piece.end) for piece in short] == [("a", None), ("b", "limit")]
-    assert await written(teacher, Sampling(max_tokens=10)) == whole
+    assert await written(teacher, GenerationParams(max_tokens=10)) == whole
     assert len(own.samplings) == 1
     await teacher.close()
 
     again = ReplayTeacher(Continuing("never"), tmp_path / "said")
-    assert await written(again, Sampling(max_tokens=10)) == whole, "the file outlives the process"
+    assert await written(again, GenerationParams(max_tokens=10)) == whole, "the file outlives the process"
 
 
 async def test_where_the_memory_ends_the_teacher_goes_on(tmp_path: Path) -> None:
     own = Continuing("a", "b", "c", "d")
     teacher = ReplayTeacher(own, tmp_path / "said")
-    await written(teacher, Sampling(max_tokens=10), take=1)  # whose reader leaves early
-    await written(teacher, Sampling(max_tokens=2))
-    whole = await written(teacher, Sampling(max_tokens=10))
+    await written(teacher, GenerationParams(max_tokens=10), take=1)  # whose reader leaves early
+    await written(teacher, GenerationParams(max_tokens=2))
+    whole = await written(teacher, GenerationParams(max_tokens=10))
     assert [piece.text for piece in whole] == ["a", "b", "c", "d"]
-    assert [sampling.max_tokens for sampling in own.samplings] == [10, 1, 8]
+    assert [params.max_tokens for params in own.samplings] == [10, 1, 8]
     assert whole[-1].end == "stop"
     assert {piece.cached_tokens for piece in whole} == {whole[0].cached_tokens}, "of the prompt, not of its own words"
 
@@ -72,8 +72,8 @@ async def test_what_is_drawn_without_a_seed_is_not_remembered(tmp_path: Path) ->
     own = Continuing("a")
     teacher = ReplayTeacher(own, tmp_path / "said")
     for seed in (None, None, 7, 7):
-        await written(teacher, Sampling(max_tokens=5, temperature=1.0, seed=seed))
-    assert [sampling.seed for sampling in own.samplings] == [None, None, 7]
+        await written(teacher, GenerationParams(max_tokens=5, temperature=1.0, seed=seed))
+    assert [params.seed for params in own.samplings] == [None, None, 7]
 
 
 async def test_scores_are_remembered(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ async def test_a_disk_that_is_full_fails_no_answer(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        pieces = await written(teacher, Sampling(max_tokens=10))
+        pieces = await written(teacher, GenerationParams(max_tokens=10))
         scores = await teacher.score("r", [1, 2, 3], 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -114,15 +114,15 @@ async def test_a_chat_api_is_asked_for_all_of_it_again_where_the_memory_ends(tmp
         asked: ClassVar[list[Prompt]] = []
 
         async def stream(
-            self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+            self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
         ) -> AsyncGenerator[Piece, None]:
             self.asked.append(prompt)
-            for word in ["a", "b", "c"][: sampling.max_tokens]:
+            for word in ["a", "b", "c"][: params.max_tokens]:
                 yield Piece(word, (), tokens=1)
-            yield Piece("", (), tokens=0, usage=used, end="stop" if sampling.max_tokens > 3 else "limit")
+            yield Piece("", (), tokens=0, usage=used, end="stop" if params.max_tokens > 3 else "limit")
 
     async def said(teacher: ReplayTeacher, max_tokens: int) -> list[Piece]:
-        async with aclosing(teacher.stream("r", prompt, Sampling(max_tokens=max_tokens))) as stream:
+        async with aclosing(teacher.stream("r", prompt, GenerationParams(max_tokens=max_tokens))) as stream:
             return [piece async for piece in stream]
 
     teacher = ReplayTeacher(Chat(), tmp_path / "said")

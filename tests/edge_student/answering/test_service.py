@@ -233,7 +233,7 @@ async def test_a_client_that_leaves_stops_both_sides() -> None:
     await asyncio.wait_for(cloud.streams_closed.wait(), 5)
     assert student.sequences[0].closed
     assert metrics.registry.get_sample_value("gkt_edge_requests_total", {"mode": "fixed", "outcome": "cancelled"}) == 1
-    assert metrics.registry.get_sample_value("gkt_requests_running") == 0
+    assert metrics.registry.get_sample_value("gkt_edge_requests_running") == 0
 
 
 async def test_an_engine_that_dies_is_an_error_not_an_answer() -> None:

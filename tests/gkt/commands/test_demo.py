@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cloud_teacher.app import create_app as create_cloud
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.teachers.base import ALONE, Piece, Prompt, Sampling, Standing
+from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Standing
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from gkt.commands.demo_tour import CUT_QUESTION, QUESTIONS
@@ -35,13 +35,13 @@ class WaitingTeacher(ScriptedTeacher):
     """If set, the engine fails when the teacher should write the whole answer to the first question."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, sampling: Sampling, standing: Standing = ALONE
+        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
     ) -> AsyncGenerator[Piece, None]:
         place = 0
-        async for piece in super().stream(request_id, prompt, sampling, standing):
+        async for piece in super().stream(request_id, prompt, params, standing):
             if place and CUT_QUESTION in self.prompts[-1]:
                 await until(lambda: self.link.live == 0)
-            if place and self.fails_alone and QUESTIONS["fibre"] in self.prompts[-1] and sampling.max_tokens > 8:
+            if place and self.fails_alone and QUESTIONS["fibre"] in self.prompts[-1] and params.max_tokens > 8:
                 raise EngineFailed("the engine has failed")
             place += 1
             yield piece
