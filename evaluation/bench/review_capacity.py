@@ -24,9 +24,11 @@ from evaluation.figures import Figure, NotMeasured, median, ratio
 from evaluation.loadgen.apis import Ask, Server, Written
 from evaluation.loadgen.client import Client, timed
 from evaluation.loadgen.generator import LIMIT_S, Rolling, rolling
-from evaluation.loadgen.timeline import Answer, events
+from evaluation.loadgen.timeline import Answer
+from shared.errors import StreamError
 from shared.protocol.gkt import Mode, Source
-from shared.protocol.guidance import Done, Failure, Message, ReviewRequest
+from shared.protocol.guidance import Failure, Message, ReviewRequest
+from shared.protocol.sse import decode_recorded
 
 LADDER = (4, 16)
 """Answers under way."""
@@ -112,9 +114,12 @@ def _review(http: httpx.Client, answer: Reviewed) -> Written:
             stop_at_line_end=True,
         )
         reads = timed(http, "/v1/review", body.model_dump_json())
-        names = {event.name: event.data for event in events(reads)}
-        if Done.event not in names:
-            raise NotMeasured(f"a review broke off: {names.get(Failure.event, 'it has no end')[:500]}")
+        try:
+            *_, (_, last) = decode_recorded(reads)
+        except StreamError as error:
+            raise NotMeasured(f"a review broke off: {error}") from error
+        if isinstance(last, Failure):
+            raise NotMeasured(f"a review broke off: {last.code}: {last.message}")
     return Written(sent_s, [], time.perf_counter(), None)
 
 

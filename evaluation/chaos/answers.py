@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 
-from httpx_sse import SSEError
 from pydantic import ValidationError
 
-from evaluation.loadgen.timeline import events
+from shared.errors import StreamError
+from shared.protocol.answer_stream import AnswerFailed, recorded_answer_chunks
 from shared.protocol.gkt import ChunkSource, GktReport, Source
 from shared.protocol.guidance import ErrorBody
-from shared.protocol.openai import ChatCompletion, ChatCompletionChunk, ChunkChoice
-
-DONE = "[DONE]"
+from shared.protocol.openai import ChatCompletion, ChunkChoice
 
 
 class FirstText:
@@ -72,38 +71,31 @@ def read(status: int, body: bytes, *, stream: bool) -> Answer | ErrorBody:
     """What a client was sent. Raises Malformed."""
     try:
         if status != 200:
-            return _error(body.decode())
-        return _streamed(body.decode()) if stream else _whole(body.decode())
-    except (ValidationError, UnicodeDecodeError, SSEError) as error:
+            return _error(ErrorBody.model_validate_json(body))
+        return _streamed(body) if stream else _whole(body)
+    except (ValidationError, StreamError) as error:
         raise Malformed(f"status {status}: {error}") from error
 
 
-def _error(text: str) -> ErrorBody:
-    error = ErrorBody.model_validate_json(text)
+def _error(error: ErrorBody) -> ErrorBody:
     if not (error.error.message and error.error.code):
         raise Malformed("the error says neither what nor why")
     return error
 
 
-def _whole(text: str) -> Answer:
-    answer = ChatCompletion.model_validate_json(text)
+def _whole(body: bytes) -> Answer:
+    answer = ChatCompletion.model_validate_json(body)
     if len(answer.choices) != 1:
         raise Malformed(f"there are {len(answer.choices)} choices")
     choice = answer.choices[0]
     return _checked(Answer(choice.message.content or "", choice.finish_reason, answer.gkt, _tokens(answer.gkt)))
 
 
-def _streamed(text: str) -> Answer | ErrorBody:
-    datas = _events(text)
-    if not datas:
-        raise Malformed("the stream has no event")
-    if datas[-1].startswith('{"error"'):
-        for data in datas[:-1]:
-            ChatCompletionChunk.model_validate_json(data)
-        return _error(datas[-1])
-    if datas[-1] != DONE:
-        raise Malformed("the stream ends without its end mark")
-    chunks = [ChatCompletionChunk.model_validate_json(data) for data in datas[:-1]]
+def _streamed(body: bytes) -> Answer | ErrorBody:
+    try:
+        chunks = [chunk for _, chunk in recorded_answer_chunks([(0.0, body)])]
+    except AnswerFailed as failure:
+        return _error(ErrorBody(error=failure.detail))
     if len({chunk.id for chunk in chunks}) != 1:
         raise Malformed(f"the stream has chunks of several answers: {sorted({chunk.id for chunk in chunks})}")
     choices = [(choice, chunk.gkt) for chunk in chunks for choice in chunk.choices]
@@ -123,24 +115,11 @@ def _streamed(text: str) -> Answer | ErrorBody:
 
 def _first_source(body: bytes) -> Source | None:
     """Who wrote the first text of a stream that may not be over."""
-    for event in events([(0.0, body)]):
-        try:
-            chunk = ChatCompletionChunk.model_validate_json(event.data)
-        except ValidationError:
-            continue  # an error or the end: whoever reads all of it says what it is worth
-        if isinstance(chunk.gkt, ChunkSource) and any(choice.delta.content for choice in chunk.choices):
-            return chunk.gkt.source
+    with suppress(StreamError):  # the stream is not over, or `read` rejects it
+        for _, chunk in recorded_answer_chunks([(0.0, body)]):
+            if isinstance(chunk.gkt, ChunkSource) and any(choice.delta.content for choice in chunk.choices):
+                return chunk.gkt.source
     return None
-
-
-def _events(text: str) -> list[str]:
-    """The data of each event. Raises Malformed where an event is cut off."""
-    if not text.endswith("\n\n"):
-        raise Malformed("the stream ends within an event")
-    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
-    if any(not block.startswith("data: ") for block in blocks):
-        raise Malformed("the stream holds what is no data")
-    return [block.removeprefix("data: ") for block in blocks]
 
 
 def _told(choices: Sequence[tuple[ChunkChoice, ChunkSource | GktReport | None]]) -> list[tuple[Source, str]]:

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from evaluation.figures import NotMeasured
-from evaluation.loadgen.timeline import Read, events
+from shared.errors import StreamBroken
 from shared.protocol.guidance import Done, Failure, FinishReason, Guidance
+from shared.protocol.sse import TimedBytes, decode_recorded, timed_events
 
 MODEL = "gkt-student"
 """The student alone, at our edge. Servers with one model take any name."""
@@ -54,7 +55,7 @@ class Api(Protocol):
     def body(self, ask: Ask, options: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON of a request. `options` are the fields that a server needs besides."""
 
-    def written(self, sent_s: float, bodies: Sequence[Read]) -> Written:
+    def written(self, sent_s: float, bodies: Sequence[TimedBytes]) -> Written:
         """Raises NotMeasured for a stream that broke off, pydantic's ValidationError for what is none."""
 
 
@@ -66,7 +67,7 @@ class Completions:
     def body(self, ask: Ask, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"model": MODEL, "prompt": ask.prompt, **_openai(ask), **options}
 
-    def written(self, sent_s: float, bodies: Sequence[Read]) -> Written:
+    def written(self, sent_s: float, bodies: Sequence[TimedBytes]) -> Written:
         return _of_openai(sent_s, bodies)
 
 
@@ -78,7 +79,7 @@ class Chat:
     def body(self, ask: Ask, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"messages": [{"role": "user", "content": ask.prompt}], **_openai(ask), **options}
 
-    def written(self, sent_s: float, bodies: Sequence[Read]) -> Written:
+    def written(self, sent_s: float, bodies: Sequence[TimedBytes]) -> Written:
         return _of_openai(sent_s, bodies)
 
 
@@ -91,20 +92,21 @@ class GuidanceApi:
         messages = [{"role": "user", "content": ask.prompt}]
         return {"messages": messages, "max_guidance_tokens": ask.max_tokens, **options}
 
-    def written(self, sent_s: float, bodies: Sequence[Read]) -> Written:
+    def written(self, sent_s: float, bodies: Sequence[TimedBytes]) -> Written:
         times: list[float] = []
         done: Done | None = None
         end_s = sent_s
-        for event in events(bodies):
-            end_s = event.at_s
-            match event.name:
-                case Guidance.event:
-                    if Guidance.model_validate_json(event.data).text:
-                        times.append(event.at_s)
-                case Done.event:
-                    done = Done.model_validate_json(event.data)
-                case Failure.event:
-                    raise NotMeasured(f"a stream broke off: {Failure.model_validate_json(event.data).message}")
+        try:
+            for end_s, event in decode_recorded(bodies):
+                match event:
+                    case Guidance(text=text) if text:
+                        times.append(end_s)
+                    case Done():
+                        done = event
+                    case Failure():
+                        raise NotMeasured(f"a stream broke off: {event.message}")
+        except StreamBroken:
+            pass
         if done is None:
             return Written(sent_s, times, end_s, None)
         finish = "length" if done.finish_reason is FinishReason.BUDGET else str(done.finish_reason)
@@ -156,13 +158,12 @@ class _Chunk(BaseModel):
     error: Any = None
 
 
-def _of_openai(sent_s: float, bodies: Sequence[Read]) -> Written:
+def _of_openai(sent_s: float, bodies: Sequence[TimedBytes]) -> Written:
     times: list[float] = []
     finish: str | None = None
     usage: _Usage | None = None
     end_s = sent_s
-    for event in events(bodies):
-        end_s = event.at_s
+    for end_s, event in timed_events(bodies):
         if event.data == "[DONE]":
             continue
         chunk = _Chunk.model_validate_json(event.data)
@@ -172,6 +173,6 @@ def _of_openai(sent_s: float, bodies: Sequence[Read]) -> Written:
         for choice in chunk.choices:
             finish = choice.finish_reason or finish
             if choice.text or choice.delta.content:
-                times.append(event.at_s)
+                times.append(end_s)
     prompt, completion = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
     return Written(sent_s, times, end_s, finish, prompt, completion)

@@ -10,11 +10,12 @@ import httpx
 
 from evaluation.figures import NotMeasured
 from evaluation.loadgen import timeline
-from evaluation.loadgen.timeline import Answer, GuidanceRun, Read
+from evaluation.loadgen.timeline import Answer, GuidanceRun
 from shared.protocol.gkt import GktOptions, Mode
 from shared.protocol.guidance import GuidanceRequest, Message
 from shared.protocol.messages import ChatMessage
 from shared.protocol.openai import ChatCompletionRequest, StreamOptions
+from shared.protocol.sse import TimedBytes
 
 
 class Client:
@@ -76,12 +77,12 @@ class Client:
         return timeline.guidance(timed(self._cloud, "/v1/guidance", body.model_dump_json()))
 
 
-def timed(http: httpx.Client, path: str, body: str) -> list[Read]:
+def timed(http: httpx.Client, path: str, body: str) -> list[TimedBytes]:
     """What a stream of events brings, and when. Raises NotMeasured."""
     headers = {"content-type": "application/json", "accept": "text/event-stream", "accept-encoding": "identity"}
     request = http.build_request("POST", path, content=body.encode(), headers=headers)
     clock = time.perf_counter
-    reads: list[Read] = []
+    reads: list[TimedBytes] = []
     try:
         start = clock()
         response = http.send(request, stream=True)

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from evaluation.figures import NotMeasured
 from evaluation.loadgen.apis import Ask, Server, Written
-from evaluation.loadgen.timeline import Read
+from shared.errors import StreamError
+from shared.protocol.sse import TimedBytes
 
 LIMIT_S = 300.0
 """A server that says nothing for so long is not waited for."""
@@ -133,7 +134,7 @@ class _Exchange:
         self._http = h11.Connection(h11.CLIENT)
         self._request = http_request(self._http, server, ask)
         self.sent_s = 0.0
-        self.reads: list[Read] = []
+        self.reads: list[TimedBytes] = []
 
     def connect(self, stack: ExitStack) -> None:
         self.socket = stack.enter_context(socket.create_connection(self._address, timeout=LIMIT_S))
@@ -152,13 +153,13 @@ class _Exchange:
     def written(self) -> Written:
         try:
             return self._server.api.written(self.sent_s, self._bodies())
-        except (h11.RemoteProtocolError, ValidationError, UnicodeDecodeError) as error:
+        except (h11.RemoteProtocolError, ValidationError, StreamError) as error:
             raise NotMeasured(f"the {self._server.name} sent what is no stream of text: {error}") from error
 
-    def _bodies(self) -> list[Read]:
+    def _bodies(self) -> list[TimedBytes]:
         """The body's bytes without the framing. Raises NotMeasured for any status but 200."""
         status = 0
-        bodies: list[Read] = []
+        bodies: list[TimedBytes] = []
         for at_s, data in self.reads:
             self._http.receive_data(data)
             while (event := self._http.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:

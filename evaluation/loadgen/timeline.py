@@ -6,43 +6,16 @@ measures on the same cores. All times are seconds from the request's start.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pydantic import ValidationError
-
 from evaluation.figures import NotMeasured, median, ratio
+from shared.errors import StreamError
+from shared.protocol.answer_stream import recorded_answer_chunks
 from shared.protocol.gkt import ChunkSource, GktReport, Source
 from shared.protocol.guidance import Done, Failure, Guidance
-from shared.protocol.openai import ChatCompletionChunk
-
-Read = tuple[float, bytes]
-"""When some bytes arrived, and the bytes."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """A server-sent event. `at_s` is when its last byte arrived."""
-
-    at_s: float
-    name: str
-    data: str
-
-
-def events(reads: Iterable[Read]) -> list[Event]:
-    """The complete events of a stream, as our services write them: lines end in a newline. Comments are left out."""
-    found: list[Event] = []
-    pending = b""
-    for at_s, data in reads:
-        *blocks, pending = (pending + data).split(b"\n\n")
-        for block in blocks:
-            fields = [line.partition(": ") for line in block.decode().split("\n")]
-            values = [value for name, _, value in fields if name == "data"]
-            if values:
-                names = [value for name, _, value in fields if name == "event"]
-                found.append(Event(at_s, names[-1] if names else "message", "\n".join(values)))
-    return found
+from shared.protocol.sse import TimedBytes, decode_recorded
 
 
 @dataclass(frozen=True)
@@ -118,51 +91,45 @@ class GuidanceRun:
     done: Done
 
 
-def answer(reads: Sequence[Read], *, degraded: bool = False) -> Answer:
+def answer(reads: Sequence[TimedBytes], *, degraded: bool = False) -> Answer:
     """Raises NotMeasured for a stream that is no whole answer, and unless `degraded` for one in which the student stood in."""
     chunks: list[Chunk] = []
     end: str | None = None
     report: GktReport | None = None
-    stream = events(reads)
-    if not stream or stream[-1].data != "[DONE]":
-        raise NotMeasured("the edge's stream ended early")
-    for event in stream[:-1]:
-        try:
-            chunk = ChatCompletionChunk.model_validate_json(event.data)
-        except ValidationError as error:
-            raise NotMeasured(f"the edge sent what is no chunk: {event.data[:200]}") from error
-        if isinstance(chunk.gkt, GktReport):
-            report = chunk.gkt
-        for choice in chunk.choices:
-            end = choice.finish_reason or end
-            if choice.delta.content and isinstance(chunk.gkt, ChunkSource):
-                chunks.append(Chunk(event.at_s, choice.delta.content, chunk.gkt.source))
+    try:
+        for at_s, chunk in recorded_answer_chunks(reads):
+            if isinstance(chunk.gkt, GktReport):
+                report = chunk.gkt
+            for choice in chunk.choices:
+                end = choice.finish_reason or end
+                if choice.delta.content and isinstance(chunk.gkt, ChunkSource):
+                    chunks.append(Chunk(at_s, choice.delta.content, chunk.gkt.source))
+    except StreamError as error:
+        raise NotMeasured(f"the edge's stream: {error}") from error
     if report is None or end is None:
         raise NotMeasured("the edge's stream has no report, or no finish reason")
     if report.fallback and not degraded:
         raise NotMeasured(f"the student had to go on without the cloud: {report.fallback}")
-    return Answer(chunks, stream[-1].at_s, end, report)
+    return Answer(chunks, reads[-1][0], end, report)
 
 
-def guidance(reads: Sequence[Read]) -> GuidanceRun:
+def guidance(reads: Sequence[TimedBytes]) -> GuidanceRun:
     """Raises NotMeasured for a stream that is not whole."""
     written: list[tuple[float, Guidance]] = []
     done: Done | None = None
-    for event in events(reads):
-        try:
-            match event.name:
-                case Guidance.event:
-                    written.append((event.at_s, Guidance.model_validate_json(event.data)))
-                case Done.event:
-                    done = Done.model_validate_json(event.data)
-                case Failure.event:
-                    raise NotMeasured(f"the cloud failed: {event.data[:200]}")
-        except ValidationError as error:
-            raise NotMeasured(f"the cloud sent what is not of the protocol: {event.data[:200]}") from error
-    if done is None:
-        raise NotMeasured("the cloud's stream ended early")
+    try:
+        for at_s, event in decode_recorded(reads):
+            match event:
+                case Guidance():
+                    written.append((at_s, event))
+                case Done():
+                    done = event
+                case Failure():
+                    raise NotMeasured(f"the cloud failed: {event.code}: {event.message}")
+    except StreamError as error:
+        raise NotMeasured(f"the cloud's stream: {error}") from error
     first = next((at_s for at_s, event in written if event.text), None)
-    if first is None or len(written) < 2:
+    if first is None or done is None or len(written) < 2:
         raise NotMeasured("the teacher wrote no text")
     after_first = sum(event.count for _, event in written[1:])
     return GuidanceRun(first, ratio(after_first, written[-1][0] - written[0][0]), done)

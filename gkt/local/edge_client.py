@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from httpx_sse import EventSource, SSEError
 from pydantic import ValidationError
 
 from shared.errors import ConfigurationError, GktError, StreamBroken, StreamGarbled
+from shared.protocol.answer_stream import answer_chunks
 from shared.protocol.gkt import GktReport, Source
 from shared.protocol.guidance import ErrorBody
-from shared.protocol.openai import ChatCompletionChunk
 from shared.server.bearer_keys import is_sendable
 
 API_KEY = "GKT_EDGE_API_KEY"
@@ -63,38 +62,20 @@ def complete(client: httpx.Client, body: dict[str, Any]) -> str:
     try:
         return json.dumps(response.json(), indent=2)  # ASCII, so that no terminal takes it for more than text
     except ValueError:
-        raise StreamGarbled("what answered is not an edge") from None
+        raise StreamGarbled("not an answer of an edge: the body is not JSON") from None
 
 
 def streamed(client: httpx.Client, body: dict[str, Any]) -> Iterator[tuple[Source, str] | GktReport]:
-    """Text by its source as it comes, and at the end the report. Raises StreamBroken where the end does not come."""
+    """Yield pieces of text with their source, then the report. Raises EdgeRefused, and StreamError as `answer_chunks` does."""
     with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as response:
         if response.status_code != 200:
             response.read()
             raise _refusal(response)
-        try:
-            for event in EventSource(response).iter_sse():
-                if event.data == "[DONE]":
-                    return
-                chunk = _chunk(event.data)
-                if isinstance(chunk.gkt, GktReport):
-                    yield chunk.gkt
-                elif chunk.gkt and chunk.choices:
-                    yield chunk.gkt.source, chunk.choices[0].delta.content or ""
-        except SSEError:
-            raise StreamGarbled("what answered is not an edge") from None
-    raise StreamBroken("the answer ended before its end")
-
-
-def _chunk(data: str) -> ChatCompletionChunk:
-    try:
-        return ChatCompletionChunk.model_validate_json(data)
-    except ValidationError:
-        pass
-    try:
-        raise EdgeRefused(ErrorBody.model_validate_json(data).error.message)
-    except ValidationError:
-        raise StreamGarbled("the edge sent something that is no part of an answer") from None
+        for chunk in answer_chunks(response):
+            if isinstance(chunk.gkt, GktReport):
+                yield chunk.gkt
+            elif chunk.gkt and chunk.choices:
+                yield chunk.gkt.source, chunk.choices[0].delta.content or ""
 
 
 def _refusal(response: httpx.Response) -> EdgeRefused:

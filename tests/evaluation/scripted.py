@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.loadgen.timeline import Read
 from shared.protocol.gkt import ChunkSource, FallbackReason, GktReport, Mode, Side, Source
 from shared.protocol.guidance import Done, FinishReason, Guidance, Start, Timing, Usage
 from shared.protocol.openai import AnswerEnd, ChatCompletionChunk, ChunkChoice, Delta
-from shared.protocol.sse import OPENAI_DONE, encode, encode_data
+from shared.protocol.sse import OPENAI_DONE, TimedBytes, encode, encode_data
 
 Timed = tuple[float, str, Source]
 
 
 def answer_reads(
     words: Sequence[Timed], *, total_s: float, teacher: int = 0, fallback: FallbackReason | None = None
-) -> list[Read]:
+) -> list[TimedBytes]:
     """Return the edge's stream: roles first, a read for each word, then the report and the end in one read."""
     first_s = words[0][0]
     student = sum(source is Source.STUDENT for _, _, source in words)
@@ -32,7 +31,7 @@ def answer_reads(
     return [*reads, (total_s, _chunk(Delta(), report, "length") + OPENAI_DONE)]
 
 
-def guidance_reads(words: Sequence[tuple[float, str]]) -> list[Read]:
+def guidance_reads(words: Sequence[tuple[float, str]]) -> list[TimedBytes]:
     """Return the cloud's stream, with one token for each word."""
     reads = [(0.0, encode(Start(request_id="r", model="t", template="answer@1#0", tokenizer="f")))]
     reads += [(at_s, encode(Guidance(text=text, token_ids=[1]))) for at_s, text in words]

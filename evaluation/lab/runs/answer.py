@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from evaluation.lab.results.rows import SideTokens
-from shared.protocol.gkt import Segment
+from shared.protocol.gkt import GktReport, Segment, Side
 from shared.protocol.guidance import ErrorBody
-from shared.protocol.openai import Logprobs
+from shared.protocol.openai import ChatCompletionChunk, ChatEnd
 
 
 class RequestFailed(Exception):
@@ -21,54 +21,6 @@ class RequestFailed(Exception):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-
-
-class _Tolerant(BaseModel):
-    """What newer edges say besides is left alone, and what older ones do not say is nothing."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
-
-class _Side(_Tolerant):
-    model: str = ""
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    calls: int | None = None
-    bytes_sent: int = 0
-    bytes_received: int = 0
-
-    def tokens(self) -> SideTokens:
-        asked = bool(self.prompt_tokens or self.completion_tokens)
-        return SideTokens(
-            prompt=self.prompt_tokens,
-            cached=self.cached_tokens,
-            output=self.completion_tokens,
-            calls=int(asked) if self.calls is None else self.calls,
-        )
-
-
-class _Report(_Tolerant):
-    segments: list[list[Segment]]
-    student: _Side
-    teacher: _Side | None = None
-    template: str | None = None
-    fallback: str | None = None
-
-
-class _Delta(_Tolerant):
-    content: str | None = None
-
-
-class _Choice(_Tolerant):
-    delta: _Delta = _Delta()
-    logprobs: Logprobs | None = None
-    finish_reason: Literal["stop", "length"] | None = None
-
-
-class _Chunk(_Tolerant):
-    choices: list[_Choice]
-    gkt: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,17 +54,12 @@ class Growing:
     text: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     first_token_s: float | None = None
-    finish: Literal["stop", "length"] | None = None
-    report: _Report | None = None
+    finish: ChatEnd | None = None
+    report: GktReport | None = None
 
-    def take(self, data: str, at_s: float) -> None:
-        """Raises RequestFailed for an error of the edge's, and for what is no part of an answer."""
-        try:
-            chunk = _Chunk.model_validate_json(data)
-            if chunk.gkt and "segments" in chunk.gkt:
-                self.report = _Report.model_validate(chunk.gkt)
-        except ValidationError:
-            raise RequestFailed(said_by(data.encode()) or "the edge sent what is no part of an answer") from None
+    def take(self, chunk: ChatCompletionChunk, at_s: float) -> None:
+        if isinstance(chunk.gkt, GktReport):
+            self.report = chunk.gkt
         for choice in chunk.choices:
             self.finish = choice.finish_reason or self.finish
             if choice.logprobs:
@@ -125,12 +72,14 @@ class Growing:
     def answer(self, total_s: float) -> Answer:
         if self.report is None or self.finish is None:
             raise RequestFailed("the answer has no `gkt` report, or no finish reason; is this an edge of gkt?")
-        teacher = self.report.teacher or _Side()
+        if self.finish == "tool_calls":
+            raise RequestFailed("the answer is a tool call")
+        teacher = self.report.teacher or Side(model="")
         return Answer(
             text="".join(self.text),
             segments=self.report.segments[0] if self.report.segments else (),
-            teacher=teacher.tokens(),
-            student=self.report.student.tokens(),
+            teacher=_tokens(teacher),
+            student=_tokens(self.report.student),
             first_token_s=self.first_token_s,
             total_s=total_s,
             finish=self.finish,
@@ -141,6 +90,12 @@ class Growing:
             bytes_received=teacher.bytes_received,
             logprobs=self.logprobs,
         )
+
+
+def _tokens(side: Side) -> SideTokens:
+    return SideTokens(
+        prompt=side.prompt_tokens, cached=side.cached_tokens, output=side.completion_tokens, calls=side.calls
+    )
 
 
 def said_by(body: bytes) -> str | None:

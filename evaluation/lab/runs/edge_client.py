@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from httpx_sse import EventSource, SSEError
 from pydantic import ValidationError
 
 from evaluation.lab.errors import EdgeGone
 from evaluation.lab.runs.answer import Answer, Growing, RequestFailed, said_by
+from shared.errors import StreamError
+from shared.protocol.answer_stream import AnswerFailed, aiter_answer_chunks
 from shared.protocol.guidance import ErrorBody, Health, Message
 
 TRIES = 5
@@ -115,17 +116,14 @@ class LabEdge:
         async with self._http.stream("POST", "/v1/chat/completions", content=body, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response.status_code, await response.aread())
-            growing, ended = Growing(), False
+            growing = Growing()
             try:
-                async for event in EventSource(response).aiter_sse():
-                    if event.data == "[DONE]":
-                        ended = True  # and on, to the end of the body: then the connection serves again
-                    else:
-                        growing.take(event.data, time.perf_counter() - start)
-            except (SSEError, UnicodeDecodeError):
-                raise RequestFailed("what answers is no edge: it sends no events") from None
-        if not ended:
-            raise RequestFailed("the answer ended before its end")
+                async for chunk in aiter_answer_chunks(response):
+                    growing.take(chunk, time.perf_counter() - start)
+            except AnswerFailed as failure:
+                raise RequestFailed(failure.message) from None
+            except StreamError as error:
+                raise RequestFailed(f"the edge's stream: {error}") from None
         return growing.answer(time.perf_counter() - start)
 
     async def _must_live(self, error: httpx.TransportError) -> None:

@@ -16,7 +16,7 @@ from evaluation.bench.rounds import Effort
 from evaluation.figures import NotMeasured
 from evaluation.loadgen.apis import Ask, GuidanceApi, Server, Written
 from evaluation.loadgen.generator import together
-from shared.protocol.guidance import Done, Failure, FinishReason, Guidance, Timing, Usage
+from shared.protocol.guidance import Done, Failure, FinishReason, Guidance, Start, Timing, Usage
 from shared.protocol.sse import encode
 from tests.running import serving
 
@@ -82,6 +82,7 @@ async def test_guidance_is_read_as_streams_are() -> None:
         fails = len(seen) > 1
 
         async def events() -> AsyncGenerator[bytes]:
+            yield encode(Start(request_id="r", model="t", template="answer@1#0", tokenizer="f"))
             yield encode(Guidance(text="a", token_ids=[1]))
             yield encode(Guidance(text="", token_ids=[2]))
             usage = Usage(prompt_tokens=9, completion_tokens=2)

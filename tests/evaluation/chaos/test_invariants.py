@@ -168,12 +168,12 @@ def test_clients_that_left_are_owed_nothing() -> None:
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
-        (streamed(written()).replace(b"data: [DONE]\n\n", b""), "end mark"),
-        (streamed(written())[:-1], "within an event"),
+        (streamed(written()).replace(b"data: [DONE]\n\n", b""), "ended before"),
+        (streamed(written())[:-1], "ended before"),
         (streamed(written()).replace(b'"id": "c"', b'"id": "d"', 1), "several answers"),
         (streamed(written()).replace(b'"finish_reason": "stop"', b'"finish_reason": null'), "0 ends"),
         (streamed(written()).replace(b'"source": "teacher"}', b'"source": "student"}', 1), "who wrote what"),
-        (b"", "within an event"),
+        (b"", "ended before"),
     ],
 )
 def test_a_stream_with_something_missing_is_malformed(broken: bytes, why: str) -> None:

@@ -73,7 +73,7 @@ class ScriptedEdge:
         segments = [{"source": name, "chars": len("".join(ws)), "tokens": len(ws)} for name, ws in parts if ws]
         teacher = {"model": "large", "prompt_tokens": 30, "cached_tokens": 20, "completion_tokens": len(reply.teacher)}
         return {
-            "mode": "a mode of a newer edge",
+            "mode": "fixed",
             "segments": [segments],
             "student": {"model": self.model, "prompt_tokens": 25, "completion_tokens": len(reply.student)},
             "teacher": teacher | {"calls": 2, "bytes_sent": 500, "bytes_received": 90} if reply.teacher else None,
@@ -84,7 +84,8 @@ class ScriptedEdge:
 
 
 def _choice(delta: dict[str, Any], *, logprobs: Any = None, finish: str | None = None) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]}
+    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+    return {"id": "c", "created": 1, "model": "gkt", "choices": [choice]}
 
 
 def _data(chunk: dict[str, Any]) -> str:

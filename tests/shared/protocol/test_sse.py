@@ -10,7 +10,7 @@ import pytest
 from shared.errors import BodyDamaged, StreamBroken, StreamGarbled
 from shared.protocol.content_digest import check_digest, content_digest
 from shared.protocol.guidance import Done, Event, FinishReason, Guidance, Start, Timing, Usage
-from shared.protocol.sse import decode, encode
+from shared.protocol.sse import decode, decode_recorded, encode, timed_events
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
 EVENTS: list[Event] = [
@@ -50,7 +50,7 @@ async def test_no_flipped_bit_changes_what_is_read() -> None:
 
 
 async def test_a_changed_word_is_garbled() -> None:
-    with pytest.raises(StreamGarbled, match="as it was sent"):
+    with pytest.raises(StreamGarbled, match="checksum"):
         await read(STREAM.replace(b"eggs", b"legs"))
 
 
@@ -59,3 +59,23 @@ def test_a_body_is_the_one_that_its_digest_is_of() -> None:
     check_digest(None, b"body")
     with pytest.raises(BodyDamaged):
         check_digest(content_digest(b"body"), b"bodx")
+
+
+def test_a_recorded_event_is_timed_by_its_last_byte() -> None:
+    reads = [
+        (1.0, b"event: start\nda"),
+        (2.0, b'ta: {"a": "b: c"}\n'),
+        (3.0, b"\n: ping\n\nid: 1\ndata: x\n\n: ping\n\ndata: y\n\ndata: z"),
+    ]
+
+    found = [(at_s, event.event, event.data) for at_s, event in timed_events(reads)]
+
+    assert found == [(3.0, "start", '{"a": "b: c"}'), (3.0, "message", "x"), (3.0, "message", "y")]
+
+
+def test_a_recorded_stream_is_read_with_its_times() -> None:
+    reads = [(float(at), encode(event)) for at, event in enumerate(EVENTS)]
+
+    assert list(decode_recorded(reads)) == list(enumerate(EVENTS))
+    with pytest.raises(StreamBroken):
+        list(decode_recorded(reads[:-1]))

@@ -80,7 +80,7 @@ async def test_every_question_is_asked_under_every_arm_and_all_is_kept(tmp_path:
         output="I know.\nThe answer is 3.",
         segments=guided.segments,
         teacher=SideTokens(prompt=30, cached=20, output=1, calls=2),
-        student=SideTokens(prompt=25, output=2, calls=1),
+        student=SideTokens(prompt=25, output=2),
         template="answer@1#abcd",
         first_token_s=guided.first_token_s,
         total_s=guided.total_s,
