@@ -12,12 +12,15 @@ from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.config.teacher import TeacherEntry
 from edge_student.settings import EdgeSettings
 
-HEAD = """# Configuration
+HEAD = """# Settings
 
-Every setting is an environment variable; `gkt cloud` and `gkt edge` have options for the most used ones, which win.
-`GKT_HOME` is where models, logs and data for evaluation are kept (by default your cache folder, `$XDG_CACHE_HOME/gkt`).
+This page is for people who configure an edge or a cloud: it lists every setting of both.
 
-This page is made from the settings: `python -m gkt.settings_docs > docs/reference/configuration.md`.
+Every setting is an environment variable. `gkt cloud` and `gkt edge` have options for the most used ones; an option overrides its
+variable. `GKT_HOME` is the folder for models, logs and evaluation data; if unset, `gkt` in your cache folder
+(`$XDG_CACHE_HOME/gkt`).
+
+This page is generated: `python -m gkt.settings_docs > docs/reference/configuration.md`.
 """
 
 
@@ -29,7 +32,7 @@ def page() -> str:
 def _table(title: str, settings: type[BaseSettings]) -> Iterator[str]:
     prefix = settings.model_config["env_prefix"]
     yield f"## {title}\n"
-    yield "| variable | default | |"
+    yield "| variable | default | meaning |"
     yield "|---|---|---|"
     for name, field in settings.model_fields.items():
         default = "" if field.default in {None, PydanticUndefined, ()} else f"`{field.default}`"
@@ -39,9 +42,9 @@ def _table(title: str, settings: type[BaseSettings]) -> Iterator[str]:
 
 def _entry() -> Iterator[str]:
     yield "## A teacher of the cloud\n"
-    how_to = "../how-to/operating.md#teachers-elsewhere"
-    yield f"An entry of `GKT_CLOUD_TEACHERS_FILE`; [operating.md]({how_to}) has how they are used.\n"
-    yield "| key | default | |"
+    how_to = "[how to use several teachers](../how-to/teachers.md#several-teachers)"
+    yield f"The keys of an entry of `GKT_CLOUD_TEACHERS_FILE`; see {how_to}.\n"
+    yield "| key | default | meaning |"
     yield "|---|---|---|"
     for name, field in TeacherEntry.model_fields.items():
         default = "" if field.default in ({}, None, PydanticUndefined, ()) else f"`{field.default}`"

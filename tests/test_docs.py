@@ -6,14 +6,24 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from cloud_teacher.config.settings import CloudSettings
+from edge_student.settings import EdgeSettings
+from evaluation.lab.arms import parse_all
 from gkt.settings_docs import page
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [*GUIDES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+SETTINGS = {
+    f"{settings.model_config['env_prefix']}{name.upper()}"
+    for settings in (CloudSettings, EdgeSettings)
+    for name in settings.model_fields
+}
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -63,3 +73,64 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     built = _build(source, tmp_path / "site")
     assert built.returncode != 0
     assert "nowhere" in built.stderr
+
+
+def _shell_lines(document: Path) -> list[str]:
+    """The lines of a page's code blocks, joined where they end with a backslash, without comments."""
+    text = document.read_text()
+    blocks = re.findall(r"^```(?:console|sh|bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks += re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", " ", "".join(blocks)).splitlines()
+    return [re.sub(r"\s#.*", "", line).strip().removeprefix("$ ") for line in lines]
+
+
+def _commands(document: Path) -> list[list[str]]:
+    """Each call of `gkt` in a page's code blocks, as words behind `gkt`."""
+    calls = []
+    for line in _shell_lines(document):
+        words = line.split()
+        while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+            words = words[1:]
+        if words and words[0] == "gkt" and "…" not in words[:3]:
+            calls.append(words[1:])
+    return calls
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_arm_of_a_page_can_be_run(document: Path) -> None:
+    for words in _commands(document):
+        arms = [words[i + 1] for i, word in enumerate(words) if word == "--arm" and not words[i + 1].startswith("$")]
+        if arms:
+            parse_all(arms)
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_target_of_make_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = document.read_text()
+    named = re.findall(r"`make ([a-z-]+)", text) + [
+        x.split()[1] for x in _shell_lines(document) if x.startswith("make ")
+    ]
+    assert set(named) <= targets
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_variable_and_metric_of_a_page_exists(document: Path) -> None:
+    code = _code()
+    for name in re.findall(
+        r"\b(?:GKT_(?:CLOUD|EDGE)_|gkt_(?:cloud|edge|wan)_)\w+\w\b(?!…|\w*\.\.\.)", document.read_text()
+    ):
+        known = name in SETTINGS or name in code or name.removesuffix("_total") in code
+        assert known, f"{document.name} names {name}"
+
+
+@cache
+def _code() -> frozenset[str]:
+    """Each name that looks like a variable or a metric in the code and in deployed files."""
+    files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    texts = [
+        (ROOT / file).read_text()
+        for file in files
+        if file.endswith((".py", ".yml", ".yaml", ".sh")) and "tests/" not in file
+    ]
+    return frozenset(re.findall(r"\b(?:GKT_|gkt_)\w+", "\n".join(texts)))
