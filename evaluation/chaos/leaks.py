@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from evaluation.figures import NotMeasured
 from evaluation.servers.machine import PROC, resident_bytes
 
-WORK = ("gkt_requests_running", "gkt_edge_sequences")
+WORK = ("gkt_cloud_requests_running", "gkt_edge_requests_running", "gkt_edge_sequences")
 """Gauges that are 0 where there is nothing to do."""
 TASKS = "gkt_tasks"
 
