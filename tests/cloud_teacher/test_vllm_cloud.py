@@ -144,8 +144,8 @@ async def test_a_client_that_leaves_stops_the_engine_within_a_step(client: httpx
                 break
     await until(client, gone, gone_before + 1)
     after = await metric(client, spoken)
-    assert read <= after - before <= read + 3  # what was under way: in the engine, and on the wire
-    # If the engine went on with it, it would speak for both now.
+    assert read <= after - before <= read + 3  # tokens in the engine and on the wire
+    # If the engine continued the cancelled request, it would now generate for both.
     await ask(client, body("What is the capital of France?", 5))
     assert await metric(client, spoken) <= after + 5 + 1
     await until(client, "vllm:num_requests_running", 0)
@@ -183,7 +183,7 @@ async def review(client: httpx.AsyncClient, answer: str, step: str, **more: Any)
 
 async def test_the_teachers_own_words_are_accepted_wherever_they_are_cut(client: httpx.AsyncClient) -> None:
     own, _ = await ask(client, body("What is the capital of France?", 48))
-    # More places than a block of the prefix cache has tokens: at one of them the cached part ends right where the step begins.
+    # More cuts than a block of the prefix cache has tokens, so that at one of them the cached part ends where the draft begins.
     for at in range(len(own) - 4):
         verdict, guidance, _ = await review(client, text(own[:at]), text(own[at : at + 3]))
         assert verdict.accepted, (text(own[:at]), text(own[at : at + 3]))

@@ -18,7 +18,7 @@ from tests.deploy.stack import EDGES, Stack
 from tests.processes import ROOT
 from wan.control import Control
 
-# What comes first has to bring everything up, and in containers to build it.
+# The first test starts everything, and builds the images if it runs in containers.
 pytestmark = pytest.mark.timeout(5400)
 
 LONG = "Explain in a few sentences why the sky is blue."

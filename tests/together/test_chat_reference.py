@@ -161,7 +161,7 @@ def test_the_teachers_ids_are_those_of_apply_chat_template(hf: HfSide, messages:
 @EXAMPLES
 @given(messages=conversations(ordinary_texts))
 def test_the_students_ids_are_those_of_llama_tokenize(model: LlamaModel, messages: list[Message]) -> None:
-    # llama.cpp holds "</s>" for a control token whatever the file says. Only there would it differ, and the content wins.
+    # llama.cpp takes "</s>" for a control token, whatever the file declares. Only this text would differ, so it is removed.
     messages = [m.model_copy(update={"content": m.content.replace("</s>", "")}) for m in messages]
     assume(is_ordinary(messages, model.vocab.control_tokens))
     assert model.chat.encode(messages) == model.vocab.tokenize(model.chat.render(messages), parse_special=True)

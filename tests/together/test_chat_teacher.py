@@ -50,7 +50,7 @@ async def test_an_edge_is_guided_by_chat_apis_of_which_it_may_name_one(tmp_path:
         names = [{"name": "away", **away}, {"name": "sky", **here, "tokenizer": SMOLLM}, {"name": "lone", **away}]
         file = tmp_path / "teachers.yaml"
         file.write_text(yaml.safe_dump(names))
-        # What it says by itself is the answer that its guidance must be the beginning of.
+        # Its guidance must be the beginning of the answer that it gives alone.
         whole = (await chat(upstream, mode="off"))["choices"][0]["message"]["content"]
         cloud = create_cloud(CloudSettings(teachers_file=file))
         async with serving(cloud) as cloud_url, edge(cloud_url=cloud_url, teacher="sky") as url:
@@ -71,7 +71,7 @@ async def test_an_edge_is_guided_by_chat_apis_of_which_it_may_name_one(tmp_path:
     assert written_by_it["choices"][0]["message"]["content"] == whole
     assert [segment["source"] for segment in written_by_it["gkt"]["segments"][0]] == ["teacher"]
     assert (stood_in["gkt"]["teacher"]["model"], stood_in["gkt"]["fallback"]) == ("sky", None)
-    # What a chat API cannot do, and a teacher that is not there, cost no answer.
+    # A feature that a chat API lacks, or a missing teacher, costs no answer.
     for answer, reason in [(reviewed, "rejected"), (lone, "unavailable"), (unknown, "rejected")]:
         assert answer["gkt"]["fallback"] == reason
         assert answer["choices"][0]["message"]["content"]

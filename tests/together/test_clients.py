@@ -171,7 +171,7 @@ async def test_a_prompt_of_tokens_is_that_of_their_text(client: Any) -> None:
 async def test_no_part_of_a_stop_string_is_ever_sent(client: Any) -> None:
     free = (await chat(client, max_tokens=48)).choices[0].message.content
     words = free.split()
-    # Over several tokens and a word's border, so that its beginning comes in a piece of its own.
+    # Several tokens across a word boundary, so that the stop string's beginning comes in a piece of its own.
     stop = f"{words[8]} {words[9]} {words[10][:2]}"
     stream = await chunks(client, max_tokens=48, stop=["never said", stop])
     before = free[: free.index(stop)]

@@ -113,7 +113,7 @@ async def test_no_label_of_the_metrics_grows_with_the_callers() -> None:
         async def call(number: int, **more: Any) -> None:
             headers = {"authorization": f"Bearer {keys[number]}", "x-request-id": f"request-number-{number}"}
             template = {"template": f"unknown-{number}"} if number % 5 == 0 else {}
-            for _ in range(2):  # the second time it is told from what is kept
+            for _ in range(2):  # the second response comes from the cache
                 await client.post("/v1/guidance", json={**GUIDANCE, **template, **more}, headers=headers)
 
         await asyncio.gather(*[call(number) for number in range(10)])

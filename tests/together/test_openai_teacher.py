@@ -62,7 +62,7 @@ async def test_it_writes_scores_and_counts_as_the_server_does() -> None:
         text, tokens, end, cached = await written(teacher, prompt, max_tokens=20)
         assert (len(tokens), end, cached) == (20, "limit", 0)
         assert teacher.decode(tokens) == text
-        # What it has written itself is its own choice, token by token, and what it knows is not computed again.
+        # Its own tokens are its own choices, and the cached ones are not computed again.
         scores = await teacher.score("r", ids + tokens, len(ids))
         assert len(scores.logprobs) == 20
         assert scores.ranks == [1] * 20
@@ -95,7 +95,7 @@ async def test_an_edge_is_guided_and_reviewed_through_it_and_survives_its_end() 
             for answer in (fixed, strict, trusting):
                 assert answer["gkt"]["fallback"] is None
                 assert answer["gkt"]["teacher"]["prompt_tokens"] > 0
-    # Nobody is there any more.
+    # The upstream has ended.
     cloud = create_cloud(CloudSettings(model=SMOLLM, upstream_url=f"{teacher_url}/v1"))
     async with serving(cloud) as cloud_url, _edge(cloud_url) as client:
         alone = await _chat(client, mode="fixed", max_guidance_tokens=10)

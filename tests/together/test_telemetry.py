@@ -105,7 +105,7 @@ async def test_both_services_are_one_trace_below_the_clients_own_span() -> None:
         "INTERNAL",
         "SERVER",
     ]
-    # What the engine is handed makes its spans the guidance's.
+    # The headers that the engine gets make its spans children of the guidance span.
     (standing,) = pair.teacher.standings
     trace, parent = context_of(guidance)
     assert standing.trace == {"traceparent": f"00-{trace:032x}-{parent:016x}-01", "tracestate": "vendor=1"}

@@ -62,11 +62,11 @@ async def test_it_goes_on_where_an_answer_stops_and_counts_at_every_word(vllm: s
         assert counts == sorted(counts)
         assert len(counts) == len(whole)
         assert sum(len(piece.logprobs or []) for piece in whole) == 24
-        # Behind its own beginning comes what came before.
+        # It continues its own beginning as it did before.
         begun = text(whole[:10])
         rest = await written(teacher, begun)
         assert text(whole).startswith(begun + text(rest)[: len(text(whole)) - len(begun)])
-        # A line's end ends it, and what was used by then is known.
+        # A stop string ends the stream, and the usage until then is reported.
         stopped = await written(teacher, max_tokens=200, stop=(".",))
         assert stopped[-1].end == "string"
         assert text(stopped).endswith(".")

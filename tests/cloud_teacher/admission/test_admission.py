@@ -123,7 +123,7 @@ async def test_a_full_queue_drops_the_last_of_who_has_most_in_it() -> None:
     with pytest.raises(Overloaded):
         await flood[-1]
     with pytest.raises(Overloaded):
-        await queue.enter(Ticket("third", 1, priority=1))  # nobody gives way to who can wait
+        await queue.enter(Ticket("third", 1, priority=1))  # a request of lower priority replaces no other
     urgent = asyncio.create_task(queue.enter(Ticket("flood", 1, priority=-1)))
     with pytest.raises(Overloaded):
         await flood[1]

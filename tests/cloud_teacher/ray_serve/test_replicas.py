@@ -68,7 +68,7 @@ def echoes(
     environment |= {"GKT_CLOUD_TLS_CERT_FILE": str(cert), "GKT_CLOUD_TLS_KEY_FILE": str(key)}
     process = Process("tests.cloud_teacher.ray_serve.echo_on_ray", environment, folder)
     try:
-        process.url(within_s=120)  # which it tells once replicas are ready
+        process.url(within_s=120)  # the port file is written when the replicas are ready
         yield process
         assert process.stop(signal.SIGINT, group=True) == 130
         assert process.orphans() == {}

@@ -108,7 +108,7 @@ async def test_a_budget_is_not_exceeded_by_many_at_once_on_two_replicas(
     answers = await asyncio.gather(*[replicas[at % 2].reserve(one) for at, one in enumerate(asked)])
     assert answers.count(None) == 10
     assert set(answers) == {None, which}
-    # What they came to is less: the rest can be asked for again, and no more.
+    # The requests used half of their reservations: exactly the other half can be reserved again.
     held = [one for one, answer in zip(asked, answers, strict=True) if answer is None]
     half: dict[str, Any] = {"prompt_tokens": 4, "completion_tokens": 1, "cost_nano_usd": 50}
     await asyncio.gather(*[replicas[0].record(row(**half), one.id) for one in held])

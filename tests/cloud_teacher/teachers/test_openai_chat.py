@@ -136,7 +136,7 @@ async def test_without_a_word_on_usage_it_is_counted_here_and_said_so() -> None:
         assert isinstance(done, Done)
         assert (done.usage.completion_tokens, done.usage.estimated) == (2, True)
         assert 5 <= done.usage.prompt_tokens <= 20
-        # With a tokenizer of its own the count is that one's.
+        # With a tokenizer, the tokenizer counts.
         upstream.says = [delta("one two three"), delta(finish="length")]
         entry = TeacherEntry(name="gpt", api="chat", url=upstream.url)
         teacher = ChatTeacher(entry, max_model_len=100, count=lambda text: len(text.split()))

@@ -113,7 +113,7 @@ async def test_the_next_is_asked_where_one_refuses_and_it_alone_is_named_counted
         assert await cloud.metric('gkt_cloud_teacher_requests_total{outcome="stop",teacher="second"}') == 1
         assert await cloud.metric('gkt_cloud_teacher_tokens_total{kind="completion",teacher="second"}') == 2
         assert await cloud.metric("gkt_cloud_teacher_failovers_total{code=") == 1
-        # Of its own prices, where it is well again.
+        # The first teacher's own prices count when it is healthy again.
         cloud.first.status = 200
         *_, paid = await cloud.ask()
         assert isinstance(paid, Done)
@@ -146,10 +146,10 @@ async def test_one_that_is_away_does_not_slow_the_others_down(tmp_path: Path) ->
         ready = (await cloud.client.get("/ready")).json()
         assert (ready["status"], ready["model"]) == ("ok", "second")
         assert ready["detail"].startswith("first: the upstream cannot be reached")
-        # Where the other cannot be asked either, the answer is there at once, and says when to come again.
+        # If the other teacher is unavailable too, the refusal comes at once, with Retry-After.
         cloud.second.status, cloud.second.headers = 429, {"retry-after": "30"}
         refused = [await cloud.client.post("/v1/guidance", json=ASKED) for _ in range(2)]
-        # The last of them has begun its stream; then all rest.
+        # The first request has begun its stream; afterwards all teachers cool down.
         assert refused[0].status_code == 200
         assert "too_many_requests" in refused[0].text
         assert refused[1].status_code == 503

@@ -52,7 +52,7 @@ class Believer(ScriptedStudent):
         written = text.rpartition("\n")[2]
         believed = self.belief.splitlines(keepends=True)[line:]
         true = TRUTH.splitlines(keepends=True)[line:]
-        # Where the teacher has put it right it goes on with the truth.
+        # Behind a correction by the teacher it continues with the truth.
         here = believed if believed and believed[0].startswith(written) else true
         rest = "".join([here[0][len(written) :], *believed[1:]]) if here else ""
         words = re.findall(r"[^ \n]*[ \n]|[^ \n]+", rest)
@@ -292,7 +292,7 @@ async def test_on_demand_the_teacher_writes_what_the_student_is_not_sure_of() ->
 
 @pytest.mark.parametrize("draft_ahead", [True, False])
 async def test_a_step_is_as_much_as_the_student_is_sure_of(draft_ahead: bool) -> None:
-    # Each word has a log-probability of -0.1, what it is unsure of one of -2.
+    # A word has a log-probability of -0.1, or of -2 if the student is unsure of it.
     cloud = Reader()
     got = await answer(Believer(unsure=["3", "answer"]), cloud, confidence_threshold=0.5, draft_ahead=draft_ahead)
     assert got.by == [(Source.STUDENT, TRUTH)]

@@ -78,7 +78,7 @@ async def one(student: LlamaStudent, draw: random.Random) -> None:
                 sequence.extend("Guidance, word by word, ")
                 await asyncio.sleep(0)
             if draw.random() < 0.1:
-                return  # the client is gone before the hand-over
+                return  # the client disconnects before the hand-over
             async with aclosing(sequence.generate(sampling)) as words:
                 async for _ in words:
                     pass
@@ -121,7 +121,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.timeout(3600)
 async def test_after_many_cancels_all_is_as_it_was(student: LlamaStudent, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "gkt.llama")  # pytest would keep what llama.cpp says of each interrupted batch
+    caplog.set_level(logging.CRITICAL, "gkt.llama")  # pytest would keep llama.cpp's log of each interrupted batch
     await full(student)
     draw = random.Random(7)
     await many(student, REQUESTS // 2, draw)
@@ -129,7 +129,7 @@ async def test_after_many_cancels_all_is_as_it_was(student: LlamaStudent, caplog
     await many(student, REQUESTS // 2, draw)
     assert resident_bytes() - before < LEAK_BYTES
     assert figure(student, "llamacpp:kv_cache_tokens") == 0
-    # Every slot can be had again: so many at once, and none of them waits.
+    # Every slot is free again: as many sequences start at once, and none of them waits.
     sequences = [student.open(student.tokenize("The river")) for _ in range(8)]
     answers = [sequence.generate(Sampling(max_tokens=200)) for sequence in sequences]
     for answer in answers:

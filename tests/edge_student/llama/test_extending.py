@@ -68,7 +68,7 @@ def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, held
         student, engine = cast(Any, Tokenizer(vocab)), cast(Any, RecordingEngine())
         sequence = LlamaSequence(cast(LlamaStudent, student), cast(Engine, engine), state, len(PROMPT), "")
         for text, foreseen in pieces:
-            # As the use case does: what the seam holds back is foreseen before anything of it is taken in.
+            # As the use case does: deferred text is prefilled ahead before any of it is released.
             if text:
                 sequence.extend(text)
             if foreseen:

@@ -54,8 +54,8 @@ async def test_ten_turns_of_a_conversation_compute_each_turn_once(student: Llama
         # The last token may have been computed with the hand-over, as the first step of decoding.
         assert len(prompt) - sequence.cached_tokens - new in {0, 1}
         if turn:
-            # The turn itself, what closes and opens the messages, and the end of the last answer, which may be tokenised
-            # otherwise as text than it was written.
+            # The turn itself, the marks around its messages, and the end of the last answer, which may be tokenised
+            # differently as text.
             assert new < 40
             assert sequence.cached_tokens > len(last) - 10
         last = prompt

@@ -188,7 +188,7 @@ async def on_terminal(*arguments: str, **environment: str) -> str:
 
     def read() -> bytes:
         seen = b""
-        with suppress(OSError):  # that is how a terminal without anybody at its other end ends
+        with suppress(OSError):  # a terminal ends like this when its other end is closed
             while piece := os.read(ours, 4096):
                 seen += piece
         return seen

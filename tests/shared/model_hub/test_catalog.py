@@ -396,7 +396,7 @@ def test_verify_reads_it_all(index: PackageIndex, catalog: Catalog) -> None:
     assert verify("tiny", catalog=catalog) == path
     stat = path.stat()
     path.write_bytes(WHOLE[:-1] + b"!")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # what no stat would tell
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # invisible to stat
     with pytest.raises(WrongDigest, match=r"got .* wanted"):
         verify("tiny", catalog=catalog)
     assert not verified(catalog.get("tiny"))

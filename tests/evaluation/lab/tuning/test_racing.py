@@ -140,7 +140,7 @@ def test_arms_may_be_for_a_share_of_the_questions() -> None:
     part = choose(arms, running, 0.6, tokens, by_lot=running)
     assert whole and (whole.arm, whole.share) == ("review", 1)
     assert part and part.arm == "review"
-    # A third of the accuracy is the student's already: two fifths of the rest are wanted, and a little more to be sure.
+    # The student alone has a third of the accuracy: two fifths of the rest are needed, and a little more to be confident.
     assert 0.4 < part.share < 0.6
     assert part.cost == pytest.approx(part.share * whole.cost)
     assert part.shown
