@@ -1,4 +1,4 @@
-"""Check the prose rules of CONTRIBUTING.md that a script can check, over every tracked Python file.
+"""Check the prose rules of CONTRIBUTING.md that a script can check, in every tracked Python file and page of documentation.
 
 `python tools/prose.py` prints each violation of an enforced rule as `file:line: advice: text`, and exits with 1 if there is one.
 `--all` prints violations of rules that are not enforced yet too; `--count` prints how many there are in each package.
@@ -22,10 +22,12 @@ class TextKind(StrEnum):
     DOCSTRING = "docstring"
     COMMENT = "comment"
     STRING = "string"
+    PAGE = "page"
 
 
-PROSE = frozenset({TextKind.DOCSTRING, TextKind.COMMENT})
-EVERYWHERE = frozenset(TextKind)
+PAGES = ("README.md", "CHANGELOG.md", "docs/*.md")
+OWN = frozenset({"tools/prose.py", "tests/tools/test_prose.py"})
+"""Files that have to spell what the rules reject."""
 
 
 class Rule(NamedTuple):
@@ -38,8 +40,9 @@ class Rule(NamedTuple):
     enforced: bool
 
 
-def _phrase(phrase: str, advice: str, *, kinds: frozenset[TextKind] = EVERYWHERE, enforced: bool = False) -> Rule:
-    return Rule(phrase, kinds, re.compile(rf"(?i)\b{phrase}\b"), f"'{phrase}': {advice}", enforced)
+def _phrase(phrase: str, advice: str, *, enforced: bool = False) -> Rule:
+    words = r"\s+".join(phrase.split())
+    return Rule(phrase, frozenset(TextKind), re.compile(rf"(?i)\b{words}\b"), f"'{phrase}': {advice}", enforced)
 
 
 RULES = (
@@ -104,7 +107,8 @@ def texts(source: str) -> Iterator[Text]:
 
 
 def check(path: str, source: str, rules: Sequence[Rule] = RULES) -> Iterator[Violation]:
-    for kind, line, content in texts(source):
+    """Yield the violations in a Python file or a page."""
+    for kind, line, content in texts(source) if path.endswith(".py") else [Text(TextKind.PAGE, 1, source)]:
         for rule in rules:
             if kind in rule.kinds and (match := rule.pattern.search(content)):
                 before = content[: match.start()]
@@ -112,9 +116,9 @@ def check(path: str, source: str, rules: Sequence[Rule] = RULES) -> Iterator[Vio
                 yield Violation(path, line + before.count("\n"), rule, excerpt)
 
 
-def tracked_files(pattern: str = "*.py") -> list[str]:
-    """Return the paths of the tracked files that match, in the working directory."""
-    command = ["git", "ls-files", "-z", "--", pattern]
+def tracked_files(*patterns: str) -> list[str]:
+    """Return the paths of the tracked files that match, in the working directory. A `*` matches slashes too."""
+    command = ["git", "ls-files", "-z", "--", *patterns]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
     return [path for path in listed if path and Path(path).is_file()]
 
@@ -125,11 +129,10 @@ def main() -> int:
     parser.add_argument("--count", action="store_true", help="print the violations of each rule in each package")
     options = parser.parse_args()
     rules = RULES if options.all or options.count else [rule for rule in RULES if rule.enforced]
-    own = {"tools/prose.py", "tests/tools/test_prose.py"}  # these two have to spell what they reject
     found = [
         violation
-        for path in tracked_files()
-        if path not in own
+        for path in tracked_files("*.py", *PAGES)
+        if path not in OWN
         for violation in check(path, Path(path).read_text("utf-8"), rules)
     ]
     if options.count:

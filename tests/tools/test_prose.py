@@ -55,3 +55,9 @@ def test_phrases_are_found_in_docstrings_comments_and_messages() -> None:
 def test_a_violation_names_its_place() -> None:
     (violation,) = found("likewise")
     assert str(violation) == "box.py:23: 'likewise': repeat the verb: likewise wrong"
+
+
+def test_pages_are_read_across_line_ends() -> None:
+    rules = [rule for rule in RULES if rule.name in {"but for", "docstring-start"}]
+    page = "# Boxes\n\nWhat boxes are. All but\nfor one.\n"
+    assert [violation.line for violation in check("docs/box.md", page, rules)] == [3]
