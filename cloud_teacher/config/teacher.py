@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from shared.errors import ConfigurationError
 from shared.prices import Prices
 
-Api = Literal["completions", "chat", "vllm"]
+APIS = ("completions", "chat", "vllm")
 Continuation = Literal["none", "flags", "prefix", "trailing", "ask"]
 Omitted = Literal[
     "temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "logprobs", "response_format",
@@ -27,10 +28,11 @@ class TeacherEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[\w.:/@-]{1,100}$", description="what requests, answers and the ledger call it")
-    api: Api = Field(
+    api: str = Field(
         default="completions",
         description="`completions`: a server that completes token ids, as vLLM's; `chat`: one that takes conversations; "
-        "`vllm`: no server, but the engine here, as the service's settings have it",
+        "`vllm`: no server, but the engine here, as the service's settings have it; `package.module:function`: a backend of your "
+        "own, opened by `function(entry, max_model_len=..., key=...)`",
     )
     url: str | None = Field(default=None, pattern=r"^https?://\S+$", description="base URL, to /v1")
     key_env: str | None = Field(default=None, description="environment variable that has the bearer key")
@@ -76,9 +78,16 @@ class TeacherEntry(BaseModel):
     )
     output_usd_per_million: Price | None = Field(default=None, description="price of its own tokens, thoughts included")
 
+    @field_validator("api")
+    @classmethod
+    def _known_or_importable(cls, api: str) -> str:
+        if api not in APIS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", api):
+            raise ValueError(f"{api!r} is none of {', '.join(APIS)}, and no package.module:function")
+        return api
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.api == "vllm") != (self.url is None):
+        if not self.is_custom and (self.api == "vllm") != (self.url is None):
             raise ValueError("url: needed, except with api: vllm" if self.url is None else "url: not with api: vllm")
         if self.key_env and self.key_file:
             raise ValueError("key_env and key_file: one of the two")
@@ -89,6 +98,11 @@ class TeacherEntry(BaseModel):
             if odd := sorted(only_chat & self.model_fields_set):
                 raise ValueError(f"{', '.join(odd)}: only with api: chat")
         return self
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether `api` names a function that opens the teacher."""
+        return ":" in self.api
 
     @property
     def upstream_model(self) -> str:

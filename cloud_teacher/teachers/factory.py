@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.config.teacher import TeacherEntry
 from cloud_teacher.config.teachers_file import read_teachers
 from cloud_teacher.teachers.base import Teacher
 from cloud_teacher.teachers.loader import Loading
 from cloud_teacher.teachers.pool import Member, Teachers
+from shared.errors import ConfigurationError
 
 
 def entry_of(settings: CloudSettings) -> TeacherEntry:
@@ -55,6 +58,8 @@ def open_teacher(
     if settings.upstream_key and not settings.teachers_file:
         key = settings.upstream_key.get_secret_value()
     max_model_len = entry.max_model_len or settings.max_model_len
+    if entry.is_custom:
+        return _custom(entry, max_model_len, key)
     if entry.api == "completions":
         from cloud_teacher.model_files.tokenizer import load_tokenizer
         from cloud_teacher.teachers.openai_completions import CompletionsTeacher
@@ -79,3 +84,13 @@ def _engine(entry: TeacherEntry, settings: CloudSettings, loading: Loading, trac
     folder = ensure_folder(entry.upstream_model, progress=Logged())
     own = {"model": entry.name, "max_model_len": entry.max_model_len or settings.max_model_len}
     return load_vllm(folder, settings.model_copy(update=own), loading, traces_endpoint=traces_endpoint)
+
+
+def _custom(entry: TeacherEntry, max_model_len: int, key: str | None) -> Teacher:
+    module, _, function = entry.api.partition(":")
+    try:
+        opener = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"api: {entry.api} cannot be imported: {error}") from error
+    teacher: Teacher = opener(entry, max_model_len=max_model_len, key=key)
+    return teacher

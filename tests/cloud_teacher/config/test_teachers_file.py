@@ -66,6 +66,7 @@ def test_keys_that_are_missing_are_named_and_never_shown(tmp_path: Path, monkeyp
         ([{**ONE, "fallbacks": ["two"]}], r"teacher 1 \(one\): fallbacks: 'two' is no other teacher"),
         ([{**ONE, "fallbacks": ["one"]}], r"teacher 1 \(one\): fallbacks: 'one' is no other teacher"),
         ([{**ONE, "output_usd_per_million": 1}], r"teacher 1 \(one\): input_usd_per_million and"),
+        ([{**ONE, "api": "ollama"}], r"teacher 1 \(one\): api: .*'ollama' is none of completions, chat, vllm, and no "),
         ([{**ONE, "api": "vllm"}], r"teacher 1 \(one\): url: not with api: vllm"),
         ([{**ONE, "api": "completions", "extensions": True}], r"teacher 1 \(one\): extensions: only with api: chat"),
         ([{**ONE, "key_env": "A", "key_file": "b"}], r"teacher 1 \(one\): key_env and key_file"),
