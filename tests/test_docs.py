@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import re
 import shutil
 import subprocess
 import sys
+import types
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloud_teacher.config.settings import CloudSettings
 from edge_student.settings import EdgeSettings
+from evaluation.lab import tasks
 from evaluation.lab.arms import parse_all
 from gkt.settings_docs import page
+from tests.edge_student.scripted_edge import edge
+from tools.prose import RULES, TextKind
 
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+WRITTEN = [page for page in GUIDES if page.name != "configuration.md"]
 PAGES = [*GUIDES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
 SETTINGS = {
     f"{settings.model_config['env_prefix']}{name.upper()}"
@@ -134,3 +142,47 @@ def _code() -> frozenset[str]:
         if file.endswith((".py", ".yml", ".yaml", ".sh")) and "tests/" not in file
     ]
     return frozenset(re.findall(r"\b(?:GKT_|gkt_)\w+", "\n".join(texts)))
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_says_first_who_it_is_for(document: Path) -> None:
+    paragraphs = [block for block in document.read_text().split("\n\n") if not block.startswith("#")]
+    assert re.match(r"(This page is|These pages are) for \w", paragraphs[0]), document.name
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_is_plain_english(document: Path) -> None:
+    for rule in RULES:
+        if TextKind.STRING in rule.kinds:
+            found = rule.pattern.search(document.read_text())
+            assert not found, f"{document.name}: {rule.advice}"
+
+
+def _snippet(page: str, first_line: str) -> str:
+    """The Python block of a page that begins with this line."""
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return next(block for block in blocks if block.startswith(first_line))
+
+
+def test_the_task_of_the_evaluation_page_scores_answers(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(_snippet("docs/how-to/evaluation.md", "from evaluation.lab"))
+    task, _ = tasks.load(f"{file}:capitals")
+    item = task.item({"country": "Chad", "capital": "N'Djamena"})
+    assert task.verdict(task.extract("N'Djamena."), item) == (True, 1.0)
+    assert task.verdict(task.extract("Niamey"), item) == (False, 0.5)
+
+
+async def test_the_link_of_the_wan_page_runs() -> None:
+    code = compile(_snippet("docs/how-to/wan.md", "from wan"), "wan.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    names: dict[str, Any] = {}
+    await types.FunctionType(code, names)()
+    assert names["link"].state.live == 0
+
+
+async def test_the_client_of_the_clients_page_prints_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    snippet = _snippet("docs/how-to/clients.md", "from openai")
+    async with edge() as running:
+        code = compile(snippet.replace("http://127.0.0.1:8081", running.url), "clients.md", "exec")
+        await asyncio.to_thread(types.FunctionType(code, {}))
+    assert capsys.readouterr().out == "There x are 18.\n4 tokens\n"

@@ -23,7 +23,7 @@ class Wan:
     """Named links, each with a port of its own, all to one target.
 
         async with Wan({"edge-a": "127.0.0.1:0"}, to="127.0.0.1:8080") as wan:
-            wan.link.link("edge-a").set(latency="80ms", bandwidth="2mbit")
+            wan.link("edge-a").set(latency="80ms", bandwidth="2mbit")
 
     Addresses are `HOST:PORT`, or a port on loopback; port 0 takes a free one, which `Link.address` tells. Raises BadUnit for
     what is no address.
