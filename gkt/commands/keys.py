@@ -114,18 +114,18 @@ def revoke(
 def rotate(
     name: Name,
     *,
-    overlap: Annotated[str, typer.Option(help="The old secret works for so long yet; 0s: ends now.")] = "1h",
+    grace_period: Annotated[str, typer.Option(help="How long the old secret stays valid; 0s revokes it now.")] = "1h",
     expires: Expires = None,
 ) -> None:
     """Give a key a new secret and show it, this once. Name, limits and what it used stay.
 
-    Example: gkt keys rotate edge-17 --overlap 24h
+    Example: gkt keys rotate edge-17 --grace-period 24h
     """
     from cloud_teacher.store.keys import rotate as turn
 
-    overlap_ms = _ms(overlap) or 0
+    grace_period_ms = _ms(grace_period) or 0
     with opened() as engine:
-        typer.echo(turn(engine, name, overlap_ms=overlap_ms, lasts_ms=_ms(expires)))
+        typer.echo(turn(engine, name, overlap_ms=grace_period_ms, lasts_ms=_ms(expires)))
 
 
 def _ms(duration: str | None) -> int | None:

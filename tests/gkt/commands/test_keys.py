@@ -51,7 +51,7 @@ def test_a_key_is_shown_once_and_then_only_its_beginning(url: str) -> None:
 
 def test_rotating_and_revoking(url: str) -> None:
     old = said("keys", "create", "edge-1").strip()
-    new = said("keys", "rotate", "edge-1", "--overlap", "1h").strip()
+    new = said("keys", "rotate", "edge-1", "--grace-period", "1h").strip()
     assert new != old
     assert "1 secret ended" in said("keys", "revoke", "edge-1", "--secret", old)
     assert "1 secret ended" in said("keys", "revoke", "edge-1")
