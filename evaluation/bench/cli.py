@@ -1,32 +1,30 @@
-"""`gkt bench`: the figures, measured on running services, as a table and as JSON."""
+"""`gkt bench`: figures of running services, as a table and as JSON."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from evaluation.bench import cloud, end_to_end, student
-from evaluation.bench.end_to_end import Effort
-from evaluation.bench.outage_latency import measure_delay
-from evaluation.bench.results import Result, Say
-from evaluation.bench.session import measuring
-from evaluation.loadgen.client import Client
-from evaluation.servers.services import Pair, await_ready, started_edge, started_pair
+from evaluation.bench.ab_rounds import Rounds
+from evaluation.bench.outage_latency import measure_outage
+from evaluation.bench.session import ONLY, JsonFile, StartS, Threads, session
+from evaluation.figures import Measurement
+from evaluation.loadgen.client import connected
+from evaluation.servers.processes import model_at
+from evaluation.servers.services import ServicePair, edge_settings, ready_edge, ready_pair
+from shared.colocation import NEIGHBOURLY_EDGE
 
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
 
-class Part(StrEnum):
-    """What is measured together."""
-
+class Benchmark(StrEnum):
     GUIDANCE = "guidance"
     DECODING = "decoding"
     SPEEDUP = "speedup"
@@ -40,115 +38,85 @@ def bench(
     *,
     teacher: Annotated[str, typer.Option(help="Model of the cloud that is started.")] = "qwen2.5-coder-1.5b-instruct",
     student: Annotated[str, typer.Option(help="Model of the edge that is started.")] = "qwen2.5-coder-0.5b-instruct",
-    cloud_url: Annotated[str | None, typer.Option(help="Measure this running cloud; none is started.")] = None,
-    cloud_key_env: Annotated[str, typer.Option(help="Variable that holds its key.")] = "GKT_EDGE_CLOUD_KEY",
+    cloud_url: Annotated[str | None, typer.Option(help="URL of a running cloud. If unset, one is started.")] = None,
+    cloud_key_env: Annotated[str, typer.Option(help="Variable with the key of that cloud.")] = "GKT_EDGE_CLOUD_KEY",
     edge_url: Annotated[
-        str | None, typer.Option(help="Measure this running edge of that cloud; needs --cloud-url.")
+        str | None, typer.Option(help="URL of a running edge of that cloud; requires --cloud-url.")
     ] = None,
-    edge_key_env: Annotated[str, typer.Option(help="Variable that holds its key.")] = "GKT_EDGE_API_KEY",
-    edge_pid: Annotated[int | None, typer.Option(help="Its process here, for its resident size.")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Compute threads of the edge and the bare loop; all cores where unset.")
-    ] = None,
-    only: Annotated[
-        list[Part] | None, typer.Option(help="Measure this part; may be given again; all where unset.")
-    ] = None,
-    pairs: Annotated[int, typer.Option(min=1, max=30, help="Questions for first token and seam.")] = Effort.pairs,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of decoding.")] = Effort.rounds,
-    answers: Annotated[int, typer.Option(min=1, max=20, help="Long answers each way.")] = Effort.answers,
-    start_s: Annotated[float, typer.Option(help="Seconds for the services to start, models included.")] = 1200,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here too, as {name: value}.")
-    ] = None,
+    edge_key_env: Annotated[str, typer.Option(help="Variable with the key of that edge.")] = "GKT_EDGE_API_KEY",
+    edge_pid: Annotated[int | None, typer.Option(help="Process id of that edge, to read its memory.")] = None,
+    threads: Threads = None,
+    only: Annotated[list[Benchmark] | None, ONLY] = None,
+    pairs: Annotated[int, typer.Option(min=1, max=30, help="Questions for first token and handover.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of decoding.")] = 7,
+    answers: Annotated[int, typer.Option(min=1, max=20, help="Long answers with guidance and without.")] = 3,
+    start_s: StartS = 1200,
+    json_file: JsonFile = None,
 ) -> None:
-    """Measure the main job: starts a cloud and an edge, asks them as any client would, and stops them again.
+    """Measure the whole path: start a cloud and an edge, send requests as a client would, and stop them.
 
-    Takes about eight minutes with the default models on two cores. Leave the machine alone meanwhile.
+    This takes about eight minutes with the default models on two cores. The machine must be idle otherwise.
 
-    Ends with 0 whether or not the figures are what was asked for, and with 1 where one cannot be measured.
+    The exit status is 1 if a figure could not be measured, and 0 otherwise, even if a target was missed.
 
     Example: gkt bench --json figures.json
     """
     if context.invoked_subcommand:
         return
     if edge_url and not cloud_url:
-        raise typer.BadParameter("an edge is compared with its cloud: give --cloud-url too", param_hint="--edge-url")
-    chosen = list(Part) if not only else [part for part in Part if part in only]
-    if Part.MEMORY in chosen and edge_url and not edge_pid:
+        raise typer.BadParameter("an edge is compared with its cloud: add --cloud-url", param_hint="--edge-url")
+    chosen = [benchmark for benchmark in Benchmark if not only or benchmark in only]
+    if Benchmark.MEMORY in chosen and edge_url and not edge_pid:
         raise typer.BadParameter(
-            "the edge's resident size needs its process: give --edge-pid, or choose parts with --only",
+            "the edge's memory is read from its process: add --edge-pid, or choose benchmarks with --only",
             param_hint="--edge-url",
         )
     threads = threads or os.cpu_count() or 1
-    effort = Effort(pairs, rounds, answers)
-    with measuring("starting the cloud and the edge") as run:
+    cloud_key, edge_key = os.environ.get(cloud_key_env), os.environ.get(edge_key_env) if edge_url else None
+    if cloud_url:
+        services = _running_pair(student, cloud_url, cloud_key, edge_url, edge_pid, threads=threads, start_s=start_s)
+    else:
+        services = ready_pair(teacher, student, threads=threads, start_s=start_s)
+    with session("starting the cloud and the edge") as run:
         with (
-            _pair(
-                teacher=teacher,
-                student=student,
-                cloud_url=cloud_url,
-                cloud_key_env=cloud_key_env,
-                edge_url=edge_url,
-                edge_pid=edge_pid,
-                threads=threads,
-                start_s=start_s,
-            ) as pair,
-            Client(
-                pair.edge_url,
-                pair.cloud_url,
-                pair.cloud_key,
-                edge_key=os.environ.get(edge_key_env) if edge_url else None,
-            ) as client,
+            services as pair,
+            connected(pair.edge_url, pair.cloud_url, pair.cloud_key, edge_key=edge_key) as client,
         ):
-            run.look()
-            for part in chosen:
-                run.take(part, partial(_measure, part, client, pair, effort, run.say, threads=threads, start_s=start_s))
-        models = {"teacher": pair.teacher, "student": pair.student}
-        run.report(f"{pair.teacher} teaching {pair.student}", models, json_file)
-
-
-def _measure(
-    part: Part, client: Client, pair: Pair, effort: Effort, say: Say, *, threads: int, start_s: float
-) -> Result:
-    match part:
-        case Part.GUIDANCE:
-            return end_to_end.measure_guidance(client, effort, say)
-        case Part.DECODING:
-            return end_to_end.measure_decoding(client, pair, effort, say, threads=threads)
-        case Part.SPEEDUP:
-            return end_to_end.measure_speedup(client, effort, say)
-        case Part.MEMORY:
-            return end_to_end.measure_memory(client, pair, say)
-        case Part.DELAY:
-            # An edge of its own: the one of the pair has a cloud that is well.
-            return measure_delay(pair.student, effort, say, threads=threads, start_s=start_s)
+            first, decoding, long = (Rounds(count, progress=run.progress) for count in (pairs, rounds, answers))
+            measurements: dict[Benchmark, Callable[[], Measurement]] = {
+                Benchmark.GUIDANCE: lambda: end_to_end.measure_guidance(client, first),
+                Benchmark.DECODING: lambda: end_to_end.measure_decoding(client, pair, decoding, threads=threads),
+                Benchmark.SPEEDUP: lambda: end_to_end.measure_speedup(client, long),
+                Benchmark.MEMORY: lambda: end_to_end.measure_memory(client, pair, run.progress),
+                # This starts an edge of its own: the pair's has a cloud that works.
+                Benchmark.DELAY: lambda: measure_outage(pair.student, first, threads=threads, start_s=start_s),
+            }
+            run.check_idle()
+            for benchmark in chosen:
+                run.measure(benchmark, measurements[benchmark])
+        about = {"teacher": pair.teacher, "student": pair.student}
+        run.report(f"{pair.teacher} teaching {pair.student}", about, json_file, Console())
 
 
 @contextmanager
-def _pair(
-    *,
-    teacher: str,
+def _running_pair(
     student: str,
-    cloud_url: str | None,
-    cloud_key_env: str,
+    cloud_url: str,
+    key: str | None,
     edge_url: str | None,
     edge_pid: int | None,
+    *,
     threads: int,
     start_s: float,
-) -> Iterator[Pair]:
-    """What is measured: services of our own, or those that run."""
-    if not cloud_url:
-        with started_pair(teacher, student, threads=threads, start_s=start_s) as pair:
-            yield pair
-        return
-    key = os.environ.get(cloud_key_env)
-    until = time.monotonic() + start_s
-    teacher = await_ready(cloud_url, until)
+) -> Iterator[ServicePair]:
+    """Yield a cloud that runs already, and its edge; the edge is started unless it runs."""
+    teacher = model_at(cloud_url, start_s)
     if edge_url:
-        yield Pair(cloud_url, key, edge_url, edge_pid, teacher, await_ready(edge_url, until))
+        yield ServicePair(cloud_url, key, edge_url, edge_pid, teacher, model_at(edge_url, start_s))
         return
-    with started_edge(student, cloud_url, key, threads=threads, start_s=start_s) as (url, pid):
-        yield Pair(cloud_url, key, url, pid, teacher, student)
+    settings = edge_settings(cloud_url, key, threads)
+    with ready_edge(student, settings, start_s=start_s, environment=NEIGHBOURLY_EDGE) as edge:
+        yield ServicePair(cloud_url, key, edge.url, edge.pid, teacher, student)
 
 
 app.command("student")(student.student)

@@ -1,19 +1,20 @@
-"""The figures of the student engine: our edge and another server in turn, on the same machine, model file and prompts."""
+"""Figures of the student engine: our edge and another server take turns on the same machine, model file and prompts."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from evaluation.bench.ab_rounds import REST_S, Incomplete, Rounds, columns, compared, complete
 from evaluation.bench.prompts import lessons, plain_words
-from evaluation.bench.results import Result, Say
-from evaluation.bench.rounds import Effort, all_full, in_turn, rounds
-from evaluation.figures import Figure, NotMeasured, median, p95, ratio
-from evaluation.loadgen.apis import Ask, Server, Written
-from evaluation.loadgen.generator import Together, span_s, together
+from evaluation.figures import Figure, Measurement, NotMeasured, median, p95, ratio
+from evaluation.loadgen.apis import MODEL, Server, StreamRequest, StreamResult
+from evaluation.loadgen.generator import LIMIT_S, span_s
 
 WARM_TOKENS = 8
 PREFIX_TOKENS = 600
@@ -22,200 +23,186 @@ PREFIX_REQUESTS = 16
 PROMPT_TOKENS = 2000
 DECODING_STREAMS = 4
 DECODING_TOKENS = 480
-"""Enough to go on writing for as long as the long prompt takes, whose first token ends the measurement."""
+"""More tokens than a stream writes while the long prompt is read; the first token after that prompt ends the measurement."""
 PYTHON_STREAMS = 16
+SCORED_TOKENS = 400
+SCORED_SEEDS_FROM = 1000
+"""Seeds that no other figure uses, so that no prefix of the scored texts is cached."""
 
 STEP_S = "gkt_edge_engine_step_seconds_total"
 DECODE_S = "gkt_edge_engine_decode_seconds_total"
 STEPS = "llamacpp:n_decode_total"
 
-Scrape = Callable[[Server], Mapping[str, float]]
+Requests = Sequence[StreamRequest]
 
 
 def scrape(server: Server) -> dict[str, float]:
-    """A server's metrics, those without labels. Raises NotMeasured."""
+    """Return the metrics of a server that have no labels. Raise NotMeasured."""
     try:
         text = httpx.get(f"{server.url}/metrics").raise_for_status().text
     except httpx.HTTPError as error:
-        raise NotMeasured(f"the {server.name} has no metrics: {error}") from error
+        raise NotMeasured(f"cannot read the metrics of the {server.name}: {error}") from error
     families = text_string_to_metric_families(text)
     return {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}
 
 
 def measure_rates(
-    edge: Server,
-    rival: Server,
-    streams: int,
-    effort: Effort,
-    say: Say,
-    *,
-    name: str,
-    at_least: float | None,
-    ask: Together = together,
-) -> Result:
-    """Tokens per second of parallel streams, ours over the rival's."""
-    prompts = lessons()
-    rates: dict[str, list[float]] = {edge.name: [], rival.name: []}
-    for server in (edge, rival):
-        ask(server, [Ask(next(prompts), WARM_TOKENS) for _ in range(streams)])
-    for number in rounds(effort, rates[rival.name]):
-        say(f"{name}: round {len(rates[rival.name]) + 1} of {effort.rounds}")
-        asks = [Ask(next(prompts), effort.tokens) for _ in range(streams)]
-        values: dict[str, float] = {}
-        for server in in_turn(edge, rival, number):
-            written = ask(server, asks)
-            if not all_full(written, asks):
-                break
-            values[server.name] = ratio(streams * effort.tokens, span_s(written))
-        else:
-            for who, value in values.items():
-                rates[who].append(value)
-    ours, theirs = median(rates[edge.name]), median(rates[rival.name])
+    edge: Server, baseline: Server, rounds: Rounds, *, name: str, streams: int, at_least: float | None
+) -> Measurement:
+    """Compare the tokens per second of concurrent streams."""
+    rows = stream_rounds(name, {"edge": edge, "baseline": baseline}, streams, rounds)
     how = (
-        f"{streams} at once, {effort.tokens} tokens each, greedy, prompts included, medians of {effort.rounds} in turn"
+        f"the baseline is {baseline.name}; {streams} at once, {rounds.tokens} tokens each, greedy, prompts included, medians of "
+        f"{rounds.count} rounds"
     )
-    return Result(
-        [
-            Figure(
-                name,
-                ratio(ours, theirs),
-                f"the edge ({ours:.1f} tokens/s) over {rival.name} ({theirs:.1f}): {how}",
-                at_least=at_least,
-            )
-        ],
-        {f"{name}_edge_tokens_per_s": ours, f"{name}_rival_tokens_per_s": theirs},
-    )
+    return compared(name, columns(rows, "tokens_per_s"), "tokens_per_s", how, at_least=at_least)
 
 
-def measure_shared_prefix(edge: Server, rival: Server, effort: Effort, say: Say, *, ask: Together = together) -> Result:
-    """Requests per second that begin the same, ours over the rival's; each round with a beginning that neither has seen.
+def stream_rounds(
+    name: str, servers: Mapping[str, Server], streams: int, rounds: Rounds, *, warm_tokens: int = WARM_TOKENS
+) -> dict[str, list[dict[str, float]]]:
+    """Run concurrent streams on servers in turn, with prompts that are new to all of them.
 
-    And then once more with the same beginning, which each has in its cache by then.
+    Return for each server and round `tokens_per_s` of all streams together, and `ttft_s`, the median of the streams.
     """
-    tails = lessons()
-    cold: dict[str, list[float]] = {edge.name: [], rival.name: []}
-    warm: dict[str, list[float]] = {edge.name: [], rival.name: []}
-    tokens: list[float] = []
-    for server in (edge, rival):
-        ask(server, [Ask(next(tails), WARM_TOKENS) for _ in range(PREFIX_REQUESTS)])
-    for number in range(effort.rounds):
-        say(f"shared prefix: round {number + 1} of {effort.rounds}")
-        prefix = plain_words(PREFIX_TOKENS, seed=number)
-        for rates in (cold, warm):
-            asks = [Ask(f"{prefix}\n\n{next(tails)}", SHORT_TOKENS) for _ in range(PREFIX_REQUESTS)]
-            for server in in_turn(edge, rival, number):
-                written = ask(server, asks)
-                if not all(stream.finish for stream in written):
-                    raise NotMeasured(f"a stream of the {server.name} has no end")
-                rates[server.name].append(ratio(len(written), span_s(written)))
-                tokens += [float(stream.prompt_tokens) for stream in written if stream.prompt_tokens]
-    ours, theirs = median(cold[edge.name]), median(cold[rival.name])
-    warm_ours, warm_theirs = median(warm[edge.name]), median(warm[rival.name])
-    length = _about(median(tokens), PREFIX_TOKENS)
-    return Result(
-        [
-            Figure(
-                "shared_prefix_16",
-                ratio(ours, theirs),
-                f"{PREFIX_REQUESTS} requests at once of {length:.0f} tokens that share about {PREFIX_TOKENS}, {SHORT_TOKENS} "
-                f"tokens each, the prefix new to both: the edge ({ours:.2f} requests/s) over {rival.name} ({theirs:.2f}), "
-                f"medians of {effort.rounds} in turn",
-                at_least=1,
-            ),
-            Figure(
-                "shared_prefix_16_again",
-                ratio(warm_ours, warm_theirs),
-                f"the same with other ends, the prefix in both caches: {warm_ours:.2f} over {warm_theirs:.2f} requests/s",
-            ),
-        ],
-        {
-            "shared_prefix_16_edge_requests_per_s": ours,
-            "shared_prefix_16_rival_requests_per_s": theirs,
-            "shared_prefix_16_again_edge_requests_per_s": warm_ours,
-            "shared_prefix_16_again_rival_requests_per_s": warm_theirs,
-            "shared_prefix_16_prompt_tokens": length,
-        },
+    prompts = lessons()
+
+    def measure(server: Server, requests: Requests) -> dict[str, float]:
+        results = complete(rounds.run(server, requests), requests)
+        rate = ratio(streams * rounds.tokens, span_s(results))
+        return {"tokens_per_s": rate, "ttft_s": median([stream.ttft_s for stream in results])}
+
+    for server in servers.values():
+        rounds.run(server, [StreamRequest(next(prompts), warm_tokens) for _ in range(streams)])
+    jobs = rounds.jobs(lambda _: [StreamRequest(next(prompts), rounds.tokens) for _ in range(streams)])
+    return rounds.take_turns(name, servers, jobs, measure)
+
+
+def measure_shared_prefix(edge: Server, baseline: Server, rounds: Rounds) -> Measurement:
+    """Compare the requests per second of prompts with one prefix: first new to the servers, then in their caches."""
+    endings = lessons()
+    lengths: list[float] = []
+
+    def requests(prefix: str) -> Requests:
+        return [StreamRequest(f"{prefix}\n\n{next(endings)}", SHORT_TOKENS) for _ in range(PREFIX_REQUESTS)]
+
+    def rate(server: Server, requests: Requests) -> float:
+        results = rounds.run(server, requests)
+        if not all(stream.finish for stream in results):
+            raise NotMeasured(f"a stream of the {server.name} was cut off")
+        lengths.extend(stream.prompt_tokens for stream in results if stream.prompt_tokens)
+        return ratio(len(results), span_s(results))
+
+    def measure(server: Server, job: tuple[Requests, Requests]) -> dict[str, float]:
+        cold = rate(server, job[0])
+        time.sleep(REST_S)
+        return {"cold": cold, "warm": rate(server, job[1])}
+
+    for server in (edge, baseline):
+        rounds.run(server, [StreamRequest(next(endings), WARM_TOKENS) for _ in range(PREFIX_REQUESTS)])
+    prefixes = (plain_words(PREFIX_TOKENS, seed=number) for number in range(rounds.count))
+    jobs = ((requests(prefix), requests(prefix)) for prefix in prefixes)
+    rows = rounds.take_turns("shared prefix", {"edge": edge, "baseline": baseline}, jobs, measure)
+    length = _check_length(median(lengths), PREFIX_TOKENS)
+    how = (
+        f"the baseline is {baseline.name}; {PREFIX_REQUESTS} requests at once of {length:.0f} tokens that share about "
+        f"{PREFIX_TOKENS}, {SHORT_TOKENS} tokens each, the prefix new to both, medians of {rounds.count} rounds"
+    )
+    again = "the same with other endings, the prefix in both caches"
+    return (
+        compared("shared_prefix_16", columns(rows, "cold"), "requests_per_s", how, at_least=1)
+        + compared("shared_prefix_16_again", columns(rows, "warm"), "requests_per_s", again)
+        + Measurement([], {"shared_prefix_16_prompt_tokens": length})
     )
 
 
-def measure_chunking(chunked: Server, whole: Server, effort: Effort, say: Say, *, ask: Together = together) -> Result:
-    """What decoding streams feel of a long prompt that comes in: p95 of their inter-token latency meanwhile."""
+def measure_chunking(chunked: Server, whole: Server, rounds: Rounds) -> Measurement:
+    """Compare the inter-token latency of decoding streams while a long prompt is read, with and without chunked prefill."""
     prompts = lessons()
-    latencies: dict[str, list[float]] = {chunked.name: [], whole.name: []}
-    waits: dict[str, list[float]] = {chunked.name: [], whole.name: []}
     lengths: list[float] = []
-    for number in rounds(effort, latencies[whole.name]):
-        say(f"chunked prefill: round {len(latencies[whole.name]) + 1} of {effort.rounds}")
-        late = Ask(plain_words(PROMPT_TOKENS, seed=number), SHORT_TOKENS)
-        asks = [Ask(next(prompts), DECODING_TOKENS) for _ in range(DECODING_STREAMS)]
-        pair = {server.name: ask(server, asks, late=late) for server in in_turn(chunked, whole, number)}
-        if any(stream.finish for written in pair.values() for stream in written[:-1]):
-            continue  # a stream had ended before the prompt was through: the load was not the same
-        for who, written in pair.items():
-            latencies[who].append(p95(gaps_during(written[-1], written[:-1])))
-            waits[who].append(written[-1].first_s - written[-1].sent_s)
-            lengths += [float(stream.prompt_tokens) for stream in written[-1:] if stream.prompt_tokens]
-    ours, theirs = median(latencies[chunked.name]), median(latencies[whole.name])
-    length = _about(median(lengths), PROMPT_TOKENS)
-    return Result(
-        [
-            Figure(
-                "itl_p95_chunked",
-                ratio(ours, theirs),
-                f"p95 inter-token latency of {DECODING_STREAMS} streams while a prompt of {length:.0f} tokens comes in: the edge "
-                f"as it comes ({1e3 * ours:.0f} ms) over the edge without chunked prefill ({1e3 * theirs:.0f} ms), "
-                f"medians of {effort.rounds} in turn",
-                at_most=0.5,
-            )
-        ],
-        {
-            "itl_p95_chunked_ms": 1e3 * ours,
-            "itl_p95_whole_ms": 1e3 * theirs,
-            "itl_prompt_ttft_chunked_s": median(waits[chunked.name]),
-            "itl_prompt_ttft_whole_s": median(waits[whole.name]),
-            "itl_prompt_tokens": length,
-        },
+
+    def measure(server: Server, job: tuple[StreamRequest, Requests]) -> dict[str, float]:
+        straggler, requests = job
+        *streams, late = rounds.run(server, requests, straggler=straggler)
+        if any(stream.finish for stream in streams):
+            raise Incomplete("streams ended before the long prompt was read")
+        lengths.append(late.prompt_tokens or 0)
+        return {"itl_ms": 1e3 * p95(gaps_during(late, streams)), "ttft_s": late.ttft_s}
+
+    jobs = rounds.jobs(
+        lambda number: (
+            StreamRequest(plain_words(PROMPT_TOKENS, seed=number), SHORT_TOKENS),
+            [StreamRequest(next(prompts), DECODING_TOKENS) for _ in range(DECODING_STREAMS)],
+        )
+    )
+    rows = rounds.take_turns("chunked prefill", {"chunked": chunked, "whole": whole}, jobs, measure)
+    length = _check_length(median(lengths), PROMPT_TOKENS)
+    how = (
+        f"p95 inter-token latency of {DECODING_STREAMS} streams while a prompt of {length:.0f} tokens is read, with the edge's "
+        f"defaults and without chunked prefill; medians of {rounds.count} rounds"
+    )
+    latencies, waits = columns(rows, "itl_ms"), columns(rows, "ttft_s")
+    raw = {f"itl_prompt_ttft_{target}_s": median(values) for target, values in waits.items()}
+    return compared("itl_p95_chunked", latencies, "ms", how, raw_name="itl_p95", at_most=0.5) + Measurement(
+        [], {**raw, "itl_prompt_tokens": length}
     )
 
 
 def measure_python_share(
-    edge: Server, effort: Effort, say: Say, *, ask: Together = together, metrics: Scrape = scrape
-) -> Result:
-    """Python's part of the engine's steps: what of their time isn't llama.cpp's decode, by the edge's own metrics."""
+    edge: Server, rounds: Rounds, *, metrics: Callable[[Server], Mapping[str, float]] = scrape
+) -> Measurement:
+    """Measure the fraction of the engine's step time outside llama.cpp's decode, from the edge's metrics."""
     prompts = lessons()
-    shares: list[float] = []
-    steps_ms: list[float] = []
-    ask(edge, [Ask(next(prompts), WARM_TOKENS) for _ in range(PYTHON_STREAMS)])
-    for _ in rounds(effort, shares):
-        say(f"Python's share: round {len(shares) + 1} of {effort.rounds}")
-        asks = [Ask(next(prompts), effort.tokens) for _ in range(PYTHON_STREAMS)]
+
+    def measure(edge: Server, requests: Requests) -> dict[str, float]:
         before = metrics(edge)
-        written = ask(edge, asks)
+        streams = rounds.run(edge, requests)
         after = metrics(edge)
-        if not all_full(written, asks):
-            continue
+        complete(streams, requests)
         try:
             step_s, decode_s, steps = (after[name] - before[name] for name in (STEP_S, DECODE_S, STEPS))
         except KeyError as error:
             raise NotMeasured(f"the edge has no metric {error}") from error
-        shares.append(1 - ratio(decode_s, step_s))
-        steps_ms.append(1e3 * ratio(step_s, steps))
-    return Result(
-        [
-            Figure(
-                "python_share",
-                median(shares),
-                f"part of a step's time outside llama.cpp's decode, {PYTHON_STREAMS} streams of {effort.tokens} tokens, "
-                f"median of {effort.rounds} ({median(steps_ms):.0f} ms a step)",
-                at_most=0.10,
-            )
-        ],
-        {"python_share_step_ms": median(steps_ms)},
+        return {"share": 1 - ratio(decode_s, step_s), "step_ms": 1e3 * ratio(step_s, steps)}
+
+    rounds.run(edge, [StreamRequest(next(prompts), WARM_TOKENS) for _ in range(PYTHON_STREAMS)])
+    jobs = rounds.jobs(lambda _: [StreamRequest(next(prompts), rounds.tokens) for _ in range(PYTHON_STREAMS)])
+    rows = rounds.take_turns("Python's share", {"edge": edge}, jobs, measure)
+    share, step_ms = (median(columns(rows, name)["edge"]) for name in ("share", "step_ms"))
+    how = (
+        f"fraction of a step's time ({step_ms:.0f} ms) outside llama.cpp's decode, {PYTHON_STREAMS} streams of {rounds.tokens} "
+        f"tokens, median of {rounds.count} rounds"
     )
+    return Measurement([Figure("python_share", share, how, at_most=0.10)], {"python_share_step_ms": step_ms})
 
 
-def gaps_during(late: Written, streams: Sequence[Written]) -> list[float]:
-    """The inter-token latencies of streams that overlap a request's prefill, from sending it to its first token."""
+def measure_scores(edge: Server, rounds: Rounds, *, transport: httpx.BaseTransport | None = None) -> Measurement:
+    """Compare reading a prompt with the log-probability of each token and without, with texts that are new to the edge."""
+    plain = {"model": MODEL, "max_tokens": 1, "temperature": 0}
+    targets: dict[str, dict[str, Any]] = {"scored": plain | {"echo": True, "logprobs": 0}, "plain": plain}
+    with httpx.Client(base_url=edge.url, timeout=LIMIT_S, transport=transport) as http:
+        seeds = count(SCORED_SEEDS_FROM)
+
+        def token_ms(fields: dict[str, Any], _: int) -> float:
+            body = fields | {"prompt": plain_words(SCORED_TOKENS, seed=next(seeds))}
+            began = time.perf_counter()
+            try:
+                answer = http.post("/v1/completions", json=body).raise_for_status().json()
+                return 1e3 * (time.perf_counter() - began) / int(answer["usage"]["prompt_tokens"])
+            except (httpx.HTTPError, KeyError, ValueError) as error:
+                raise NotMeasured(f"the edge cannot score a prompt: {error}") from error
+
+        token_ms(targets["scored"], 0)  # the first request is slower
+        times = rounds.take_turns("scores", targets, range(rounds.count), token_ms)
+    how = (
+        f"a token of a prompt of about {SCORED_TOKENS} tokens, with the score of each; medians of {rounds.count} rounds"
+    )
+    extra_ms = median(times["scored"]) - median(times["plain"])
+    return compared("scores_cost", times, "ms", how) + Measurement([], {"scores_ms_a_token": extra_ms})
+
+
+def gaps_during(late: StreamResult, streams: Sequence[StreamResult]) -> list[float]:
+    """Return the inter-token latencies of streams that overlap a request's prefill (from sending it to its first token)."""
     return [
         after - before
         for stream in streams
@@ -224,7 +211,7 @@ def gaps_during(late: Written, streams: Sequence[Written]) -> list[float]:
     ]
 
 
-def _about(tokens: float, wanted: int) -> float:
+def _check_length(tokens: float, wanted: int) -> float:
     if not 0.9 * wanted <= tokens <= 1.15 * wanted:
-        raise NotMeasured(f"the prompt has {tokens:.0f} tokens where about {wanted} were meant")
+        raise NotMeasured(f"a prompt that should have about {wanted} tokens has {tokens:.0f}")
     return tokens

@@ -1,12 +1,11 @@
-"""Raw text for the student's benchmarks, which begins as no text before it did: what a cache can share is then known."""
+"""Prompts of the benchmarks. Each begins in a new way, so that only the prefixes meant to be shared are in a prefix cache."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from importlib.resources import files
 from itertools import count, cycle
-
-from evaluation.bench.questions import questions
 
 WORDS = (
     "the of and to in is that it was for on are as with his they at be this from have or by one had not but what all were when "
@@ -14,15 +13,21 @@ WORDS = (
     "has more her two like him see time could no make than first been its who now people my made over did down only way find "
     "use may water long little very after words called just where most know"
 )
-"""Common ones: with the space before it each is one token of any vocabulary that knows English."""
+"""Common words. With the space before it, each is one token of any vocabulary with English text."""
+
+
+def questions() -> list[str]:
+    """Return questions that have long answers and are too short for the teacher's prefix cache on a CPU."""
+    text = files("evaluation.bench").joinpath("questions.txt").read_text("utf-8")
+    return [line for line in text.splitlines() if line]
 
 
 def lessons() -> Iterator[str]:
-    """Short prompts without end, none twice, which a model goes on from for hundreds of tokens."""
+    """Yield short prompts without end, no two the same, that a model continues for hundreds of tokens."""
     return (f"Lesson {number}. {question}\n\n" for number, question in zip(count(1), cycle(questions())))
 
 
 def plain_words(tokens: int, seed: int) -> str:
-    """Text of about so many tokens, another one for each seed."""
+    """Return a text of about this many tokens, different for each seed."""
     chosen = random.Random(seed).choices(WORDS.split(), k=tokens)  # noqa: S311 - nothing secret
     return " ".join(chosen)

@@ -1,166 +1,144 @@
-"""What reviews cost the operator of a teacher: how many answers a second it reads in mode `review`, over those it writes.
+"""Capacity that reviews cost the operator of a teacher: answers a second reviewed in mode `review`, and written.
 
-A real edge answers some questions in mode `review`. From who wrote what of its answers its calls are made once more, straight to
-the cloud: each step of the student's with a few words behind it that the teacher does not want, until the last. So the teacher's
-engine is measured and nothing else, and the calls of an answer come one after the other, as an edge's do.
+A real edge answers some questions in mode `review`. The sources of its answers' parts determine its calls, which are sent again,
+directly to the cloud: each draft of the student's with a few words at its end that the teacher rejects, except the last. This
+measures the teacher's engine and nothing else. The calls of one answer run one after the other, as an edge's do.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
-from typing import Protocol
 
 import httpx
 
+from evaluation.bench.ab_rounds import Progress, Rounds, compared
 from evaluation.bench.capacity_gain import ANSWER_TOKENS, answers_per_s
 from evaluation.bench.prompts import lessons, plain_words
-from evaluation.bench.results import Result, Say
-from evaluation.figures import Figure, NotMeasured, median, ratio
-from evaluation.loadgen.apis import Ask, Server, Written
+from evaluation.figures import Measurement, NotMeasured, ratio
+from evaluation.loadgen.apis import Server, StreamRequest, StreamResult
 from evaluation.loadgen.client import Client, timed
-from evaluation.loadgen.generator import LIMIT_S, Rolling, rolling
-from evaluation.loadgen.timeline import Answer
-from shared.errors import StreamError
+from evaluation.loadgen.generator import LIMIT_S
+from evaluation.loadgen.timeline import TimedAnswer, parse_guidance
 from shared.protocol.gkt import Mode, Source
-from shared.protocol.guidance import Failure, Message, ReviewRequest
-from shared.protocol.sse import decode_recorded
+from shared.protocol.guidance import Message, ReviewRequest
 
 LADDER = (4, 16)
-"""Answers under way."""
-TURNS = 2
-"""Each place under way is taken so often, at least."""
-DOUBT = 0.5
-"""As the edge asks by itself."""
-UNWANTED_TOKENS = 3
-"""Behind what stands of a step."""
+"""Concurrent answers."""
+ANSWERS_PER_PLACE = 2
+ACCEPTANCE_THRESHOLD = 0.5
+"""The edge's default."""
+REJECTED_TOKENS = 3
+"""Words at the end of a draft that the teacher rejects."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a review is asked for: text of the student's behind what is written of an answer."""
+class Draft:
+    """One call: the answer so far, and the student's text behind it."""
 
     answer: str
     text: str
-    ends: bool
+    is_final: bool
 
 
 @dataclass(frozen=True)
-class Reviewed:
-    """An answer of a student under review, as the cloud met it."""
+class ReviewedAnswer:
+    """A question, and the calls that its answer took."""
 
     question: str
-    steps: Sequence[Step]
+    drafts: Sequence[Draft]
     teacher_tokens: int
 
 
-class Reviewing(Protocol):
-    """Has a server review answers, so many at a time. Raises NotMeasured."""
-
-    def __call__(self, server: Server, answers: Sequence[Reviewed], at_once: int) -> list[Written]:
-        """When each was begun and ended, in order."""
+ReviewRunner = Callable[[Server, Sequence[ReviewedAnswer], int], list[StreamResult]]
 
 
-def measure_reviews(client: Client, questions: int, say: Say) -> list[Reviewed]:
-    """Answers of a real edge. Raises NotMeasured."""
-    answers: list[Reviewed] = []
+def measure_reviews(client: Client, questions: int, progress: Progress) -> list[ReviewedAnswer]:
+    """Collect answers of a real edge. Raise NotMeasured."""
+    answers: list[ReviewedAnswer] = []
     for question in islice(lessons(), questions):
-        say(f"review_gain: an edge, question {len(answers) + 1} of {questions}")
-        answer = client.answer(
-            question, model="gkt", max_tokens=ANSWER_TOKENS, mode=Mode.REVIEW, guidance_tokens=ANSWER_TOKENS
-        )
-        answers.append(Reviewed(question, steps_of(answer), answer.teacher_tokens))
+        progress(f"review_gain: an edge, question {len(answers) + 1} of {questions}")
+        answer = client.answer(question, max_tokens=ANSWER_TOKENS, mode=Mode.REVIEW, guidance_tokens=ANSWER_TOKENS)
+        answers.append(ReviewedAnswer(question, drafts_of(answer), answer.teacher_tokens))
     return answers
 
 
-def steps_of(answer: Answer) -> list[Step]:
-    """The calls that an answer takes. Where the teacher has a word twice in succession nothing stood of the step between."""
-    steps: list[Step] = []
+def drafts_of(answer: TimedAnswer) -> list[Draft]:
+    """Return the calls of an answer. Between two consecutive chunks of the teacher the whole draft was rejected."""
+    drafts: list[Draft] = []
     text = own = ""
     for chunk in answer.chunks:
         if chunk.source is Source.TEACHER:
-            unwanted = " " + plain_words(UNWANTED_TOKENS, seed=len(steps))
-            steps.append(Step(text, own + unwanted, ends=False))
+            rejected = " " + plain_words(REJECTED_TOKENS, seed=len(drafts))
+            drafts.append(Draft(text, own + rejected, is_final=False))
             text, own = text + own + chunk.text, ""
         else:
             own += chunk.text
-    return [*steps, Step(text, own, ends=answer.end == "stop")] if own else steps
+    return [*drafts, Draft(text, own, is_final=answer.end == "stop")] if own else drafts
 
 
-def reviewing(server: Server, answers: Sequence[Reviewed], at_once: int) -> list[Written]:
-    """`Reviewing`, over HTTP: a thread for each answer under way."""
-    limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
+def run_reviews(server: Server, answers: Sequence[ReviewedAnswer], concurrency: int) -> list[StreamResult]:
+    """Review answers in a closed loop, each in a thread. Return when each began and ended, in order. Raise NotMeasured."""
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     with (
         httpx.Client(base_url=server.url, timeout=LIMIT_S, headers=server.headers, limits=limits) as http,
-        ThreadPoolExecutor(at_once) as threads,
+        ThreadPoolExecutor(concurrency) as threads,
     ):
         return list(threads.map(partial(_review, http), answers))
 
 
-def _review(http: httpx.Client, answer: Reviewed) -> Written:
+def _review(http: httpx.Client, answer: ReviewedAnswer) -> StreamResult:
     sent_s = time.perf_counter()
-    for step in answer.steps:
+    for draft in answer.drafts:
         body = ReviewRequest(
             messages=[Message(role="user", content=answer.question)],
             max_guidance_tokens=1,
-            answer=step.answer,
-            draft=step.text,
-            draft_is_final=step.ends,
-            acceptance_threshold=DOUBT,
+            answer=draft.answer,
+            draft=draft.text,
+            draft_is_final=draft.is_final,
+            acceptance_threshold=ACCEPTANCE_THRESHOLD,
             stop_at_line_end=True,
         )
-        reads = timed(http, "/v1/review", body.model_dump_json())
-        try:
-            *_, (_, last) = decode_recorded(reads)
-        except StreamError as error:
-            raise NotMeasured(f"a review broke off: {error}") from error
-        if isinstance(last, Failure):
-            raise NotMeasured(f"a review broke off: {last.code}: {last.message}")
-    return Written(sent_s, [], time.perf_counter(), None)
+        if parse_guidance(timed(http, "/v1/review", body.model_dump_json())).done is None:
+            raise NotMeasured("a review ended early")
+    return StreamResult(sent_s, [], time.perf_counter(), None)
 
 
 def measure_review_gain(
-    server: Server,
-    answers: Sequence[Reviewed],
-    rounds: int,
-    say: Say,
-    *,
-    ask: Rolling = rolling,
-    review: Reviewing = reviewing,
-) -> Result:
-    """Reviewed and written take turns; no question is met twice, so that of none more is cached than its own steps leave."""
-    numbers = count(1)
-    figures: list[Figure] = []
-    raw: dict[str, float] = {}
-    calls = ratio(sum(len(answer.steps) for answer in answers), len(answers))
+    server: Server, answers: Sequence[ReviewedAnswer], rounds: Rounds, *, review: ReviewRunner = run_reviews
+) -> Measurement:
+    """Compare reviewing with writing. No question repeats, so that only an answer's own earlier calls are cached."""
+    fresh = _with_new_questions(answers)
+    calls = ratio(sum(len(answer.drafts) for answer in answers), len(answers))
     words = ratio(sum(answer.teacher_tokens for answer in answers), len(answers))
-    for at_once in LADDER:
-        name = f"review_gain_{at_once}"
-        read: list[float] = []
-        written: list[float] = []
-        for number in range(rounds):
-            say(f"{name}: round {number + 1} of {rounds}")
-            some = list(islice(_afresh(answers, numbers), TURNS * at_once))
-            read.append(answers_per_s(review(server, some, at_once), len(some), at_once))
-            asks = [
-                Ask(answer.question, ANSWER_TOKENS) for answer in islice(_afresh(answers, numbers), TURNS * at_once)
-            ]
-            written.append(answers_per_s(ask(server, asks, at_once), len(asks), at_once))
+
+    def write(server: Server, some: Sequence[ReviewedAnswer], concurrency: int) -> list[StreamResult]:
+        requests = [StreamRequest(answer.question, ANSWER_TOKENS) for answer in some]
+        return rounds.run(server, requests, concurrency=concurrency)
+
+    def measure(way: ReviewRunner, concurrency: int) -> float:
+        some = list(islice(fresh, ANSWERS_PER_PLACE * concurrency))
+        return answers_per_s(way(server, some, concurrency), len(some), concurrency)
+
+    result = Measurement([], {"review_gain_calls": calls, "review_gain_teacher_tokens": words})
+    for concurrency in LADDER:
+        name = f"review_gain_{concurrency}"
+        rates = rounds.take_turns(name, {"read": review, "written": write}, [concurrency] * rounds.count, measure)
         how = (
-            f"answers/s reviewed ({median(read):.3f}; {calls:.1f} calls and {words:.1f} of the teacher's tokens an answer) over "
-            f"answers/s written ({median(written):.3f}; up to {ANSWER_TOKENS} tokens), {at_once} at once; {rounds} rounds in turn"
+            f"answers reviewed ({calls:.1f} calls and {words:.1f} of the teacher's tokens each) and written (up to "
+            f"{ANSWER_TOKENS} tokens), {concurrency} at once; {rounds.count} rounds"
         )
-        figures.append(Figure(name, median([ratio(*pair) for pair in zip(read, written, strict=True)]), how))
-        raw |= {f"{name}_read_per_s": median(read), f"{name}_written_per_s": median(written)}
-    return Result(figures, raw | {"review_gain_calls": calls, "review_gain_teacher_tokens": words})
+        result += compared(name, rates, "per_s", how, by_round=True)
+    return result
 
 
-def _afresh(answers: Sequence[Reviewed], numbers: Iterator[int]) -> Iterator[Reviewed]:
-    """The answers over and over, each time to a question that no cache has met."""
+def _with_new_questions(answers: Sequence[ReviewedAnswer]) -> Iterator[ReviewedAnswer]:
+    """Repeat the answers without end, each time with a question that no cache has seen."""
+    numbers = count(1)
     while True:
         for answer in answers:
-            yield Reviewed(f"{next(numbers)}. {answer.question}", answer.steps, answer.teacher_tokens)
+            yield replace(answer, question=f"{next(numbers)}. {answer.question}")

@@ -1,4 +1,4 @@
-"""`gkt bench student`: the student engine beside other servers for the same model file, as a table and as JSON."""
+"""`gkt bench student`: the student engine and other servers for the same model file, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,36 +13,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from evaluation.bench import engine_throughput
-from evaluation.bench.end_to_end import EDGE_SPIN_COUNT
-from evaluation.bench.engine_throughput import DECODING_STREAMS, PREFIX_REQUESTS, PROMPT_TOKENS, PYTHON_STREAMS
-from evaluation.bench.results import Result, Say
-from evaluation.bench.rounds import Effort
-from evaluation.bench.scoring_cost import measure_scores
-from evaluation.bench.session import measuring
-from evaluation.figures import NotMeasured
+from evaluation.bench import engine_throughput as engine
+from evaluation.bench.ab_rounds import Rounds
+from evaluation.bench.session import ONLY, JsonFile, StartS, Threads, session
+from evaluation.figures import Measurement, NotMeasured
 from evaluation.loadgen.apis import Server
-from evaluation.servers.baselines import Size, llama_cpp_server, llama_server, llama_server_version
-from evaluation.servers.services import lone_edge
+from evaluation.servers.baselines import ServerSize, llama_cpp_server, llama_server, llama_server_version
+from evaluation.servers.services import ready_edge
 from shared.model_hub.catalog import ensure_gguf
 
 CONTEXT_TOKENS = 4096
-PROMPT_ROOM = 64
-"""Tokens of a short prompt, at most."""
-PREFIX_ROOM = 1024
-"""Tokens of a request with the shared prefix, at most."""
-WHOLE_TOKENS = PROMPT_TOKENS + 500
-"""A batch that holds the long prompt and what is decoded besides."""
+SHORT_PROMPT_TOKENS = 64
+"""Upper bound of a short prompt."""
+PREFIX_REQUEST_TOKENS = 1024
+"""Upper bound of a request with the shared prefix."""
+WHOLE_PROMPT = dict.fromkeys(("prefill_chunk_tokens", "batch_tokens"), engine.PROMPT_TOKENS + 500)
+"""Settings with which the long prompt and the decoding streams fit into one batch."""
 LLAMA_SERVER_AT_LEAST = 0.95
 LLAMA_CPP_SERVER_AT_LEAST = {4: 1.1, 16: 2.5}
 
-Rival = Callable[[Size], AbstractContextManager[Server]]
+Baseline = Callable[[ServerSize], AbstractContextManager[Server]]
 
 
-class Part(StrEnum):
-    """What is measured together."""
-
+class StudentBenchmark(StrEnum):
     LLAMA_SERVER = "llama-server"
     LLAMA_CPP_SERVER = "llama-cpp-server"
     SHARED_PREFIX = "shared-prefix"
@@ -53,24 +48,22 @@ class Part(StrEnum):
 
 @dataclass(frozen=True)
 class Setup:
-    """What is started, and how."""
+    """The servers of the benchmark."""
 
     student: str
     path: Path
     threads: int
-    llama_server: str
-    llama_cpp_server: str
+    llama_server_binary: str
+    llama_cpp_python: str
     start_s: float
-    same_waiting: bool
 
-    def size(self, streams: int, tokens: int) -> Size:
-        """Room for streams of so many tokens, prompts included."""
-        spin_count = EDGE_SPIN_COUNT if self.same_waiting else None
-        return Size(streams, max(CONTEXT_TOKENS, streams * tokens), self.threads, spin_count)
+    def size(self, streams: int, tokens: int) -> ServerSize:
+        """Return room for streams with this many tokens each, prompts included."""
+        return ServerSize(streams, max(CONTEXT_TOKENS, streams * tokens), self.threads)
 
     @contextmanager
-    def edge(self, size: Size, *, name: str = "edge", **settings: int) -> Iterator[Server]:
-        """An edge without a cloud, as it comes but for its size and `settings`."""
+    def edge(self, size: ServerSize, *, name: str = "edge", **settings: int) -> Iterator[Server]:
+        """Run an edge without a cloud, with its defaults except for its size and `settings`."""
         sized = {
             "max_sequences": size.streams,
             "context_tokens": CONTEXT_TOKENS,
@@ -78,14 +71,17 @@ class Setup:
             "threads": size.threads,
         }
         variables = {key.upper(): str(value) for key, value in (sized | settings).items()}
-        with lone_edge(self.student, variables, start_s=self.start_s) as url:
-            yield Server(name, url)
+        with ready_edge(self.student, variables, start_s=self.start_s) as process:
+            yield Server(name, process.url)
 
-    def rival(self, size: Size) -> AbstractContextManager[Server]:
-        return llama_server(self.llama_server, self.path, size, start_s=self.start_s)
+    def llama_server(self, size: ServerSize) -> AbstractContextManager[Server]:
+        return llama_server(self.llama_server_binary, self.path, size, start_s=self.start_s)
 
-    def python_rival(self, size: Size) -> AbstractContextManager[Server]:
-        return llama_cpp_server(self.llama_cpp_server, self.path, size, start_s=self.start_s)
+    def llama_cpp_server(self, size: ServerSize) -> AbstractContextManager[Server]:
+        return llama_cpp_server(self.llama_cpp_python, self.path, size, start_s=self.start_s)
+
+    def unchunked_edge(self, size: ServerSize) -> AbstractContextManager[Server]:
+        return self.edge(size, name="edge without chunks", **WHOLE_PROMPT)
 
 
 def student(
@@ -102,51 +98,39 @@ def student(
         typer.Option(
             "--llama-cpp-server",
             metavar="PYTHON",
-            help="Python that has llama-cpp-python\\[server]; the one that runs this where unset.",
+            help="Python with llama-cpp-python\\[server]. If unset, the one that runs this command.",
         ),
     ] = None,
-    only: Annotated[
-        list[Part] | None, typer.Option(help="Measure this part; may be given again; all where unset.")
-    ] = None,
+    only: Annotated[list[StudentBenchmark] | None, ONLY] = None,
     streams: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=64, help="Streams at once; may be given again; 1, 4, 8 and 16 where unset."),
+        typer.Option(min=1, max=64, help="Concurrent streams; may be repeated. If unset, 1, 4, 8 and 16."),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, max=2048, help="Tokens of each stream.")] = Effort.tokens,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each figure.")] = Effort.rounds,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Compute threads of each server; all cores where unset.")
-    ] = None,
-    same_waiting: Annotated[
-        bool,
-        typer.Option("--same-waiting", help="Have the rivals' OpenMP threads wait for each other as the edge's do."),
-    ] = False,
-    start_s: Annotated[float, typer.Option(help="Seconds for a server to start.")] = 120,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="Write the figures here too, as {name: value}.")
-    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, max=2048, help="Tokens of each stream.")] = Rounds.tokens,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each figure.")] = Rounds.count,
+    threads: Threads = None,
+    start_s: StartS = 120,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the student engine: an edge without a cloud, and other servers in turn with it, on the same model file.
 
-    llama_server_N: tokens/s of N streams together, over llama-server's with as many slots.
-    llama_cpp_server_N: the same over `python -m llama_cpp.server`, for 4 and 16 streams.
-    shared_prefix_16: requests/s of 16 requests that share a 600-token prefix, over llama-server's.
-    itl_p95_chunked: inter-token latency of 4 streams while a long prompt comes in, over the same edge without chunked prefill.
-    python_share: Python's part of a step at 16 streams.
-    scores_cost: a prompt read with the score of each of its tokens, over one read without.
+    llama_server_N: tokens/s of N concurrent streams, divided by llama-server's with as many slots.
+    llama_cpp_server_N: the same, divided by `python -m llama_cpp.server`'s, for 4 and 16 streams.
+    shared_prefix_16: requests/s of 16 requests that share a 600-token prefix, divided by llama-server's.
+    itl_p95_chunked: inter-token latency of 4 streams while a long prompt is read, divided by the same without chunked prefill.
+    python_share: fraction of a step's time at 16 streams that Python takes.
+    scores_cost: time to read a prompt with the score of each token, divided by the time without.
 
-    Every server has as many threads and as much context as the others, and else its own defaults. Leave the machine alone
-    meanwhile: all of it takes about twenty minutes on two cores.
+    All servers have the same number of threads and the same context, and otherwise their own defaults. The machine must be idle
+    otherwise: the whole command takes about twenty minutes on two cores.
 
-    Ends with 0 whether or not the figures are what was asked for, and with 1 where one cannot be measured.
+    The exit status is 1 if a figure could not be measured, and 0 otherwise, even if a target was missed.
 
     Example: gkt bench student --llama-server ~/llama/bin/llama-server --json student.json
     """
-    chosen = list(Part) if not only else [part for part in Part if part in only]
     numbers = sorted(set(streams or [1, 4, 8, 16]))
-    effort = Effort(rounds, tokens)
-    with measuring("looking whether the machine is idle") as run:
-        run.look()
+    with session("checking whether the machine is idle") as run:
+        run.check_idle()
         setup = Setup(
             student,
             ensure_gguf(student),
@@ -154,80 +138,64 @@ def student(
             llama_server_path,
             llama_cpp_python or sys.executable,
             start_s,
-            same_waiting,
         )
+        try:
+            llama_server_installed = llama_server_version(llama_server_path)
+        except NotMeasured:
+            llama_server_installed = "none"
         about = {
             "student": student,
             "threads": str(setup.threads),
-            "llama_server": _version(llama_server_path),
-            "rivals_wait": "as the edge" if same_waiting else "as they come",
+            "llama_server": llama_server_installed,
         }
-        for part in chosen:
-            for name, measure in _measurements(part, setup, numbers, effort, run.say).items():
-                run.say(f"{name}: starting the servers")
-                run.take(name, measure)
-        run.report(student, about, json_file)
+        all_measurements = measurements(setup, numbers, Rounds(rounds, tokens, run.progress))
+        for benchmark in StudentBenchmark:
+            for name, measurement in all_measurements[benchmark].items() if not only or benchmark in only else ():
+                run.progress(f"{name}: starting the servers")
+                run.measure(name, measurement)
+        run.report(student, about, json_file, Console())
 
 
-def _measurements(
-    part: Part, setup: Setup, numbers: Sequence[int], effort: Effort, say: Say
-) -> dict[str, Callable[[], Result]]:
-    """The figures of a part: by their names, how each is measured."""
-    match part:
-        case Part.LLAMA_SERVER:
-            return {
-                name: partial(_rates, setup, setup.rival, n, effort, say, name=name, at_least=LLAMA_SERVER_AT_LEAST)
-                for n in numbers
-                for name in [f"llama_server_{n}"]
-            }
-        case Part.LLAMA_CPP_SERVER:
-            return {
-                name: partial(_rates, setup, setup.python_rival, n, effort, say, name=name, at_least=at_least)
-                for n, at_least in LLAMA_CPP_SERVER_AT_LEAST.items()
-                for name in [f"llama_cpp_server_{n}"]
-                if n in numbers
-            }
-        case Part.SHARED_PREFIX:
-            return {"shared_prefix_16": partial(_shared_prefix, setup, effort, say)}
-        case Part.CHUNKED:
-            return {"itl_p95_chunked": partial(_chunking, setup, effort, say)}
-        case Part.PYTHON:
-            return {"python_share": partial(_python_share, setup, effort, say)}
-        case Part.SCORES:
-            return {"scores_cost": partial(_scores, setup, effort, say)}
+def measurements(
+    setup: Setup, numbers: Sequence[int], rounds: Rounds
+) -> dict[StudentBenchmark, dict[str, Callable[[], Measurement]]]:
+    """Return the measurements of each benchmark by their names."""
 
+    def compare(
+        baseline: Baseline, size: ServerSize, measure: Callable[[Server, Server, Rounds], Measurement]
+    ) -> Measurement:
+        with baseline(size) as other, setup.edge(size) as edge:
+            return measure(edge, other, rounds)
 
-def _rates(setup: Setup, rival: Rival, streams: int, effort: Effort, say: Say, *, name: str, at_least: float) -> Result:
-    size = setup.size(streams, PROMPT_ROOM + effort.tokens)
-    with rival(size) as other, setup.edge(size) as edge:
-        return engine_throughput.measure_rates(edge, other, streams, effort, say, name=name, at_least=at_least)
+    def rates(name: str, baseline: Baseline, streams: int, at_least: float) -> Measurement:
+        size = setup.size(streams, SHORT_PROMPT_TOKENS + rounds.tokens)
+        with baseline(size) as other, setup.edge(size) as edge:
+            return engine.measure_rates(edge, other, rounds, name=name, streams=streams, at_least=at_least)
 
+    def alone(size: ServerSize, measure: Callable[[Server, Rounds], Measurement]) -> Measurement:
+        with setup.edge(size) as edge:
+            return measure(edge, rounds)
 
-def _shared_prefix(setup: Setup, effort: Effort, say: Say) -> Result:
-    size = setup.size(PREFIX_REQUESTS, PREFIX_ROOM)
-    with setup.rival(size) as other, setup.edge(size) as edge:
-        return engine_throughput.measure_shared_prefix(edge, other, effort, say)
-
-
-def _chunking(setup: Setup, effort: Effort, say: Say) -> Result:
-    size = setup.size(DECODING_STREAMS + 1, 0)
-    whole = {"prefill_chunk_tokens": WHOLE_TOKENS, "batch_tokens": WHOLE_TOKENS}
-    with setup.edge(size) as edge, setup.edge(size, name="edge without chunks", **whole) as other:
-        return engine_throughput.measure_chunking(edge, other, effort, say)
-
-
-def _python_share(setup: Setup, effort: Effort, say: Say) -> Result:
-    with setup.edge(setup.size(PYTHON_STREAMS, PROMPT_ROOM + effort.tokens)) as edge:
-        return engine_throughput.measure_python_share(edge, effort, say)
-
-
-def _scores(setup: Setup, effort: Effort, say: Say) -> Result:
-    with setup.edge(setup.size(1, PREFIX_ROOM)) as edge:
-        return measure_scores(edge, effort, say)
-
-
-def _version(binary: str) -> str:
-    try:
-        return llama_server_version(binary)
-    except NotMeasured:
-        return "none"
+    prefix_size = setup.size(engine.PREFIX_REQUESTS, PREFIX_REQUEST_TOKENS)
+    chunk_size = setup.size(engine.DECODING_STREAMS + 1, 0)
+    python_size = setup.size(engine.PYTHON_STREAMS, SHORT_PROMPT_TOKENS + rounds.tokens)
+    score_size = setup.size(1, PREFIX_REQUEST_TOKENS)
+    return {
+        StudentBenchmark.LLAMA_SERVER: {
+            f"llama_server_{n}": partial(rates, f"llama_server_{n}", setup.llama_server, n, LLAMA_SERVER_AT_LEAST)
+            for n in numbers
+        },
+        StudentBenchmark.LLAMA_CPP_SERVER: {
+            f"llama_cpp_server_{n}": partial(rates, f"llama_cpp_server_{n}", setup.llama_cpp_server, n, at_least)
+            for n, at_least in LLAMA_CPP_SERVER_AT_LEAST.items()
+            if n in numbers
+        },
+        StudentBenchmark.SHARED_PREFIX: {
+            "shared_prefix_16": partial(compare, setup.llama_server, prefix_size, engine.measure_shared_prefix)
+        },
+        StudentBenchmark.CHUNKED: {
+            "itl_p95_chunked": partial(compare, setup.unchunked_edge, chunk_size, engine.measure_chunking)
+        },
+        StudentBenchmark.PYTHON: {"python_share": partial(alone, python_size, engine.measure_python_share)},
+        StudentBenchmark.SCORES: {"scores_cost": partial(alone, score_size, engine.measure_scores)},
+    }

@@ -1,4 +1,4 @@
-"""Clients of the edges: those that read, those that vanish, those that never read. They note what they were sent."""
+"""Clients of the edges: some read their answers, some disconnect, some never read."""
 
 from __future__ import annotations
 
@@ -12,94 +12,92 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from evaluation.chaos.workload import Ask, Behaviour
+from evaluation.chaos.workload import Behaviour, ClientRequest
 
-NARROW_BYTES = 4096
-"""What the system takes in for a client that never reads."""
+RECEIVE_BUFFER_BYTES = 4096
+"""Bytes that the system receives for a client that never reads."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a request. Times are of `time.monotonic`."""
+class Response:
+    """The end of a request as its client saw it. Times are of `time.monotonic`."""
 
-    ask: Ask
+    request: ClientRequest
     sent_s: float
     ended_s: float
     status: int | None = None
     body: bytes = b""
-    broke: str | None = None
-    """What went wrong with the connection."""
+    connection_error: str | None = None
     late: bool = False
-    """Whether it had not ended at its deadline."""
+    """True if the request had not ended at its deadline."""
 
 
 class Clients:
-    """Each request has a connection of its own. Nothing is retried."""
+    """Each request has a connection of its own. No request is retried."""
 
     def __init__(self, urls: dict[str, str], *, deadline_s: float) -> None:
         self._urls = urls
         self._deadline_s = deadline_s
-        self._over = asyncio.Event()
-        # One connection for each request: none is kept.
+        self._finished = asyncio.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)  # noqa: S113 - `ask` has a deadline
+        self._http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)  # noqa: S113 - `_read` has a deadline
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    def leave(self) -> None:
-        """Those who never read go now."""
-        self._over.set()
+    def disconnect_idle(self) -> None:
+        """Disconnect the clients that never read."""
+        self._finished.set()
 
-    async def ask(self, ask: Ask, stays: Callable[[bytes], bool] | None = None) -> Outcome:
-        """Send a request, and stay as long as its client does; one that reads goes where `stays` says so of all it has read."""
+    async def send(self, request: ClientRequest, stays: Callable[[bytes], bool] | None = None) -> Response:
+        """Send a request. A client that reads disconnects if `stays`, called with all bytes so far, returns False."""
         began = time.monotonic()
-        match ask.behaviour:
+        match request.behaviour:
             case Behaviour.READS:
-                return await self._read(ask, began, stays)
+                return await self._read(request, began, stays)
             case Behaviour.VANISHES:
                 try:
-                    async with asyncio.timeout(ask.leaves_s):
-                        return await self._read(ask, began)
+                    async with asyncio.timeout(request.leaves_s):
+                        return await self._read(request, began)
                 except TimeoutError:
-                    return Outcome(ask, began, time.monotonic())
+                    return Response(request, began, time.monotonic())
             case Behaviour.NEVER_READS:
-                return await self._never_read(ask, began)
+                return await self._never_read(request, began)
 
-    async def _read(self, ask: Ask, began: float, stays: Callable[[bytes], bool] | None = None) -> Outcome:
+    async def _read(
+        self, request: ClientRequest, began: float, stays: Callable[[bytes], bool] | None = None
+    ) -> Response:
         status: int | None = None
         body = bytearray()
-        broke: str | None = None
-        late = asyncio.timeout(self._deadline_s)
+        problem: str | None = None
+        deadline = asyncio.timeout(self._deadline_s)
         try:
-            url = f"{self._urls[ask.edge]}/v1/chat/completions"
-            async with late, self._http.stream("POST", url, json=ask.body) as response:
+            url = f"{self._urls[request.edge]}/v1/chat/completions"
+            async with deadline, self._http.stream("POST", url, json=request.body) as response:
                 status = response.status_code
                 async for data in response.aiter_bytes():
                     body += data
                     if stays and not stays(bytes(body)):
                         break
         except httpx.TransportError as error:
-            broke = f"{type(error).__name__} {error}".strip()
+            problem = f"{type(error).__name__} {error}".strip()
         except TimeoutError:
-            if not late.expired():
+            if not deadline.expired():
                 raise
-        return Outcome(ask, began, time.monotonic(), status, bytes(body), broke, late=late.expired())
+        return Response(request, began, time.monotonic(), status, bytes(body), problem, late=deadline.expired())
 
-    async def _never_read(self, ask: Ask, began: float) -> Outcome:
-        address = urlsplit(self._urls[ask.edge])
-        body = json.dumps(ask.body).encode()
+    async def _never_read(self, request: ClientRequest, began: float) -> Response:
+        address = urlsplit(self._urls[request.edge])
+        body = json.dumps(request.body).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
-        sock = socket.socket()
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW_BYTES)
-            sock.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.sock_connect(sock, (address.hostname, address.port))
-            await loop.sock_sendall(sock, f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-            await self._over.wait()
-        except OSError as error:
-            return Outcome(ask, began, time.monotonic(), broke=str(error))
-        finally:
-            sock.close()
-        return Outcome(ask, began, time.monotonic())
+        loop = asyncio.get_running_loop()
+        with socket.socket() as sock:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+                sock.setblocking(False)
+                await loop.sock_connect(sock, (address.hostname, address.port))
+                await loop.sock_sendall(sock, f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+                await self._finished.wait()
+            except OSError as error:
+                return Response(request, began, time.monotonic(), connection_error=str(error))
+        return Response(request, began, time.monotonic())

@@ -1,4 +1,4 @@
-"""Wall clocks of services that jump, by libfaketime. Monotonic clocks stay as they are, as they do in the real world."""
+"""Wall clocks of services that jump, by libfaketime. Monotonic clocks do not jump, as in reality."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from pathlib import Path
 
 from shared.atomic_file import write_atomically
 
-LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
-"""Where Debian's package `libfaketime` has it, and others."""
+LIBRARIES = ("usr/lib/*/faketime/libfaketime.so.1", "usr/lib/faketime/libfaketime.so.1")
+"""Paths of libfaketime on Debian and other systems."""
 
 
-def library() -> Path | None:
-    """libfaketime, where it is installed."""
-    root = Path("/")
-    return next((path for where in LIBRARIES for path in root.glob(where.removeprefix("/"))), None)
+def find_library() -> Path | None:
+    """Return the path of libfaketime, or None if it is not installed."""
+    return next((path for pattern in LIBRARIES for path in Path("/").glob(pattern)), None)
 
 
 class Clocks:
-    """The wall clocks of services under libfaketime, each in a file that it reads again and again."""
+    """The wall clocks of services under libfaketime. Each has a file, which the library reads every second."""
 
     def __init__(self, library: Path, folder: Path) -> None:
         self._library = library
         self._folder = folder
 
     def environment(self, name: str) -> dict[str, str]:
-        """What a service is started with."""
+        """Return the environment of a service, whose clock is right at first."""
         self.jump(name, 0)
         return {
             "LD_PRELOAD": str(self._library),
@@ -35,7 +34,7 @@ class Clocks:
         }
 
     def jump(self, name: str, seconds: int) -> None:
-        """So far from the real time it is, from now on."""
+        """Set the difference between a service's clock and the real time."""
         write_atomically(self._file(name), f"{seconds:+d}\n")
 
     def _file(self, name: str) -> Path:

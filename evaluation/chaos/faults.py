@@ -1,4 +1,4 @@
-"""Which fault strikes whom, when and for how long: a schedule from a seed."""
+"""The schedule of faults: kind, target, time and duration, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 class FaultKind(StrEnum):
-    """Of links, of services, and of the machines they run on."""
+    """Kinds of faults of links, of services, and of the machines that they run on."""
 
     LATENCY = "latency"
-    """The link takes hundreds of milliseconds and is narrow."""
+    """The link has a latency of hundreds of milliseconds and a low bandwidth."""
     STALL = "stall"
     CUT = "cut"
     CUT_AFTER = "cut_after"
-    """The link is cut once some bytes have come down."""
+    """The link is cut after some bytes from the cloud."""
     RESET = "reset"
     CORRUPT = "corrupt"
     REFUSE = "refuse"
@@ -25,26 +25,18 @@ class FaultKind(StrEnum):
     CLOUD_PAUSED = "cloud_paused"
     EDGE_KILLED = "edge_killed"
     DISK_FULL = "disk_full"
-    """Nothing that the service writes to a file fits any more (RLIMIT_FSIZE)."""
+    """No file of the service can grow (RLIMIT_FSIZE)."""
     CLOCK_JUMP = "clock_jump"
-    """The wall clock is an hour or a day off."""
+    """The wall clock is wrong by an hour or a day."""
 
 
-LINK = (
-    FaultKind.LATENCY,
-    FaultKind.STALL,
-    FaultKind.CUT,
-    FaultKind.CUT_AFTER,
-    FaultKind.RESET,
-    FaultKind.CORRUPT,
-    FaultKind.REFUSE,
-)
+LINK_FAULTS = tuple(FaultKind)[: tuple(FaultKind).index(FaultKind.CLOUD_KILLED)]
 CLOUD = "cloud"
 
 
 @dataclass(frozen=True)
-class Strike:
-    """One fault. `at_s` is after the load has begun; a fault may begin later where the one before it takes its time."""
+class ScheduledFault:
+    """`at_s` is the earliest start, from the start of the load; the fault waits for the one before it in its sequence."""
 
     at_s: float
     kind: FaultKind
@@ -53,46 +45,42 @@ class Strike:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Lane:
-    """Faults that never overlap."""
-
-    kinds: Sequence[FaultKind]
-    targets: Sequence[str]
-    slot_s: float
-    """A fault in each of these, longer apart where there are fewer."""
-
-
 def schedule(
     seed: int, edges: Sequence[str], *, span_s: float, without: Collection[FaultKind] = ()
-) -> list[list[Strike]]:
-    """Lanes of faults; those of one lane come one after the other. Every kind strikes at least once in its lane's span."""
-    lanes = [_Lane(LINK, [edge], 3.0) for edge in edges]
-    lanes += [
-        _Lane([FaultKind.CLOUD_KILLED, FaultKind.CLOUD_PAUSED], [CLOUD], 8.0),
-        _Lane([FaultKind.EDGE_KILLED], edges, 20.0),
-        _Lane([FaultKind.DISK_FULL], [CLOUD, *edges], 5.0),
-        _Lane([FaultKind.CLOCK_JUMP], [CLOUD, *edges], 3.0),
+) -> list[list[ScheduledFault]]:
+    """Return sequences of faults. Faults of one sequence never overlap; each kind of a sequence occurs at least once."""
+    services = [CLOUD, *edges]
+    sequences: list[tuple[Sequence[FaultKind], Sequence[str], float]] = [  # kinds, targets, seconds for each fault
+        *((LINK_FAULTS, [edge], 3.0) for edge in edges),
+        ([FaultKind.CLOUD_KILLED, FaultKind.CLOUD_PAUSED], [CLOUD], 8.0),
+        ([FaultKind.EDGE_KILLED], edges, 20.0),
+        ([FaultKind.DISK_FULL], services, 5.0),
+        ([FaultKind.CLOCK_JUMP], services, 3.0),
     ]
-    return [_strikes(f"faults {seed} {number}", lane, span_s, without) for number, lane in enumerate(lanes)]
+    return [
+        _sequence(f"faults {seed} {number}", [kind for kind in kinds if kind not in without], targets, slot_s, span_s)
+        for number, (kinds, targets, slot_s) in enumerate(sequences)
+    ]
 
 
-def _strikes(seed: str, lane: _Lane, span_s: float, without: Collection[FaultKind]) -> list[Strike]:
-    draw = random.Random(seed)  # noqa: S311 - nothing secret
-    kinds = [kind for kind in lane.kinds if kind not in without]
+def _sequence(
+    seed: str, kinds: Sequence[FaultKind], targets: Sequence[str], slot_s: float, span_s: float
+) -> list[ScheduledFault]:
     if not kinds:
         return []
-    slot_s = min(lane.slot_s, span_s / len(kinds))
-    strikes: list[Strike] = []
-    deck: list[FaultKind] = []
-    targets: list[str] = []
+    draw = random.Random(seed)  # noqa: S311 - nothing secret
+    slot_s = min(slot_s, span_s / len(kinds))
+    faults: list[ScheduledFault] = []
+    next_kinds: list[FaultKind] = []
+    next_targets: list[str] = []
     for number in range(int(span_s / slot_s)):
-        deck = deck or draw.sample(kinds, len(kinds))
-        targets = targets or draw.sample(lane.targets, len(lane.targets))
-        kind = deck.pop()
+        next_kinds = next_kinds or draw.sample(kinds, len(kinds))
+        next_targets = next_targets or draw.sample(targets, len(targets))
+        kind = next_kinds.pop()
         at_s = slot_s * (number + draw.uniform(0, 0.4))
-        strikes.append(Strike(at_s, kind, targets.pop(), slot_s * draw.uniform(0.1, 0.5), _options(kind, draw)))
-    return strikes
+        lasts_s = slot_s * draw.uniform(0.1, 0.5)
+        faults.append(ScheduledFault(at_s, kind, next_targets.pop(), lasts_s, _options(kind, draw)))
+    return faults
 
 
 def _options(kind: FaultKind, draw: random.Random) -> dict[str, Any]:

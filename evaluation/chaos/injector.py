@@ -1,121 +1,109 @@
-"""Strikes services and links as a schedule says, and puts everything right again."""
+"""Injects faults into services and links by a schedule, and ends each of them."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
+import signal
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
 
 from evaluation.chaos.clocks import Clocks
-from evaluation.chaos.cluster import Member, Town
-from evaluation.chaos.faults import FaultKind, Strike
-from evaluation.chaos.invariants import Absence
+from evaluation.chaos.cluster import Cluster
+from evaluation.chaos.faults import FaultKind, ScheduledFault
+from evaluation.chaos.invariants import Downtime
 from evaluation.figures import NotMeasured
 
-CONTROL_S = 60.0
-"""A machine that is busy with other things."""
+CONTROL_TIMEOUT_S = 60.0
+"""Timeout of the link's control API, long because the machine may be busy."""
 
 
 @dataclass
-class Strikes:
-    """What has struck so far. Times are of `time.monotonic`."""
+class InjectedFaults:
+    """The faults so far. Times are of `time.monotonic`."""
 
     counts: Counter[FaultKind] = field(default_factory=Counter)
-    absences: list[Absence] = field(default_factory=list)
+    downtimes: list[Downtime] = field(default_factory=list)
     log: list[tuple[float, str]] = field(default_factory=list)
 
 
-class Striker:
-    """Everything it does it also undoes, when it is cancelled too."""
-
-    def __init__(self, town: Town, clocks: Clocks | None) -> None:
-        self._town = town
-        self._clocks = clocks
-        self._http = httpx.AsyncClient(base_url=f"{town.control_url}/v1/links", trust_env=False, timeout=CONTROL_S)
-        self.struck = Strikes()
-
-    async def run(self, lanes: Sequence[Sequence[Strike]], began_s: float) -> None:
-        """All lanes, to their end."""
+async def inject(
+    cluster: Cluster, clocks: Clocks | None, sequences: Sequence[Sequence[ScheduledFault]], began_s: float
+) -> InjectedFaults:
+    """Run all sequences to their end. Every fault that has begun also ends if this is cancelled."""
+    async with httpx.AsyncClient(trust_env=False, timeout=CONTROL_TIMEOUT_S) as http:
+        injector = _FaultInjector(cluster, clocks, http)
         try:
             async with asyncio.TaskGroup() as group:
-                for lane in lanes:
-                    group.create_task(self._lane(lane, began_s))
+                for sequence in sequences:
+                    group.create_task(injector.run_sequence(sequence, began_s))
         except ExceptionGroup as failed:
-            # A service that did not come back ends the run; what it said last is all there is to tell.
+            # A service that does not start again ends the run; its own error is all that is known.
             for error in failed.exceptions:
                 if isinstance(error, NotMeasured):
                     raise error from None
             raise
+    return injector.injected
 
-    async def close(self) -> None:
-        await self._http.aclose()
 
-    async def _lane(self, lane: Sequence[Strike], began_s: float) -> None:
-        for strike in lane:
-            await asyncio.sleep(max(0.0, began_s + strike.at_s - time.monotonic()))
-            self.struck.counts[strike.kind] += 1
-            self.struck.log.append((time.monotonic(), f"{strike.kind} {strike.target} {dict(strike.options)}"))
-            async with self._strike(strike):
-                await asyncio.sleep(strike.lasts_s)
-            self.struck.log.append((time.monotonic(), f"{strike.kind} {strike.target} is over"))
+class _FaultInjector:
+    def __init__(self, cluster: Cluster, clocks: Clocks | None, http: httpx.AsyncClient) -> None:
+        self._cluster = cluster
+        self._clocks = clocks
+        self._http = http
+        self.injected = InjectedFaults()
+
+    async def run_sequence(self, sequence: Sequence[ScheduledFault], began_s: float) -> None:
+        for fault in sequence:
+            await asyncio.sleep(max(0.0, began_s + fault.at_s - time.monotonic()))
+            self.injected.counts[fault.kind] += 1
+            self.injected.log.append((time.monotonic(), f"{fault.kind} {fault.target} {dict(fault.options)}"))
+            async with self._injected(fault):
+                await asyncio.sleep(fault.lasts_s)
+            self.injected.log.append((time.monotonic(), f"{fault.kind} {fault.target} is over"))
 
     @asynccontextmanager
-    async def _strike(self, strike: Strike) -> AsyncGenerator[None]:
-        match strike.kind:
+    async def _injected(self, fault: ScheduledFault) -> AsyncGenerator[None]:
+        node = self._cluster.nodes[fault.target]
+        began_s = time.monotonic()
+        match fault.kind:
             case FaultKind.LATENCY:
-                await self._link("PUT", strike.target, "", dict(strike.options))
-                try:
-                    yield
-                finally:
-                    await self._link("PUT", strike.target, "", {})
-            case FaultKind.CLOUD_KILLED:
-                await asyncio.to_thread(self._town.cloud.kill)
-                try:
-                    yield
-                finally:
-                    await asyncio.to_thread(self._restart, self._town.cloud)
+                await self._link("PUT", fault.target, fault.options)
+            case FaultKind.CLOUD_KILLED | FaultKind.EDGE_KILLED:
+                await asyncio.to_thread(node.kill)
             case FaultKind.CLOUD_PAUSED:
-                self._town.cloud.pause()
-                try:
-                    yield
-                finally:
-                    self._town.cloud.go_on()
-            case FaultKind.EDGE_KILLED:
-                edge = self._town.edges[strike.target]
-                from_s = time.monotonic()
-                await asyncio.to_thread(edge.kill)
-                try:
-                    yield
-                finally:
-                    await asyncio.to_thread(self._restart, edge)
-                    self.struck.absences.append(Absence(strike.target, from_s, time.monotonic()))
+                node.signal(signal.SIGSTOP)
             case FaultKind.DISK_FULL:
-                member = self._town.member(strike.target)
-                member.fill_disk()
-                try:
-                    yield
-                finally:
-                    member.empty_disk()
+                node.limit_file_size(0)
             case FaultKind.CLOCK_JUMP:
                 if self._clocks:
-                    self._clocks.jump(strike.target, strike.options["jump_s"])
-                yield
+                    self._clocks.jump(fault.target, fault.options["jump_s"])
             case _:
-                action = FaultKind.CUT if strike.kind is FaultKind.CUT_AFTER else strike.kind
-                await self._link("POST", strike.target, f"/{action}", dict(strike.options))
-                try:
-                    yield
-                finally:
-                    await self._link("POST", strike.target, "/resume", {})
+                action = FaultKind.CUT if fault.kind is FaultKind.CUT_AFTER else fault.kind
+                await self._link("POST", f"{fault.target}/{action}", fault.options)
+        try:
+            yield
+        finally:
+            match fault.kind:
+                case FaultKind.LATENCY:
+                    await self._link("PUT", fault.target, {})
+                case FaultKind.CLOUD_KILLED | FaultKind.EDGE_KILLED:
+                    await asyncio.to_thread(self._cluster.restart, node)
+                    self.injected.downtimes.append(Downtime(fault.target, began_s, time.monotonic()))
+                case FaultKind.CLOUD_PAUSED:
+                    node.signal(signal.SIGCONT)
+                case FaultKind.DISK_FULL:
+                    node.limit_file_size(resource.RLIM_INFINITY)
+                case FaultKind.CLOCK_JUMP:
+                    pass  # the next jump sets another time
+                case _:
+                    await self._link("POST", f"{fault.target}/resume", {})
 
-    async def _link(self, method: str, link: str, action: str, body: dict[str, object]) -> None:
-        (await self._http.request(method, f"/{link}{action}", json=body)).raise_for_status()
-
-    def _restart(self, member: Member) -> None:
-        member.start(self._town.start_s)
-        member.await_ready(self._town.start_s)
+    async def _link(self, method: str, path: str, body: Mapping[str, object]) -> None:
+        url = f"{self._cluster.control_url}/v1/links/{path}"
+        (await self._http.request(method, url, json=dict(body))).raise_for_status()

@@ -1,8 +1,7 @@
-"""What a service holds while it has nothing to do, and whether that has grown."""
+"""Resources of an idle service, and their growth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,68 +10,51 @@ from prometheus_client.parser import text_string_to_metric_families
 from evaluation.figures import NotMeasured
 from evaluation.servers.machine import PROC, resident_bytes
 
-WORK = ("gkt_cloud_requests_running", "gkt_edge_requests_running", "gkt_edge_sequences")
-"""Gauges that are 0 where there is nothing to do."""
+WORK = {"gkt_cloud_requests_running", "gkt_edge_requests_running", "gkt_edge_sequences"}
+"""Gauges that are 0 in an idle service."""
 TASKS = "gkt_tasks"
 
 
 @dataclass(frozen=True)
-class Idle:
-    """Of one process."""
+class ResourceUsage:
+    """Resources of one process."""
 
     rss_bytes: int
     handles: int
     threads: int
     tasks: int
-    work: float
-    """Requests and sequences under way."""
+    work: float = 0
+    """Running requests and sequences."""
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """How much more each may be than at first."""
-
-    rss_bytes: int = 48_000_000
-    handles: int = 36
-    """The edge keeps up to 32 connections to its cloud for a minute."""
-    threads: int = 40
-    """A pool of threads, once they were needed, stays."""
-    tasks: int = 2
+GROWTH_LIMITS = ResourceUsage(
+    rss_bytes=48_000_000,
+    handles=36,  # the edge keeps up to 32 connections to its cloud for a minute
+    threads=40,  # thread pools do not shrink
+    tasks=2,
+)
 
 
-def held(pid: int, metrics: str, proc: Path = PROC) -> Idle:
-    """Raises NotMeasured where there is no such process here, or it tells no tasks."""
-    values = dict(_gauges(metrics))
-    if TASKS not in values:
+def read_usage(pid: int, metrics: str, proc: Path = PROC) -> ResourceUsage:
+    """Raise NotMeasured if the process does not run here, or its metrics have no count of tasks."""
+    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
+    tasks = [int(sample.value) for sample in samples if sample.name == TASKS]
+    if not tasks:
         raise NotMeasured(f"the metrics have no {TASKS}")
     try:
-        handles = len(list((proc / str(pid) / "fd").iterdir()))
-        threads = len(list((proc / str(pid) / "task").iterdir()))
+        handles, threads = (len(list((proc / str(pid) / name).iterdir())) for name in ("fd", "task"))
     except OSError as error:
-        raise NotMeasured(f"what process {pid} holds cannot be read: {error}") from error
-    work = sum(values.get(name, 0.0) for name in WORK)
-    return Idle(resident_bytes(pid, proc), handles, threads, int(values[TASKS]), work)
+        raise NotMeasured(f"cannot read the resources of process {pid}: {error}") from error
+    work = sum(sample.value for sample in samples if sample.name in WORK)
+    return ResourceUsage(resident_bytes(pid, proc), handles, threads, tasks[0], work)
 
 
-def grown(before: Idle, after: Idle, bounds: Bounds) -> list[str]:
-    """Sentences about what has not returned."""
-    found: list[str] = []
-    if after.work:
-        found.append(f"{after.work:g} requests or sequences are under way")
-    pairs = {
-        "bytes of memory": (before.rss_bytes, after.rss_bytes, bounds.rss_bytes),
-        "file handles": (before.handles, after.handles, bounds.handles),
-        "threads": (before.threads, after.threads, bounds.threads),
-        "tasks": (before.tasks, after.tasks, bounds.tasks),
-    }
-    for what, (then, now, more) in pairs.items():
-        if now > then + more:
-            found.append(f"{now:,} {what}, {then:,} before; {more:,} more are allowed")
+def growth(before: ResourceUsage, after: ResourceUsage, limits: ResourceUsage = GROWTH_LIMITS) -> list[str]:
+    """Return a sentence for each resource that has grown by more than its limit."""
+    found = [f"{after.work:g} requests or sequences are still running"] if after.work else []
+    names = {"bytes of memory": "rss_bytes", "file handles": "handles", "threads": "threads", "tasks": "tasks"}
+    for what, name in names.items():
+        old, new, limit = (getattr(usage, name) for usage in (before, after, limits))
+        if new > old + limit:
+            found.append(f"{new:,} {what}, {old:,} before; the limit is {limit:,} more")
     return found
-
-
-def _gauges(metrics: str) -> Iterable[tuple[str, float]]:
-    for family in text_string_to_metric_families(metrics):
-        for sample in family.samples:
-            if sample.name in {*WORK, TASKS}:
-                yield sample.name, sample.value

@@ -1,4 +1,4 @@
-"""One run: warm up, look what is held, strike while requests run, stop, see that all comes back, and judge."""
+"""One run: warm up, read resource usage, inject faults under load, check recovery and leaks, and judge every response."""
 
 from __future__ import annotations
 
@@ -10,37 +10,35 @@ from dataclasses import dataclass, replace
 import httpx
 
 from evaluation.chaos.answers import FirstText
-from evaluation.chaos.clients import Clients, Outcome
+from evaluation.chaos.clients import Clients, Response
 from evaluation.chaos.clocks import Clocks
-from evaluation.chaos.cluster import Member, Town
+from evaluation.chaos.cluster import BREAKER_OPEN_S, Cluster
 from evaluation.chaos.faults import FaultKind, schedule
-from evaluation.chaos.injector import Striker, Strikes
-from evaluation.chaos.invariants import Invariant, Judged, Scripted, Violation, guided, judge
-from evaluation.chaos.leaks import Bounds, Idle, grown, held
-from evaluation.chaos.workload import Ask, asks, nonces, rounds
+from evaluation.chaos.injector import InjectedFaults, inject
+from evaluation.chaos.invariants import Invariant, JudgedRequest, ScriptedModels, Violation, is_guided, judge
+from evaluation.chaos.leaks import ResourceUsage, growth, read_usage
+from evaluation.chaos.workload import ClientRequest, nonces, warm_up_requests, workload
 from evaluation.figures import NotMeasured
+from evaluation.servers.processes import ServerProcess
 from shared.protocol.gkt import Mode
 
-PROBE_EVERY_S = 0.1
-WARM_TRIES = 5
-"""A machine that is busy with other things may miss a deadline without any fault."""
+PROBE_INTERVAL_S = 0.1
+WARM_UP_TRIES = 5
+"""Tries of a warm-up request: a busy machine may miss a deadline without any fault."""
 SETTLE_S = 15.0
-"""What is held is looked at again and again for so long, until it has returned."""
+"""Time that a service has to release its resources."""
 SLACK_S = 1.0
-"""What the way to the first guidance itself takes, and a machine that is busy."""
+"""Time that the first guidance takes after the breaker closes, on a busy machine."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be run."""
-
+class RunConfig:
     seed: int
     requests: int
     per_s: float
     deadline_s: float
-    scripted: Scripted
+    scripted: ScriptedModels
     without: Collection[FaultKind] = ()
-    warm_rounds: int = 1
 
     @property
     def span_s(self) -> float:
@@ -48,148 +46,134 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What came of it."""
-
-    plan: Plan
-    judged: Sequence[Judged]
+class RunResult:
+    config: RunConfig
+    judged: Sequence[JudgedRequest]
     violations: Sequence[Violation]
-    strikes: Strikes
+    injected: InjectedFaults
     recovered_s: Mapping[str, float | None]
-    """Of each edge; None where guided answers did not come back."""
+    """Time until guided answers were back, for each edge; None if they did not come back."""
     recovery_limit_s: float
-    idle: Mapping[str, tuple[Idle, Idle]]
-    """Of each service, before and after."""
+    usage: Mapping[str, tuple[ResourceUsage, ResourceUsage]]
+    """Resource usage of each service, before and after."""
     began_s: float
-    """Of the load, by `time.monotonic`."""
+    """Start of the load, by `time.monotonic`."""
     load_s: float
 
 
-async def run(town: Town, plan: Plan, clocks: Clocks | None, say: Callable[[str], None]) -> Ran:
-    """Raises NotMeasured where even the warm-up goes wrong."""
-    urls = {name: edge.url for name, edge in town.edges.items()}
-    clients = Clients(urls, deadline_s=plan.deadline_s)
-    striker = Striker(town, clocks)
+async def run(cluster: Cluster, config: RunConfig, clocks: Clocks | None, progress: Callable[[str], None]) -> RunResult:
+    """Raise NotMeasured if the warm-up fails."""
+    clients = Clients({name: edge.url for name, edge in cluster.edges.items()}, deadline_s=config.deadline_s)
     try:
-        return await _run(town, plan, clients, striker, say)
+        return await _run(cluster, config, clients, clocks, progress)
     finally:
-        await striker.close()
         await clients.close()
 
 
-async def _run(town: Town, plan: Plan, clients: Clients, striker: Striker, say: Callable[[str], None]) -> Ran:
-    edges = list(town.edges)
-    fresh = nonces(plan.seed + 1_000_003)
-    say("warming up")
-    await _warm_up(clients, rounds(edges, fresh, times=plan.warm_rounds))
-    before = {member.name: await _settled(member, None) for member in town.members}
-    drawn = asks(plan.seed, plan.requests, edges, span_s=plan.span_s, slow_edges=_slow(town, plan))
-    lanes = schedule(plan.seed, edges, span_s=plan.span_s, without=plan.without)
+async def _run(
+    cluster: Cluster, config: RunConfig, clients: Clients, clocks: Clocks | None, progress: Callable[[str], None]
+) -> RunResult:
+    edges = list(cluster.edges)
+    slow_edges = [edge for edge in edges if edge not in config.scripted.edges]
+    fresh = nonces(config.seed + 1_000_003)
+    progress("warming up")
+    await _warm_up(clients, warm_up_requests(edges, fresh))
+    before = {name: await _settled(node, None) for name, node in cluster.nodes.items()}
+    requests = workload(config.seed, config.requests, edges, span_s=config.span_s, slow_edges=slow_edges)
+    faults = schedule(config.seed, edges, span_s=config.span_s, without=config.without)
     began_s = time.monotonic()
-    say(f"{len(drawn)} requests in {plan.span_s:.0f} s, under {sum(map(len, lanes))} faults")
-    loads = [asyncio.create_task(_later(clients, ask, began_s)) for ask in drawn]
+    limit_s = BREAKER_OPEN_S + SLACK_S
+    progress(f"{len(requests)} requests in {config.span_s:.0f} s, under {sum(map(len, faults))} faults")
+    load = [asyncio.create_task(_send_at(clients, request, began_s)) for request in requests]
     try:
-        await striker.run(lanes, began_s)
+        injected = await inject(cluster, clocks, faults, began_s)
         stopped_s = time.monotonic()
-        say("the faults are over")
-        limit_s = town.pace.breaker_open_s + SLACK_S
-        back = await asyncio.gather(
-            *(_recovered(clients, edge, fresh, stopped_s, limit_s + plan.deadline_s) for edge in edges)
-        )
-        clients.leave()
-        outcomes = await asyncio.gather(*loads)
+        progress("the faults are over")
+        probes = (_recovered(clients, edge, fresh, stopped_s, limit_s + config.deadline_s) for edge in edges)
+        recovered = dict(zip(edges, await asyncio.gather(*probes), strict=True))
+        clients.disconnect_idle()
+        responses = await asyncio.gather(*load)
     finally:
-        for task in loads:
+        for task in load:
             task.cancel()
     load_s = time.monotonic() - began_s
-    say("looking what is still held")
-    await _warm_up(clients, rounds(edges, fresh, times=1))
-    after = {member.name: await _settled(member, before[member.name]) for member in town.members}
-    recovered = dict(zip(edges, back, strict=True))
-    judged = _judged(outcomes, striker.struck, plan)
-    violations = [violation for one in judged for violation in one.violations]
-    violations += _unrecovered(recovered, limit_s)
-    violations += [
-        Violation(Invariant.IDLE, f"the {name} holds {what}")
-        for name, idle in after.items()
-        for what in grown(before[name], idle, Bounds())
+    progress("checking for leaks")
+    await _warm_up(clients, warm_up_requests(edges, fresh))
+    usage = {name: (before[name], await _settled(node, before[name])) for name, node in cluster.nodes.items()}
+    known = {request.mark.nonce for request in requests}
+    judged = [judge(response, known, injected.downtimes, config.scripted) for response in responses]
+    violations = [
+        *(violation for one in judged for violation in one.violations),
+        *_not_recovered(recovered, limit_s),
+        *(
+            Violation(Invariant.IDLE, f"the {name} has {what}")
+            for name, pair in usage.items()
+            for what in growth(*pair)
+        ),
     ]
-    idle = {name: (before[name], after[name]) for name in before}
-    return Ran(plan, judged, violations, striker.struck, recovered, limit_s, idle, began_s, load_s)
+    return RunResult(config, judged, violations, injected, recovered, limit_s, usage, began_s, load_s)
 
 
-def _slow(town: Town, plan: Plan) -> list[str]:
-    """Edges with a real student."""
-    return [name for name in town.edges if name not in plan.scripted.students]
+def _not_recovered(recovered: Mapping[str, float | None], limit_s: float) -> Iterator[Violation]:
+    for edge, seconds in recovered.items():
+        if seconds is None or seconds > limit_s:
+            later = "nor later" if seconds is None else f"but after {seconds:.1f} s"
+            yield Violation(Invariant.RECOVERED, f"{edge} had no guidance within {limit_s:g} s, {later}")
 
 
-def _judged(outcomes: Sequence[Outcome], struck: Strikes, plan: Plan) -> list[Judged]:
-    known = {outcome.ask.mark.nonce for outcome in outcomes}
-    return [judge(outcome, known, struck.absences, plan.scripted) for outcome in outcomes]
+async def _send_at(clients: Clients, request: ClientRequest, began_s: float) -> Response:
+    await asyncio.sleep(max(0.0, began_s + request.at_s - time.monotonic()))
+    return await clients.send(request)
 
 
-def _unrecovered(recovered: Mapping[str, float | None], limit_s: float) -> list[Violation]:
-    late = {edge: seconds for edge, seconds in recovered.items() if seconds is None or seconds > limit_s}
-    return [
-        Violation(
-            Invariant.RECOVERED,
-            f"{edge} gave no guidance within {limit_s:g} s"
-            + (", nor later" if seconds is None else f", but after {seconds:.1f} s"),
-        )
-        for edge, seconds in late.items()
-    ]
+async def _warm_up(clients: Clients, requests: Sequence[ClientRequest]) -> None:
+    """Send the requests of each edge one after the other. Raise NotMeasured if an answer is not complete and guided."""
 
-
-async def _later(clients: Clients, ask: Ask, began_s: float) -> Outcome:
-    await asyncio.sleep(max(0.0, began_s + ask.at_s - time.monotonic()))
-    return await clients.ask(ask)
-
-
-async def _warm_up(clients: Clients, warm: Sequence[Ask]) -> None:
-    """One after the other for each edge. Raises NotMeasured where an answer is not whole and guided."""
-
-    async def one_edge(edge: str) -> None:
-        for ask in warm:
-            if ask.edge != edge:
+    async def warm_up_edge(edge: str) -> None:
+        for request in requests:
+            if request.edge != edge:
                 continue
-            for _ in range(WARM_TRIES):
-                outcome = await clients.ask(ask)
-                if guided(outcome):
+            for _ in range(WARM_UP_TRIES):
+                response = await clients.send(request)
+                if is_guided(response):
                     break
             else:
-                said = outcome.body[-500:].decode(errors="replace")
-                raise NotMeasured(f"without any fault {edge} answered {outcome.status} {outcome.broke or ''}: {said}")
+                end = response.body[-500:].decode(errors="replace")
+                status = f"{response.status} {response.connection_error or ''}"
+                raise NotMeasured(f"without any fault {edge} answered {status}: {end}")
 
-    await asyncio.gather(*(one_edge(edge) for edge in {ask.edge for ask in warm}))
+    await asyncio.gather(*(warm_up_edge(edge) for edge in {request.edge for request in requests}))
 
 
 async def _recovered(
     clients: Clients, edge: str, fresh: Iterator[str], since_s: float, within_s: float
 ) -> float | None:
-    """Seconds until an edge's client reads guidance again, of an answer that then comes to its end guided.
+    """Return the seconds until a client reads guidance again, in an answer that ends guided.
 
-    How long the student takes for its own part is not counted: that is its queue's and the device's business.
+    The time that the student takes afterwards does not count, because it depends on the queue and the device.
     """
     while time.monotonic() < since_s + within_s:
-        [probe] = [ask for ask in rounds([edge], fresh, times=1) if ask.mode is Mode.FIXED and ask.stream]
+        streamed = (request for request in warm_up_requests([edge], fresh) if request.stream)
+        probe = next(request for request in streamed if request.mode is Mode.FIXED)
         first = FirstText()
-        outcome = await clients.ask(replace(probe, guidance_tokens=8, max_tokens=12), first)
-        if guided(outcome) and first.at_s is not None:
+        response = await clients.send(replace(probe, guidance_tokens=8, max_tokens=12), first)
+        if is_guided(response) and first.at_s is not None:
             return first.at_s - since_s
-        await asyncio.sleep(PROBE_EVERY_S)
+        await asyncio.sleep(PROBE_INTERVAL_S)
     return None
 
 
-async def _settled(member: Member, before: Idle | None) -> Idle:
-    """What a service holds, once that is no more than before or will not become less."""
+async def _settled(node: ServerProcess, before: ResourceUsage | None) -> ResourceUsage:
+    """Return the resource usage of a service when it has returned to what it was, or does not return in time."""
     until = time.monotonic() + SETTLE_S
-    async with httpx.AsyncClient(base_url=member.url, trust_env=False, timeout=10) as http:
+    async with httpx.AsyncClient(base_url=node.url, trust_env=False, timeout=10) as http:
         while True:
             try:
-                idle = held(member.pid, (await http.get("/metrics")).raise_for_status().text)
+                usage = read_usage(node.pid, (await http.get("/metrics")).raise_for_status().text)
             except httpx.HTTPError as error:
-                raise NotMeasured(f"the {member.name} tells no metrics: {type(error).__name__} {error}") from error
-            done = not idle.work if before is None else not grown(before, idle, Bounds())
-            if done or time.monotonic() > until:
-                return idle
+                problem = f"{type(error).__name__} {error}"
+                raise NotMeasured(f"cannot read the metrics of the {node.name}: {problem}") from error
+            settled = not usage.work if before is None else not growth(before, usage)
+            if settled or time.monotonic() > until:
+                return usage
             await asyncio.sleep(0.25)

@@ -1,4 +1,4 @@
-"""What is asked, of which edge, when, and how its client behaves: all of it from a seed."""
+"""The requests of a run: content, edge, time, and behaviour of the client, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import count
 from typing import Any
 
 from shared.echo_text import NONCE_LETTERS, Mark
@@ -22,8 +21,8 @@ MODES = (
     Mode.OUTLINE,
     Mode.OFF,
 )
-SLOW_SHARE = 0.2
-"""What a real student is asked beside a scripted one: a queue that grows and grows would be measured, not the faults."""
+SLOW_EDGE_WEIGHT = 0.2
+"""Requests of an edge with a real student, relative to a scripted one. With more its queue would grow without end."""
 
 QUESTIONS = (
     "Why is the sky blue?",
@@ -35,22 +34,22 @@ QUESTIONS = (
 
 
 class Behaviour(StrEnum):
-    """Of a client."""
+    """Behaviour of a client."""
 
     READS = "reads"
     VANISHES = "vanishes"
-    """It closes its connection in the middle."""
+    """The client disconnects in the middle."""
     NEVER_READS = "never_reads"
-    """It takes not a byte of its stream, and leaves only when all is over."""
+    """The client reads no byte of its stream, and disconnects at the end of the run."""
 
 
 @dataclass(frozen=True)
-class Ask:
+class ClientRequest:
     """One request, and its client."""
 
     number: int
     at_s: float
-    """After the load has begun."""
+    """Time from the start of the load."""
     edge: str
     mark: Mark
     mode: Mode
@@ -61,29 +60,26 @@ class Ask:
     handback_after: int = 3
     behaviour: Behaviour = Behaviour.READS
     leaves_s: float = 0.0
-    """After which a client that vanishes is gone."""
+    """Time after which a client that vanishes disconnects."""
 
     @property
     def body(self) -> dict[str, Any]:
+        gkt = {"mode": self.mode, "max_guidance_tokens": self.guidance_tokens, "handback_after": self.handback_after}
         body: dict[str, Any] = {
             "model": "gkt",
             "messages": [{"role": "user", "content": f"{self.mark} {self.question}"}],
             "max_tokens": self.max_tokens,
             "stream": self.stream,
-            "gkt": {
-                "mode": self.mode,
-                "max_guidance_tokens": self.guidance_tokens,
-                "handback_after": self.handback_after,
-            },
+            "gkt": gkt,
         }
         if self.behaviour is Behaviour.NEVER_READS:
-            # Enough that no buffer between the two holds it.
+            # Large enough to fill all buffers between the edge and the client.
             body |= {"n": 4, "logprobs": True, "top_logprobs": 20}
         return body
 
 
 def nonces(seed: int) -> Iterator[str]:
-    """Without end, none twice."""
+    """Yield nonces without end, no two the same."""
     draw = random.Random(f"nonces {seed}")  # noqa: S311 - nothing secret
     used: set[str] = set()
     while True:
@@ -93,18 +89,18 @@ def nonces(seed: int) -> Iterator[str]:
             yield nonce
 
 
-def asks(seed: int, amount: int, edges: Sequence[str], *, span_s: float, slow_edges: Sequence[str] = ()) -> list[Ask]:
-    """Requests spread over a span, in the order of their times. `slow_edges` get fewer, for shorter answers."""
+def workload(
+    seed: int, count: int, edges: Sequence[str], *, span_s: float, slow_edges: Sequence[str] = ()
+) -> list[ClientRequest]:
+    """Return requests over a span, in the order of their times. `slow_edges` get fewer, for shorter answers."""
     draw = random.Random(f"asks {seed}")  # noqa: S311 - nothing secret
-    numbers, fresh = count(1), nonces(seed)
-    shares = [SLOW_SHARE if edge in slow_edges else 1.0 for edge in edges]
-    times = sorted(draw.uniform(0, span_s) for _ in range(amount))
-    drawn: list[Ask] = []
+    fresh = nonces(seed)
+    weights = [SLOW_EDGE_WEIGHT if edge in slow_edges else 1.0 for edge in edges]
+    requests: list[ClientRequest] = []
     modes: list[Mode] = []
-    for at_s in times:
-        if not modes:
-            modes = draw.sample(MODES, len(MODES))
-        [edge] = draw.choices(edges, shares)
+    for number, at_s in enumerate(sorted(draw.uniform(0, span_s) for _ in range(count)), 1):
+        modes = modes or draw.sample(MODES, len(MODES))
+        [edge] = draw.choices(edges, weights)
         stream = draw.random() < 0.6
         chosen = draw.random()
         behaviour = Behaviour.READS
@@ -112,31 +108,30 @@ def asks(seed: int, amount: int, edges: Sequence[str], *, span_s: float, slow_ed
             behaviour = Behaviour.VANISHES
         elif chosen < 0.11 and stream and edge not in slow_edges:
             behaviour = Behaviour.NEVER_READS
-        never = behaviour is Behaviour.NEVER_READS
-        drawn.append(
-            Ask(
-                number=next(numbers),
-                at_s=at_s,
-                edge=edge,
-                mark=Mark(next(fresh), 400 if never else draw.randint(12, 60)),
+        endless = behaviour is Behaviour.NEVER_READS
+        requests.append(
+            ClientRequest(
+                number,
+                at_s,
+                edge,
+                mark=Mark(next(fresh), 400 if endless else draw.randint(12, 60)),
                 mode=modes.pop(),
                 question=draw.choice(QUESTIONS),
                 stream=stream,
-                max_tokens=400 if never else draw.choice([16, 24]) if edge in slow_edges else draw.choice([20, 48, 96]),
+                max_tokens=400 if endless else draw.choice([16, 24] if edge in slow_edges else [20, 48, 96]),
                 guidance_tokens=draw.choice([8, 24, 40]),
                 handback_after=draw.choice([0, 2, 3]),
                 behaviour=behaviour,
                 leaves_s=draw.uniform(0, 1.0),
             )
         )
-    return drawn
+    return requests
 
 
-def rounds(edges: Sequence[str], fresh: Iterator[str], *, times: int) -> list[Ask]:
-    """Every mode, streamed and whole, of every edge: what an idle pair is warmed up with."""
+def warm_up_requests(edges: Sequence[str], fresh: Iterator[str]) -> list[ClientRequest]:
+    """Return one request for each mode, streamed and not, and each edge."""
     return [
-        Ask(number=0, at_s=0.0, edge=edge, mark=Mark(next(fresh), 20), mode=mode, question=QUESTIONS[0], stream=stream)
-        for _ in range(times)
+        ClientRequest(0, 0.0, edge, Mark(next(fresh), 20), mode, QUESTIONS[0], stream=stream)
         for mode in Mode
         for stream in (True, False)
         for edge in edges

@@ -1,7 +1,7 @@
-"""Many streams at once, to any server whose API is known, and when their tokens come back.
+"""A load generator: many streams at once, to any server whose API is known, and the arrival time of their bytes.
 
-One thread waits on all the sockets and notes what it reads; that is parsed once all is over. The client so takes next to
-nothing of the cores that it shares with the server, and the same of each server. Times are seconds of one clock.
+One thread waits on all sockets and stores what it reads; parsing starts when all streams have ended. The client takes almost no
+time of the cores that it shares with the server, and the same for every server. Times are seconds of one clock.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Protocol
@@ -19,120 +20,101 @@ import h11
 from pydantic import ValidationError
 
 from evaluation.figures import NotMeasured
-from evaluation.loadgen.apis import Ask, Server, Written
+from evaluation.loadgen.apis import Server, StreamRequest, StreamResult
 from shared.errors import StreamError
 from shared.protocol.sse import TimedBytes
 
 LIMIT_S = 300.0
-"""A server that says nothing for so long is not waited for."""
+"""Longest silence of all streams of a server."""
 READ_BYTES = 65536
-LATE_AFTER_READS = 8
-"""A late request is sent once every other stream has been read from so often."""
+STRAGGLER_AFTER_READS = 8
+"""Reads of every other stream before the straggler is sent."""
 
 
-class Together(Protocol):
-    """Asks a server for several streams at once. Raises NotMeasured."""
+class StreamRunner(Protocol):
+    """The signature of `run_streams`. Tests have their own runners."""
 
-    def __call__(self, server: Server, asks: Sequence[Ask], *, late: Ask | None = None) -> list[Written]:
-        """The streams in order. With `late` that stream comes last: it is sent once the others write, which are cut off
-        when it has ended.
-        """
+    def __call__(
+        self,
+        server: Server,
+        requests: Sequence[StreamRequest],
+        *,
+        concurrency: int | None = None,
+        straggler: StreamRequest | None = None,
+    ) -> list[StreamResult]: ...
 
 
-def together(server: Server, asks: Sequence[Ask], *, late: Ask | None = None) -> list[Written]:
-    """`Together`, over sockets."""
-    exchanges = [_Exchange(server, ask) for ask in asks]
-    straggler = None if late is None else _Exchange(server, late)
+def run_streams(
+    server: Server,
+    requests: Sequence[StreamRequest],
+    *,
+    concurrency: int | None = None,
+    straggler: StreamRequest | None = None,
+) -> list[StreamResult]:
+    """Send requests to a server, each over its own connection, and return their streams in order. Raise NotMeasured.
+
+    All requests run at once, or `concurrency` of them: then each stream that ends starts the next (a closed loop). The straggler
+    is sent when the others are decoding; its end cuts them off. Its stream is the last of the list.
+    """
+    exchanges = [_Exchange(server, request) for request in requests]
+    last = [_Exchange(server, straggler)] if straggler else []
     try:
-        with ExitStack() as stack:
-            _run(exchanges, straggler, stack)
+        with ExitStack() as stack, selectors.DefaultSelector() as selector:
+            _run(exchanges, last, concurrency or len(exchanges), stack, selector)
     except OSError as error:
-        raise _unreachable(server, error) from error
-    return [exchange.written() for exchange in ([*exchanges, straggler] if straggler else exchanges)]
+        raise NotMeasured(f"the {server.name} at {server.url}: {type(error).__name__} {error}") from error
+    return [exchange.result() for exchange in exchanges + last]
 
 
-class Rolling(Protocol):
-    """Asks a server for streams, so many at a time, the next as one ends. Raises NotMeasured."""
-
-    def __call__(self, server: Server, asks: Sequence[Ask], at_once: int) -> list[Written]:
-        """The streams in order."""
-
-
-def rolling(server: Server, asks: Sequence[Ask], at_once: int) -> list[Written]:
-    """`Rolling`, over sockets: a connection of its own for each stream."""
-    exchanges = [_Exchange(server, ask) for ask in asks]
-    waiting = iter(exchanges)
-    try:
-        with ExitStack() as stack:
-            selector = stack.enter_context(selectors.DefaultSelector())
-
-            def begin() -> int:
-                exchange = next(waiting, None)
-                if exchange is None:
-                    return 0
-                exchange.connect(stack)
-                exchange.send(selector)
-                return 1
-
-            under_way = sum(begin() for _ in range(at_once))
-            while under_way:
-                for exchange in _ready(selector):
-                    if not exchange.read():
-                        selector.unregister(exchange.socket)
-                        under_way += begin() - 1
-    except OSError as error:
-        raise _unreachable(server, error) from error
-    return [exchange.written() for exchange in exchanges]
-
-
-def span_s(streams: Sequence[Written]) -> float:
-    """From the first request to the end of the last stream."""
+def span_s(streams: Sequence[StreamResult]) -> float:
+    """Return the time from the first request to the end of the last stream."""
     return max(stream.end_s for stream in streams) - min(stream.sent_s for stream in streams)
 
 
-def _run(exchanges: Sequence[_Exchange], late: _Exchange | None, stack: ExitStack) -> None:
-    selector = stack.enter_context(selectors.DefaultSelector())
-    for exchange in [*exchanges, *([late] if late else [])]:
+def _run(
+    exchanges: Sequence[_Exchange],
+    straggler: Sequence[_Exchange],
+    concurrency: int,
+    stack: ExitStack,
+    selector: selectors.BaseSelector,
+) -> None:
+    waiting, running = deque(exchanges[concurrency:]), min(concurrency, len(exchanges))
+    for exchange in [*exchanges[:running], *straggler]:
         exchange.connect(stack)
-    for exchange in exchanges:
+    for exchange in exchanges[:running]:
         exchange.send(selector)
-    waits = late
-    left = len(exchanges) + (late is not None)
-    while left:
-        for exchange in _ready(selector):
-            if not exchange.read():
-                selector.unregister(exchange.socket)
-                left -= 1
-                if exchange is late:
-                    return
-        if waits and all(len(exchange.reads) >= LATE_AFTER_READS for exchange in exchanges):
-            waits.send(selector)
-            waits = None
-        elif waits and left == 1:
-            raise NotMeasured("the streams ended before the late one could be sent")
-
-
-def _ready(selector: selectors.BaseSelector) -> list[_Exchange]:
-    """Those that have something to read."""
-    ready = selector.select(LIMIT_S)
-    if not ready:
-        raise TimeoutError(f"nothing came for {LIMIT_S:g} s")
-    return [key.data for key, _ in ready]
-
-
-def _unreachable(server: Server, error: OSError) -> NotMeasured:
-    return NotMeasured(f"the {server.name} at {server.url}: {type(error).__name__} {error}")
+    unsent = list(straggler)
+    while running:
+        ready = selector.select(LIMIT_S)
+        if not ready:
+            raise TimeoutError(f"no stream sent anything for {LIMIT_S:g} s")
+        for exchange in [key.data for key, _ in ready]:
+            if exchange.read():
+                continue
+            selector.unregister(exchange.socket)
+            running -= 1
+            if exchange in straggler:
+                return
+            if waiting:
+                waiting[0].connect(stack)
+                waiting.popleft().send(selector)
+                running += 1
+        if unsent and all(len(exchange.reads) >= STRAGGLER_AFTER_READS for exchange in exchanges):
+            unsent.pop().send(selector)
+            running += 1
+    if unsent:
+        raise NotMeasured("the streams ended before the straggler could be sent")
 
 
 class _Exchange:
-    """A request on a connection of its own, and what was read of its answer."""
+    """A request on its own connection, and the bytes of the answer."""
 
-    def __init__(self, server: Server, ask: Ask) -> None:
+    def __init__(self, server: Server, request: StreamRequest) -> None:
         address = urlsplit(server.url)
         self._address = (address.hostname or "", address.port or 80)
         self._server = server
         self._http = h11.Connection(h11.CLIENT)
-        self._request = http_request(self._http, server, ask)
+        self._request = http_request(self._http, server, request)
         self.sent_s = 0.0
         self.reads: list[TimedBytes] = []
 
@@ -145,19 +127,19 @@ class _Exchange:
         selector.register(self.socket, selectors.EVENT_READ, self)
 
     def read(self) -> bool:
-        """Note what has come. Returns False at the end."""
+        """Store the bytes that have arrived. Return False at the end of the connection."""
         data = self.socket.recv(READ_BYTES)
         self.reads.append((time.perf_counter(), data))
         return bool(data)
 
-    def written(self) -> Written:
+    def result(self) -> StreamResult:
         try:
-            return self._server.api.written(self.sent_s, self._bodies())
+            return self._server.api.parse(self.sent_s, self._bodies())
         except (h11.RemoteProtocolError, ValidationError, StreamError) as error:
-            raise NotMeasured(f"the {self._server.name} sent what is no stream of text: {error}") from error
+            raise NotMeasured(f"the {self._server.name} sent no stream of text: {error}") from error
 
     def _bodies(self) -> list[TimedBytes]:
-        """The body's bytes without the framing. Raises NotMeasured for any status but 200."""
+        """Return the body's bytes without HTTP framing. Raise NotMeasured for any status except 200."""
         status = 0
         bodies: list[TimedBytes] = []
         for at_s, data in self.reads:
@@ -170,14 +152,14 @@ class _Exchange:
                 elif isinstance(event, h11.ConnectionClosed):
                     break
         if status != 200:
-            said = b"".join(data for _, data in bodies).decode(errors="replace")[:500]
-            raise NotMeasured(f"the {self._server.name} answered {status or 'nothing'}: {said}")
+            body = b"".join(data for _, data in bodies).decode(errors="replace")[:500]
+            raise NotMeasured(f"the {self._server.name} answered {status or 'nothing'}: {body}")
         return bodies
 
 
-def http_request(http: h11.Connection, server: Server, ask: Ask) -> bytes:
-    """A request as it goes over a connection of its own."""
-    body = json.dumps(server.api.body(ask, server.options)).encode()
+def http_request(http: h11.Connection, server: Server, request: StreamRequest) -> bytes:
+    """Return the bytes of a request on its own connection."""
+    body = json.dumps({**server.api.body(request), **server.options}).encode()
     headers = {
         "host": urlsplit(server.url).netloc,
         "content-type": "application/json",

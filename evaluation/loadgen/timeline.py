@@ -1,7 +1,7 @@
-"""What came over the wire, and when: server-sent events with the moment at which each was complete at the client.
+"""Parsed streams with arrival times.
 
-Reads are only noted while a stream runs; they are parsed once it has ended, so that the client takes no time from what it
-measures on the same cores. All times are seconds from the request's start.
+While a stream runs, clients only store bytes and times; they parse when it has ended, because client and server share the cores.
+All times are seconds from the request's start.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from evaluation.figures import NotMeasured, median, ratio
-from shared.errors import StreamError
+from shared.errors import StreamBroken, StreamError
 from shared.protocol.answer_stream import recorded_answer_chunks
 from shared.protocol.gkt import ChunkSource, GktReport, Source
 from shared.protocol.guidance import Done, Failure, Guidance
@@ -19,8 +19,8 @@ from shared.protocol.sse import TimedBytes, decode_recorded
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Text of an answer, or of guidance, that arrived."""
+class TimedChunk:
+    """A piece of an answer's text."""
 
     at_s: float
     text: str
@@ -28,10 +28,10 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A streamed answer of the edge. `chunks` are those with text, in order; `total_s` is when the stream had ended."""
+class TimedAnswer:
+    """A streamed answer of the edge. `chunks` are those with text; `total_s` is the time of the stream's end."""
 
-    chunks: Sequence[Chunk]
+    chunks: Sequence[TimedChunk]
     total_s: float
     end: str
     report: GktReport
@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """Tokens of both sides, each in its own vocabulary."""
+        """Tokens of student and teacher, each in its own vocabulary."""
         return self.report.student.completion_tokens + self.teacher_tokens
 
     @property
@@ -59,41 +59,57 @@ class Answer:
         return [chunk.at_s for chunk in self.chunks if chunk.source is source]
 
     @property
-    def seam_gap_s(self) -> float:
-        """From the teacher's last chunk to the student's first."""
+    def handover_gap_s(self) -> float:
+        """Time between the teacher's last chunk and the student's first."""
         teacher, student = self.times(Source.TEACHER), self.times(Source.STUDENT)
         if not teacher or not student:
-            raise NotMeasured("the answer has no seam: one side wrote all of it")
+            raise NotMeasured("the answer has no handover: either the teacher or the student wrote all of it")
         return student[0] - teacher[-1]
 
     @property
     def inter_token_s(self) -> float:
-        """The median time between two of the student's chunks, which hold a token each."""
-        times = self.times(Source.STUDENT)
-        return median([later - earlier for earlier, later in pairwise(times)])
+        """Median time between two chunks of the student, which hold one token each."""
+        return median([later - earlier for earlier, later in pairwise(self.times(Source.STUDENT))])
 
     @property
     def student_rate(self) -> float:
-        """The student's tokens per second, from its first to its last."""
+        """Tokens per second of the student, from its first token to its last."""
         times = self.times(Source.STUDENT)
         if len(times) < 2:
-            raise NotMeasured("the student wrote no two tokens")
+            raise NotMeasured("the student wrote fewer than two tokens")
         return ratio(self.report.student.completion_tokens - 1, times[-1] - times[0])
 
 
 @dataclass(frozen=True)
-class GuidanceRun:
-    """A guidance stream straight from the cloud."""
+class TimedGuidance:
+    """A guidance stream of the cloud. `done` is None if the stream was cut off."""
 
-    first_text_s: float
-    rate: float
-    """Tokens per second, from the first event to the last."""
-    done: Done
+    guidance: Sequence[tuple[float, Guidance]]
+    end_s: float
+    done: Done | None
+
+    @property
+    def first_text_s(self) -> float:
+        first = next((at_s for at_s, guidance in self.guidance if guidance.text), None)
+        if first is None:
+            raise NotMeasured("the teacher wrote no text")
+        return first
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second, from the first event to the last."""
+        if len(self.guidance) < 2:
+            raise NotMeasured("the teacher sent fewer than two events with tokens")
+        after_first = sum(guidance.count for _, guidance in self.guidance[1:])
+        return ratio(after_first, self.guidance[-1][0] - self.guidance[0][0])
 
 
-def answer(reads: Sequence[TimedBytes], *, degraded: bool = False) -> Answer:
-    """Raises NotMeasured for a stream that is no whole answer, and unless `degraded` for one in which the student stood in."""
-    chunks: list[Chunk] = []
+def parse_answer(reads: Sequence[TimedBytes], *, degraded: bool = False) -> TimedAnswer:
+    """Parse an answer of the edge.
+
+    Raise NotMeasured if it is not complete; unless `degraded`, also if the student continued because the cloud failed.
+    """
+    chunks: list[TimedChunk] = []
     end: str | None = None
     report: GktReport | None = None
     try:
@@ -103,33 +119,32 @@ def answer(reads: Sequence[TimedBytes], *, degraded: bool = False) -> Answer:
             for choice in chunk.choices:
                 end = choice.finish_reason or end
                 if choice.delta.content and isinstance(chunk.gkt, ChunkSource):
-                    chunks.append(Chunk(at_s, choice.delta.content, chunk.gkt.source))
+                    chunks.append(TimedChunk(at_s, choice.delta.content, chunk.gkt.source))
     except StreamError as error:
         raise NotMeasured(f"the edge's stream: {error}") from error
     if report is None or end is None:
-        raise NotMeasured("the edge's stream has no report, or no finish reason")
+        raise NotMeasured("the edge's stream has no report or no finish reason")
     if report.fallback and not degraded:
-        raise NotMeasured(f"the student had to go on without the cloud: {report.fallback}")
-    return Answer(chunks, reads[-1][0], end, report)
+        raise NotMeasured(f"the student continued without the cloud: {report.fallback}")
+    return TimedAnswer(chunks, reads[-1][0], end, report)
 
 
-def guidance(reads: Sequence[TimedBytes]) -> GuidanceRun:
-    """Raises NotMeasured for a stream that is not whole."""
-    written: list[tuple[float, Guidance]] = []
+def parse_guidance(reads: Sequence[TimedBytes]) -> TimedGuidance:
+    """Parse a guidance stream. Raise NotMeasured if it reports a failure or is invalid."""
+    found: list[tuple[float, Guidance]] = []
     done: Done | None = None
+    at_s = 0.0
     try:
         for at_s, event in decode_recorded(reads):
             match event:
                 case Guidance():
-                    written.append((at_s, event))
+                    found.append((at_s, event))
                 case Done():
                     done = event
                 case Failure():
-                    raise NotMeasured(f"the cloud failed: {event.code}: {event.message}")
+                    raise NotMeasured(f"the cloud's stream failed: {event.code}: {event.message}")
+    except StreamBroken:
+        pass  # it was cut off
     except StreamError as error:
         raise NotMeasured(f"the cloud's stream: {error}") from error
-    first = next((at_s for at_s, event in written if event.text), None)
-    if first is None or done is None or len(written) < 2:
-        raise NotMeasured("the teacher wrote no text")
-    after_first = sum(event.count for _, event in written[1:])
-    return GuidanceRun(first, ratio(after_first, written[-1][0] - written[0][0]), done)
+    return TimedGuidance(found, at_s, done)

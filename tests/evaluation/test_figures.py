@@ -40,7 +40,11 @@ def test_a_figure_says_whether_it_is_what_was_asked() -> None:
     assert Figure("a", 0.94, "", at_least=0.95).met is False
     assert Figure("a", 0.95, "", at_least=0.95).met is True
     assert Figure("a", 1, "").met is None
-    assert [Figure("a", 1, "", at_most=2).asked, Figure("a", 1, "", at_least=0.95).asked, Figure("a", 1, "").asked] == [
+    assert [
+        Figure("a", 1, "", at_most=2).target,
+        Figure("a", 1, "", at_least=0.95).target,
+        Figure("a", 1, "").target,
+    ] == [
         "≤ 2",
         "≥ 0.95",
         "",

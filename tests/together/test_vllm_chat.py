@@ -12,7 +12,7 @@ from cloud_teacher.config.teacher import Continuation, TeacherEntry
 from cloud_teacher.model_files.conversion import ensure_folder
 from cloud_teacher.teachers.base import GenerationParams, Piece
 from cloud_teacher.teachers.openai_chat import ChatTeacher
-from evaluation.servers.vllm_server import Engine, vllm_serve
+from evaluation.servers.baselines import EngineConfig, vllm_serve
 from shared.protocol.guidance import Message, Usage
 
 pytestmark = pytest.mark.timeout(400)
@@ -28,7 +28,7 @@ ENVIRONMENT = {
 @pytest.fixture(scope="module")
 def vllm() -> Iterator[str]:
     options = ("--enforce-eager", "--enable-prompt-tokens-details", "--scheduling-policy", "priority")
-    engine = Engine(SMOLLM, ensure_folder(SMOLLM), "float32", 1024, 4, ENVIRONMENT, options)
+    engine = EngineConfig(SMOLLM, ensure_folder(SMOLLM), "float32", 1024, 4, ENVIRONMENT, options)
     with vllm_serve(engine, start_s=300) as server:
         yield f"{server.url}/v1"
 

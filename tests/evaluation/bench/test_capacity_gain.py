@@ -6,11 +6,18 @@ from collections.abc import Sequence
 
 import pytest
 
+from evaluation.bench import ab_rounds
+from evaluation.bench.ab_rounds import Rounds
 from evaluation.bench.capacity_gain import ANSWER_TOKENS, BASE, LADDER, Edges, measure_gain
 from evaluation.figures import NotMeasured
-from evaluation.loadgen.apis import Ask, Server, Written
+from evaluation.loadgen.apis import Server, StreamRequest, StreamResult
 
 SERVER = Server("cloud", "http://cloud")
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ab_rounds, "REST_S", 0)
 
 
 class Shared:
@@ -21,21 +28,29 @@ class Shared:
         self.prompts: list[str] = []
         self._token_s, self._share_s, self._first_s = token_s, share_s, first_s
 
-    def __call__(self, server: Server, asks: Sequence[Ask], at_once: int) -> list[Written]:
-        self.asked.append((at_once, [ask.max_tokens for ask in asks]))
-        self.prompts += [ask.prompt for ask in asks]
-        free = [0.0] * at_once
-        return [self._written(ask, free, at_once) for ask in asks]
+    def __call__(
+        self,
+        server: Server,
+        requests: Sequence[StreamRequest],
+        *,
+        concurrency: int | None = None,
+        straggler: StreamRequest | None = None,
+    ) -> list[StreamResult]:
+        assert concurrency
+        self.asked.append((concurrency, [request.max_tokens for request in requests]))
+        self.prompts += [request.prompt for request in requests]
+        free = [0.0] * concurrency
+        return [self._result(request, free, concurrency) for request in requests]
 
-    def _written(self, ask: Ask, free: list[float], at_once: int) -> Written:
+    def _result(self, request: StreamRequest, free: list[float], concurrency: int) -> StreamResult:
         place = free.index(min(free))
         sent_s = free[place]
-        free[place] += self._first_s + ask.max_tokens * (self._token_s + self._share_s * at_once)
-        return Written(sent_s, [free[place]], free[place], "length", 5, ask.max_tokens)
+        free[place] += self._first_s + request.max_tokens * (self._token_s + self._share_s * concurrency)
+        return StreamResult(sent_s, [free[place]], free[place], "length", 5, request.max_tokens)
 
 
 def gains(server: Shared, lengths: Sequence[int], student_per_s: float = 1000.0) -> tuple[float, float]:
-    result = measure_gain(SERVER, Edges(lengths, student_per_s), 1, lambda _: None, ask=server)
+    result = measure_gain(SERVER, Edges(lengths, student_per_s), Rounds(1, run=server))
     values = {figure.name: figure.value for figure in result.figures}
     return values["operator_gain_40"], values["operator_gain_adaptive"]
 
@@ -69,5 +84,5 @@ def test_answers_that_take_no_guidance_cost_nothing() -> None:
 
 
 def test_students_that_are_too_slow_leave_no_gain() -> None:
-    with pytest.raises(NotMeasured, match="no number of streams has a p95"):
+    with pytest.raises(NotMeasured, match="no concurrency keeps the p95"):
         gains(Shared(0.1, 0.0), [20], student_per_s=5.0)

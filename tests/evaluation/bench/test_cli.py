@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -15,15 +16,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from evaluation.bench import cli, end_to_end
-from evaluation.bench.end_to_end import Effort
-from evaluation.bench.questions import questions
-from evaluation.bench.report import report
-from evaluation.bench.results import Result
-from evaluation.figures import Figure, NotMeasured
-from evaluation.loadgen.client import Client
+from evaluation.bench import ab_rounds, cli, end_to_end
+from evaluation.bench.ab_rounds import Rounds
+from evaluation.bench.prompts import questions
+from evaluation.bench.session import Session
+from evaluation.figures import Figure, Measurement, NotMeasured
+from evaluation.loadgen.client import Client, connected
 from evaluation.servers import machine
-from evaluation.servers.services import Service
+from evaluation.servers.processes import ServerProcess
 from shared.protocol.gkt import Source
 from shared.protocol.guidance import GuidanceRequest
 from shared.protocol.openai import ChatCompletionRequest
@@ -58,16 +58,16 @@ def _slowly(data: bytes) -> bytes:
     return data
 
 
-def _client(services: Callable[[httpx.Request], httpx.Response]) -> Client:
-    return Client("http://edge", "http://cloud", "secret", transport=httpx.MockTransport(services))
+def _client(services: Callable[[httpx.Request], httpx.Response]) -> AbstractContextManager[Client]:
+    return connected("http://edge", "http://cloud", "secret", transport=httpx.MockTransport(services))
 
 
 def test_each_question_is_asked_both_ways_and_who_goes_first_alternates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(end_to_end, "REST_S", 0)
+    monkeypatch.setattr(ab_rounds, "REST_S", 0)
     services = Services()
 
     with _client(services) as client:
-        result = end_to_end.measure_guidance(client, Effort(pairs=4), lambda _: None)
+        result = end_to_end.measure_guidance(client, Rounds(4))
 
     counted = services.asked[2:]  # the first pair warms up
     assert [who for who, _ in counted] == ["gkt", "cloud", "cloud", "gkt"] * 2
@@ -79,6 +79,13 @@ def test_each_question_is_asked_both_ways_and_who_goes_first_alternates(monkeypa
 def test_a_refusal_is_not_measured() -> None:
     with _client(Services(status=503)) as client, pytest.raises(NotMeasured, match="503"):
         client.answer("q", model="gkt", max_tokens=10)
+
+
+def test_guidance_that_ends_early_is_not_measured() -> None:
+    body = b"".join(data for _, data in guidance_reads([(0.1, "a"), (0.2, "b")])[:-1])
+
+    with _client(lambda _: httpx.Response(200, content=[body])) as client, pytest.raises(NotMeasured, match="early"):
+        client.guidance("q", tokens=2)
 
 
 def test_an_unreachable_service_is_not_measured() -> None:
@@ -96,10 +103,13 @@ def test_there_are_questions_enough_and_none_twice() -> None:
 
 
 def test_the_table_and_the_json_hold_every_figure(tmp_path: Path) -> None:
-    result = Result([Figure("seam_gap_ratio", 3, "so", at_most=2), Figure("speedup", 2.5, "so")], {"guided_s": 4.0})
+    figures = [Figure("seam_gap_ratio", 3, "so", at_most=2), Figure("speedup", 2.5, "so")]
     console = Console(record=True, width=120, file=io.StringIO())
+    session = Session(console, console.status(""))
 
-    report([result], "small", {"student": "small"}, 1.5, console, json_file=tmp_path / "figures.json")
+    session.busy_cores = 1.5
+    session.measure("some", lambda: Measurement(figures, {"guided_s": 4.0}))
+    session.report("small", {"student": "small"}, tmp_path / "figures.json", console)
 
     values = json.loads((tmp_path / "figures.json").read_text())
     assert (values["seam_gap_ratio"], values["speedup"], values["guided_s"], values["student"]) == (
@@ -127,19 +137,26 @@ def test_services_that_are_not_there_end_with_1() -> None:
 
 def test_stopping_a_service_stops_what_it_started(tmp_path: Path) -> None:
     script = "import subprocess as s, time; print(s.Popen(['sleep', '100']).pid, flush=True); time.sleep(100)"
-    service = Service("edge", [sys.executable, "-c", script], {}, tmp_path)
-    while not (child := (tmp_path / "edge.log").read_text().strip()):
-        service.check()
+    process = ServerProcess("edge", [sys.executable, "-c", script], tmp_path, {})
+    process.start()
+    while not (child := process.log.read_text().strip()):
+        process.check()
         time.sleep(0.01)
 
-    service.stop()
+    process.stop()
 
     until = time.monotonic() + 5
     while _runs(int(child)):
         assert time.monotonic() < until
         time.sleep(0.01)
-    with pytest.raises(NotMeasured, match="ended with status"):
-        service.check()
+
+
+def test_a_process_that_ended_is_reported_with_its_log(tmp_path: Path) -> None:
+    process = ServerProcess("edge", [sys.executable, "-c", "print('no room'); raise SystemExit(3)"], tmp_path, {})
+    process.start()
+    with pytest.raises(NotMeasured, match=r"(?s)the edge ended with status 3\..*no room"):
+        process.await_port(30)
+    process.stop()
 
 
 def _runs(pid: int) -> bool:

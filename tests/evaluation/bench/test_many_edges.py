@@ -7,8 +7,8 @@ import asyncio
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from evaluation.bench.many_edges import _flood, measure_fleet, measure_many
-from evaluation.loadgen.apis import GuidanceApi, Server
+from evaluation.bench.many_edges import measure_fleet, measure_many, run_edges
+from evaluation.loadgen.apis import GUIDANCE, Server
 from tests.running import serving
 
 
@@ -46,8 +46,8 @@ async def test_what_breaks_off_and_what_is_refused_without_a_word_is_counted() -
         return JSONResponse({}, 500)
 
     async with serving(app, ready=False) as url:
-        server = Server("cloud", url, api=GuidanceApi(), key="k")
-        first, later = await _flood(server, 1, 0.1), await _flood(server, 1, 0.1)
+        server = Server("cloud", url, api=GUIDANCE, key="k")
+        first, later = await run_edges(server, 1, 0.1), await run_edges(server, 1, 0.1)
     assert (first.whole, first.lost) == (0, 1)
     assert (later.whole, later.lost) == (0, 0)
-    assert later.untold == later.sent_away >= 1
+    assert later.no_retry_after == later.refused >= 1

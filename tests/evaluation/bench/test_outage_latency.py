@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import httpx
 import pytest
 
-from evaluation.bench.end_to_end import Effort
+from evaluation.bench.ab_rounds import Rounds
 from evaluation.bench.outage_latency import measure_dead_link
 from evaluation.figures import NotMeasured
-from evaluation.loadgen.client import Client
+from evaluation.loadgen.client import Client, connected
 from shared.protocol.gkt import FallbackReason, Mode, Source
 from shared.protocol.openai import ChatCompletionRequest
 from tests.evaluation.scripted import answer_reads
@@ -32,15 +33,15 @@ def edge(*fallbacks: FallbackReason) -> Callable[[httpx.Request], httpx.Response
     return answer
 
 
-def client(*fallbacks: FallbackReason) -> Client:
-    return Client("http://edge", "http://cloud", None, transport=httpx.MockTransport(edge(*fallbacks)))
+def client(*fallbacks: FallbackReason) -> AbstractContextManager[Client]:
+    return connected("http://edge", "http://cloud", None, transport=httpx.MockTransport(edge(*fallbacks)))
 
 
 def test_requests_wait_until_the_breaker_opens() -> None:
     late, opened = FallbackReason.FIRST_TOKEN_DEADLINE, FallbackReason.BREAKER_OPEN
 
     with client(late, late, opened) as asking:
-        result = measure_dead_link(asking, Effort(pairs=3), lambda _: None, deadline_s=5)
+        result = measure_dead_link(asking, Rounds(3), deadline_s=5)
 
     assert [(figure.name, figure.at_most) for figure in result.figures] == [
         ("breaker_open_extra_ms", 5),
@@ -51,4 +52,4 @@ def test_requests_wait_until_the_breaker_opens() -> None:
 
 def test_a_breaker_that_never_opens_is_not_measured() -> None:
     with client(FallbackReason.STALLED) as asking, pytest.raises(NotMeasured, match="does not open"):
-        measure_dead_link(asking, Effort(pairs=3), lambda _: None, deadline_s=5)
+        measure_dead_link(asking, Rounds(3), deadline_s=5)

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from evaluation.chaos.answers import Answer, FirstText, Malformed, read
-from evaluation.chaos.clients import Outcome
-from evaluation.chaos.invariants import Absence, Invariant, Scripted, judge
-from evaluation.chaos.leaks import Bounds, Idle, grown
-from evaluation.chaos.workload import Ask, Behaviour
+from evaluation.chaos.answers import FirstText, MalformedAnswer, ParsedAnswer, parse
+from evaluation.chaos.clients import Response
+from evaluation.chaos.invariants import Downtime, Invariant, ScriptedModels, judge
+from evaluation.chaos.leaks import ResourceUsage, growth
+from evaluation.chaos.workload import Behaviour, ClientRequest
 from shared.echo_text import Mark, next_word
 from shared.protocol.gkt import GktReport, Mode, Segment, Side, Source
 from shared.protocol.guidance import ErrorBody, ErrorDetail
 from shared.protocol.openai import AnswerMessage, ChatCompletion, Choice, CompletionUsage
 
 MINE, OTHERS = "kqzvhbtx", "aaaabbbb"
-ASK = Ask(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?", stream=False, max_tokens=20)
-SCRIPTED = Scripted(True, frozenset({"edge-a"}))
+REQUEST = ClientRequest(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?", stream=False, max_tokens=20)
+SCRIPTED = ScriptedModels(True, frozenset({"edge-a"}))
 
 
 def written(teacher: int = 3, words: int = 8) -> list[tuple[Source, str]]:
@@ -62,12 +62,12 @@ def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"id": "c", "created": 1, "model": "gkt", "choices": [choice]}
 
 
-def outcome(body: bytes = b"", status: int | None = 200, *, ask: Ask = ASK, **more: Any) -> Outcome:
-    return Outcome(ask, 10.0, 12.0, status, body, **more)
+def outcome(body: bytes = b"", status: int | None = 200, *, request: ClientRequest = REQUEST, **more: Any) -> Response:
+    return Response(request, 10.0, 12.0, status, body, **more)
 
 
-def found(one: Outcome, *absences: Absence) -> list[Invariant]:
-    return [violation.invariant for violation in judge(one, {MINE, OTHERS}, absences, SCRIPTED).violations]
+def found(one: Response, *downtimes: Downtime) -> list[Invariant]:
+    return [violation.invariant for violation in judge(one, {MINE, OTHERS}, downtimes, SCRIPTED).violations]
 
 
 def test_a_good_answer_breaks_nothing() -> None:
@@ -77,9 +77,9 @@ def test_a_good_answer_breaks_nothing() -> None:
 
 
 def test_a_good_stream_breaks_nothing() -> None:
-    ask = Ask(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?")
+    request = ClientRequest(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?")
 
-    assert judge(outcome(streamed(written()), ask=ask), {MINE, OTHERS}, [], SCRIPTED).kind == "whole"
+    assert judge(outcome(streamed(written()), request=request), {MINE, OTHERS}, [], SCRIPTED).kind == "whole"
 
 
 def test_who_wrote_the_first_text_is_heard_as_it_comes() -> None:
@@ -106,7 +106,7 @@ def test_an_answer_that_fell_back_is_degraded_and_breaks_nothing() -> None:
 @pytest.mark.parametrize(
     "lost",
     [
-        outcome(status=None, broke="ReadError"),
+        outcome(status=None, connection_error="ReadError"),
         outcome(late=True),
         outcome(b"not JSON"),
         outcome(whole(written())[:-5]),
@@ -114,17 +114,17 @@ def test_an_answer_that_fell_back_is_degraded_and_breaks_nothing() -> None:
         outcome(b'{"error": {"message": "", "type": "x"}}', status=503),
     ],
 )
-def test_what_is_no_whole_answer_is_lost_unless_its_edge_was_away(lost: Outcome) -> None:
+def test_what_is_no_whole_answer_is_lost_unless_its_edge_was_away(lost: Response) -> None:
     assert found(lost) == [Invariant.LOST]
-    assert found(lost, Absence("edge-b", 9.0, 13.0), Absence("edge-a", 12.5, 13.0)) == [Invariant.LOST]
-    assert judge(lost, {MINE}, [Absence("edge-a", 11.0, 13.0)], SCRIPTED).kind == "away"
+    assert found(lost, Downtime("edge-b", 9.0, 13.0), Downtime("edge-a", 12.5, 13.0)) == [Invariant.LOST]
+    assert judge(lost, {MINE}, [Downtime("edge-a", 11.0, 13.0)], SCRIPTED).kind == "away"
 
 
 def test_every_word_of_another_request_is_seen_even_in_an_answer_that_is_lost() -> None:
     parts = [*written(), (Source.STUDENT, f" {OTHERS}s70;")]
 
     assert Invariant.MIXED in found(outcome(whole(parts)))
-    assert Invariant.MIXED in found(outcome(f"x{OTHERS}".encode(), status=None, broke="ReadError"))
+    assert Invariant.MIXED in found(outcome(f"x{OTHERS}".encode(), status=None, connection_error="ReadError"))
 
 
 @pytest.mark.parametrize("changed", ["twice", "missing", "flipped", "student's"])
@@ -160,9 +160,9 @@ def test_an_error_is_an_end_but_not_one_that_says_the_edge_is_broken() -> None:
 
 
 def test_clients_that_left_are_owed_nothing() -> None:
-    gone = Ask(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?", behaviour=Behaviour.VANISHES)
+    gone = ClientRequest(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?", behaviour=Behaviour.VANISHES)
 
-    assert judge(outcome(status=None, ask=gone), {MINE}, [], SCRIPTED).kind == "vanished"
+    assert judge(outcome(status=None, request=gone), {MINE}, [], SCRIPTED).kind == "vanished"
 
 
 @pytest.mark.parametrize(
@@ -171,21 +171,21 @@ def test_clients_that_left_are_owed_nothing() -> None:
         (streamed(written()).replace(b"data: [DONE]\n\n", b""), "ended before"),
         (streamed(written())[:-1], "ended before"),
         (streamed(written()).replace(b'"id": "c"', b'"id": "d"', 1), "several answers"),
-        (streamed(written()).replace(b'"finish_reason": "stop"', b'"finish_reason": null'), "0 ends"),
-        (streamed(written()).replace(b'"source": "teacher"}', b'"source": "student"}', 1), "who wrote what"),
+        (streamed(written()).replace(b'"finish_reason": "stop"', b'"finish_reason": null'), "0 finish reasons"),
+        (streamed(written()).replace(b'"source": "teacher"}', b'"source": "student"}', 1), "sources of the chunks"),
         (b"", "ended before"),
     ],
 )
 def test_a_stream_with_something_missing_is_malformed(broken: bytes, why: str) -> None:
-    assert isinstance(read(200, streamed(written()), stream=True), Answer)
-    with pytest.raises(Malformed, match=why):
-        read(200, broken, stream=True)
+    assert isinstance(parse(200, streamed(written()), stream=True), ParsedAnswer)
+    with pytest.raises(MalformedAnswer, match=why):
+        parse(200, broken, stream=True)
 
 
 def test_what_has_grown_is_said() -> None:
-    before = Idle(rss_bytes=100_000_000, handles=20, threads=5, tasks=4, work=0)
-    bounds = Bounds(rss_bytes=10, handles=2, threads=2, tasks=2)
+    before = ResourceUsage(rss_bytes=100_000_000, handles=20, threads=5, tasks=4, work=0)
+    bounds = ResourceUsage(rss_bytes=10, handles=2, threads=2, tasks=2)
 
-    assert grown(before, before, bounds) == []
-    after = Idle(rss_bytes=100_000_011, handles=23, threads=8, tasks=7, work=1)
-    assert len(grown(before, after, bounds)) == 5
+    assert growth(before, before, bounds) == []
+    after = ResourceUsage(rss_bytes=100_000_011, handles=23, threads=8, tasks=7, work=1)
+    assert len(growth(before, after, bounds)) == 5

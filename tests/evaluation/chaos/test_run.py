@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from evaluation.chaos.faults import FaultKind, schedule
-from evaluation.chaos.workload import Behaviour, asks
+from evaluation.chaos.workload import Behaviour, workload
 from tests.gkt.run_command import gkt
 
 EDGES = ["edge-a", "edge-b"]
@@ -32,23 +32,23 @@ async def test_faults_of_every_kind_lose_and_mix_no_answer(tmp_path: Path) -> No
 
 
 def test_a_seed_has_its_requests_and_faults() -> None:
-    assert asks(7, 200, EDGES, span_s=30) == asks(7, 200, EDGES, span_s=30)
-    assert asks(7, 200, EDGES, span_s=30) != asks(8, 200, EDGES, span_s=30)
+    assert workload(7, 200, EDGES, span_s=30) == workload(7, 200, EDGES, span_s=30)
+    assert workload(7, 200, EDGES, span_s=30) != workload(8, 200, EDGES, span_s=30)
     assert schedule(7, EDGES, span_s=30) == schedule(7, EDGES, span_s=30)
     assert schedule(7, EDGES, span_s=30) != schedule(8, EDGES, span_s=30)
 
 
 def test_every_kind_of_fault_and_of_client_has_its_turn() -> None:
-    struck = {strike.kind for lane in schedule(3, EDGES, span_s=12) for strike in lane}
-    drawn = asks(3, 300, EDGES, span_s=30)
+    kinds = {fault.kind for sequence in schedule(3, EDGES, span_s=12) for fault in sequence}
+    drawn = workload(3, 300, EDGES, span_s=30)
 
-    assert struck == set(FaultKind)
+    assert kinds == set(FaultKind)
     assert {ask.behaviour for ask in drawn} == set(Behaviour)
     assert len({ask.mark.nonce for ask in drawn}) == 300
     assert len({(ask.mode, ask.stream) for ask in drawn}) == 14
 
 
-def test_faults_of_one_lane_do_not_overlap() -> None:
-    for lane in schedule(5, EDGES, span_s=60):
-        for strike, following in pairwise(lane):
-            assert strike.at_s + strike.lasts_s <= following.at_s
+def test_faults_of_one_sequence_do_not_overlap() -> None:
+    for sequence in schedule(5, EDGES, span_s=60):
+        for fault, following in pairwise(sequence):
+            assert fault.at_s + fault.lasts_s <= following.at_s

@@ -12,8 +12,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from evaluation.figures import NotMeasured
-from evaluation.loadgen.apis import Ask, Server
-from evaluation.loadgen.generator import LATE_AFTER_READS, rolling, together
+from evaluation.loadgen.apis import Server, StreamRequest
+from evaluation.loadgen.generator import STRAGGLER_AFTER_READS, run_streams
 from tests.running import serving
 
 FOREVER = 10_000
@@ -55,14 +55,14 @@ def _data(chunk: dict[str, Any]) -> str:
 
 
 async def test_streams_run_side_by_side_and_each_token_has_its_time() -> None:
-    asks = [Ask("one", 30), Ask("two", 20)]
+    asks = [StreamRequest("one", 30), StreamRequest("two", 20)]
     continuing = Continuing()
 
     async with serving(continuing.app, ready=False) as url:
-        written = await asyncio.to_thread(together, Server("fake", url, {"repeat_penalty": 1.0}), asks)
+        written = await asyncio.to_thread(run_streams, Server("fake", url, {"repeat_penalty": 1.0}), asks)
 
     assert [len(stream.times) for stream in written] == [30, 20]
-    assert all(stream.full(ask) for stream, ask in zip(written, asks, strict=True))
+    assert all(stream.is_complete(ask) for stream, ask in zip(written, asks, strict=True))
     assert [stream.prompt_tokens for stream in written] == [7, 7]
     for stream in written:
         assert stream.sent_s < stream.first_s <= stream.times[-1] <= stream.end_s
@@ -74,12 +74,12 @@ async def test_streams_run_side_by_side_and_each_token_has_its_time() -> None:
 
 async def test_the_next_stream_is_sent_as_one_ends() -> None:
     continuing = Continuing()
-    asks = [Ask(f"{number}", 4 + number) for number in range(5)]
+    asks = [StreamRequest(f"{number}", 4 + number) for number in range(5)]
 
     async with serving(continuing.app, ready=False) as url:
-        written = await asyncio.to_thread(rolling, Server("fake", url), asks, 2)
+        written = await asyncio.to_thread(run_streams, Server("fake", url), asks, concurrency=2)
 
-    assert all(stream.full(ask) for stream, ask in zip(written, asks, strict=True))
+    assert all(stream.is_complete(ask) for stream, ask in zip(written, asks, strict=True))
     for number, stream in enumerate(written):
         under_way = [one for one in written[:number] if one.end_s > stream.sent_s]
         assert len(under_way) < 2
@@ -90,36 +90,40 @@ async def test_a_late_request_comes_while_the_others_write_and_ends_it_all() -> 
     continuing = Continuing()
 
     async with serving(continuing.app, ready=False) as url:
-        asks = [Ask("long", FOREVER), Ask("long", FOREVER)]
-        *others, late = await asyncio.to_thread(together, Server("fake", url), asks, late=Ask("late", 5))
+        asks = [StreamRequest("long", FOREVER), StreamRequest("long", FOREVER)]
+        *others, late = await asyncio.to_thread(
+            run_streams, Server("fake", url), asks, straggler=StreamRequest("late", 5)
+        )
 
     assert [body["prompt"] for body in continuing.asked] == ["long", "long", "late"]
     assert late.finish == "length"
     for stream in others:
         assert stream.finish is None
-        assert sum(at < late.sent_s for at in stream.times) >= LATE_AFTER_READS - 1
+        assert sum(at < late.sent_s for at in stream.times) >= STRAGGLER_AFTER_READS - 1
         assert stream.times[-1] > late.first_s
 
 
 async def test_a_late_request_without_company_is_not_measured() -> None:
     async with serving(Continuing().app, ready=False) as url:
-        with pytest.raises(NotMeasured, match="before the late one"):
-            await asyncio.to_thread(together, Server("fake", url), [Ask("short", 1)], late=Ask("late", 5))
+        with pytest.raises(NotMeasured, match="before the straggler"):
+            await asyncio.to_thread(
+                run_streams, Server("fake", url), [StreamRequest("short", 1)], straggler=StreamRequest("late", 5)
+            )
 
 
 async def test_a_refusal_is_not_measured() -> None:
     async with serving(Continuing(status=503).app, ready=False) as url:
         with pytest.raises(NotMeasured, match=r"the fake answered 503: .*full"):
-            await asyncio.to_thread(together, Server("fake", url), [Ask("a", 5)])
+            await asyncio.to_thread(run_streams, Server("fake", url), [StreamRequest("a", 5)])
 
 
 @pytest.mark.parametrize("sent", ['{"error": {"message": "out of room"}}', "nonsense"])
 async def test_a_stream_that_breaks_off_is_not_measured(sent: str) -> None:
     async with serving(Continuing(breaks_with=sent).app, ready=False) as url:
         with pytest.raises(NotMeasured):
-            await asyncio.to_thread(together, Server("fake", url), [Ask("a", 5)])
+            await asyncio.to_thread(run_streams, Server("fake", url), [StreamRequest("a", 5)])
 
 
 def test_a_server_that_is_not_there_is_not_measured() -> None:
     with pytest.raises(NotMeasured, match="ConnectionRefused"):
-        together(Server("fake", "http://127.0.0.1:9"), [Ask("a", 5)])
+        run_streams(Server("fake", "http://127.0.0.1:9"), [StreamRequest("a", 5)])

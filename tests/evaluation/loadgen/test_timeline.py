@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.figures import NotMeasured
-from evaluation.loadgen.timeline import answer, guidance
+from evaluation.loadgen.timeline import parse_answer, parse_guidance
 from shared.protocol.gkt import FallbackReason, Source
 from shared.protocol.guidance import Failure
 from shared.protocol.sse import encode
@@ -26,14 +26,14 @@ def test_first_text_is_the_first_chunk_with_content() -> None:
     reads = answer_reads(WORDS, total_s=0.8, teacher=2)
     reads[0] = (0.1, reads[0][1])  # the role comes long before
 
-    assert answer(reads).first_text_s == 0.5
+    assert parse_answer(reads).first_text_s == 0.5
 
 
 def test_an_answer_has_its_seam_latency_rate_and_tokens() -> None:
-    read = answer(answer_reads(WORDS, total_s=0.8, teacher=2))
+    read = parse_answer(answer_reads(WORDS, total_s=0.8, teacher=2))
 
     assert read.text == "Two and two are four."
-    assert read.seam_gap_s == pytest.approx(0.1)
+    assert read.handover_gap_s == pytest.approx(0.1)
     assert read.inter_token_s == pytest.approx(0.02)
     assert read.student_rate == pytest.approx(3 / 0.07)
     assert (read.tokens, read.teacher_tokens, read.total_s, read.end) == (6, 2, 0.8, "length")
@@ -43,41 +43,41 @@ def test_chunks_that_arrive_in_one_read_have_one_time() -> None:
     reads = answer_reads(WORDS, total_s=0.8, teacher=2)
     joined = [(0.6, b"".join(data for _, data in reads[:3])), *reads[3:]]
 
-    assert answer(joined).times(TEACHER) == [0.6, 0.6]
+    assert parse_answer(joined).times(TEACHER) == [0.6, 0.6]
 
 
 @pytest.mark.parametrize("source", [TEACHER, STUDENT])
 def test_an_answer_of_one_side_has_no_seam(source: Source) -> None:
-    read = answer(answer_reads([(0.5, "Four", source), (0.6, ".", source)], total_s=0.8))
+    read = parse_answer(answer_reads([(0.5, "Four", source), (0.6, ".", source)], total_s=0.8))
 
-    with pytest.raises(NotMeasured, match="no seam"):
-        _ = read.seam_gap_s
+    with pytest.raises(NotMeasured, match="no handover"):
+        _ = read.handover_gap_s
 
 
 def test_a_stream_that_breaks_off_is_not_measured() -> None:
     with pytest.raises(NotMeasured, match="ended before"):
-        answer(answer_reads(WORDS, total_s=0.8)[:-1])
+        parse_answer(answer_reads(WORDS, total_s=0.8)[:-1])
     with pytest.raises(NotMeasured, match="ended before"):
-        answer([])
-    with pytest.raises(NotMeasured, match="ended without"):
-        guidance(guidance_reads([(0.1, "a"), (0.2, "b")])[:-1])
+        parse_answer([])
+    assert parse_guidance(guidance_reads([(0.1, "a"), (0.2, "b")])[:-1]).done is None
 
 
 def test_an_answer_without_the_cloud_is_not_measured() -> None:
     with pytest.raises(NotMeasured, match="stalled"):
-        answer(answer_reads(WORDS, total_s=0.8, fallback=FallbackReason.STALLED))
+        parse_answer(answer_reads(WORDS, total_s=0.8, fallback=FallbackReason.STALLED))
 
 
 def test_what_is_no_chunk_is_not_measured() -> None:
     with pytest.raises(NotMeasured, match="not a chunk"):
-        answer([(0.1, b"data: {}\n\ndata: [DONE]\n\n")])
+        parse_answer([(0.1, b"data: {}\n\ndata: [DONE]\n\n")])
 
 
 def test_guidance_is_timed_by_its_first_event_with_text() -> None:
-    run = guidance(guidance_reads([(0.1, ""), (0.3, "Two"), (0.5, " and")]))
+    run = parse_guidance(guidance_reads([(0.1, ""), (0.3, "Two"), (0.5, " and")]))
 
     assert run.first_text_s == 0.3
     assert run.rate == pytest.approx(2 / 0.4)
+    assert run.done
     assert run.done.usage.completion_tokens == 3
 
 
@@ -86,8 +86,8 @@ def test_guidance_that_fails_is_not_measured() -> None:
     reads[-1] = (0.3, encode(Failure(code="engine_failed", message="it died")))
 
     with pytest.raises(NotMeasured, match="engine_failed"):
-        guidance(reads)
+        parse_guidance(reads)
     with pytest.raises(NotMeasured, match="no text"):
-        guidance(guidance_reads([(0.1, "")]))
+        _ = parse_guidance(guidance_reads([(0.1, "")])).first_text_s
     with pytest.raises(NotMeasured, match="invalid fields"):
-        guidance([(0.1, b"event: guidance\ndata: {}\n\n")])
+        parse_guidance([(0.1, b"event: guidance\ndata: {}\n\n")])
