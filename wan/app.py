@@ -1,4 +1,4 @@
-"""The control API: a FastAPI app that has the links while it runs. Keep it private: it asks for no key."""
+"""The control API: a FastAPI app that opens the links while it runs. Keep it private, because it requires no key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_BODY_BYTES = 10_000
 
 
 def create_app(wan: Wan, *, fail: Callable[[], None] = lambda: None) -> FastAPI:
-    """The app that opens the links when it starts and closes them when it ends. `fail` is called where they cannot be opened."""
+    """Create the app that opens the links at its start and closes them at its end. It calls `fail` if they cannot be opened."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -62,19 +62,19 @@ def _routes(wan: Wan) -> APIRouter:
 
     @router.put("/{name}")
     async def put(name: str, conditions: Conditions) -> LinkState:
-        """These conditions in place of all before; what is left out has no limit. A standing fault stays."""
+        """Replace all conditions; fields that are left out have no limit. An active fault stays."""
         wan.link(name).become(conditions)
         return wan.link(name).state
 
     @router.post("/{name}/resume")
     async def resume(name: str) -> LinkState:
-        """No fault any more."""
+        """End the active fault and cancel one that is armed."""
         wan.link(name).resume()
         return wan.link(name).state
 
     @router.post("/{name}/profile")
     async def profile(name: str, choice: ProfileChoice) -> LinkState:
-        """Conditions by name, and no fault but the profile's."""
+        """Apply the conditions of a named profile, and only the fault of the profile."""
         wan.link(name).profile(choice.name, seed=choice.seed)
         return wan.link(name).state
 
@@ -91,7 +91,7 @@ def _routes(wan: Wan) -> APIRouter:
     def add(kind: FaultKind) -> None:
         @router.post(f"/{{name}}/{kind}", name=kind)
         async def fault(name: str, options: FaultOptions | None = None) -> LinkState:
-            """Now, or once so many bytes have passed."""
+            """Start the fault now, or after `after_bytes` more bytes."""
             wan.link(name).strike(Fault(kind=kind, **(options or FaultOptions()).model_dump()))
             return wan.link(name).state
 

@@ -22,21 +22,19 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="A wide-area link in user space: a TCP proxy that can be made slow, lossy or dead while requests run.\n\n"
-    "`gkt wan serve` starts it; every other command changes one that runs, at --control, for one link or, without a name, for "
-    "all. Changes hold at once, for connections that live too.",
+    help="Emulate a wide-area link in user space: a TCP proxy that can be slow, lossy or dead while requests run.\n\n"
+    "`gkt wan serve` starts it. Every other command changes the running one at --control: one link, or all links if no name is "
+    "given. Changes apply at once, to live connections too.",
 )
 
 GRACE_S = 2
 
-ControlUrl = Annotated[
-    str, typer.Option("--control", envvar="GKT_WAN_CONTROL", help="Base URL of the control API of the link.")
-]
-Name = Annotated[str | None, typer.Argument(help="A link's name; without it, every link.", show_default=False)]
-Way = Annotated[Direction, typer.Option("--direction", help="up is to the cloud.")]
+ControlUrl = Annotated[str, typer.Option("--control", envvar="GKT_WAN_CONTROL", help="Base URL of the control API.")]
+Name = Annotated[str | None, typer.Argument(help="Name of the link. If unset, every link.", show_default=False)]
+Way = Annotated[Direction, typer.Option("--direction", help="Direction of the fault: up is to the cloud.")]
 After = Annotated[
     int | None,
-    typer.Option("--after", min=0, help="Begin once exactly so many bytes more have passed in that direction."),
+    typer.Option("--after", min=0, help="Bytes that pass in that direction before the fault starts."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the control API's JSON.")]
 LOCAL = "http://127.0.0.1:9000"
@@ -48,22 +46,23 @@ def serve(
     link: Annotated[
         list[str],
         typer.Option(
-            help="NAME=HOST:PORT or NAME=PORT: a link and where clients reach it; may be given several times."
+            help="Name and address of a link for clients: NAME=HOST:PORT or NAME=PORT. Repeat it for several links."
         ),
     ],
-    to: Annotated[str, typer.Option(help="HOST:PORT of the target, which is looked up for each connection.")],
+    to: Annotated[str, typer.Option(help="HOST:PORT of the target, resolved for each connection.")],
     control: Annotated[str, typer.Option(help="HOST:PORT or PORT of the control API.")] = "127.0.0.1:9000",
-    profile: Annotated[str | None, typer.Option(help="Profile that every link begins with.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of a profile that changes.")] = 0,
+    profile: Annotated[str | None, typer.Option(help="Profile with which every link starts.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of a profile with phases.")] = 0,
     port_file: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Write the control API's port here once everything listens.")
+        Path | None,
+        typer.Option(dir_okay=False, help="File for the control API's port, written when everything listens."),
     ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[str, typer.Option(help="Log level: debug, info, warning or error.")] = "info",
 ) -> None:
-    """Start links and their control API, until Ctrl-C or SIGTERM. They begin as fast as the machine, or with --profile.
+    """Run links and their control API until Ctrl-C or SIGTERM. Links start as fast as the machine, or with --profile.
 
-    A port alone is on 127.0.0.1. Port 0 takes a free one, which the log and `gkt wan show` tell. The control API asks for no
-    key: have it listen on loopback or in a private network only.
+    A port alone is on 127.0.0.1. Port 0 takes a free one, which the log and `gkt wan show` print. The control API requires no
+    key: let it listen only on loopback or in a private network.
 
     Example: gkt wan serve --link edge-a=9001 --to 127.0.0.1:8080 --profile 4g
     """
@@ -76,8 +75,8 @@ def serve(
     if profile is not None:
         wan.begin_with(profile, seed=seed)
     if log_level not in {"debug", "info", "warning", "error"}:
-        raise ConfigurationError("--log-level: debug, info, warning or error")
-    signal.signal(signal.SIGTERM, _leave)  # which uvicorn raises again once all is closed
+        raise ConfigurationError(f"--log-level {log_level}: not one of debug, info, warning, error")
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn raises the signal again when everything is closed
     raise typer.Exit(
         serve_app(
             lambda fail: create_app(wan, fail=fail),
@@ -94,14 +93,20 @@ def serve(
 def set_conditions(
     link: Name = None,
     *,
-    latency: Annotated[str | None, typer.Option(help="Of the ROUND TRIP, as 80ms or 0.6s; each way has half.")] = None,
-    jitter: Annotated[str | None, typer.Option(help="Up to so much more of the round trip, as 20ms.")] = None,
-    bandwidth: Annotated[str | None, typer.Option(help="Both ways, as 500kbit, 2mbit or unlimited.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="Latency of the ROUND TRIP, such as 80ms or 0.6s, half of it each way.")
+    ] = None,
+    jitter: Annotated[
+        str | None, typer.Option(help="Upper bound of the random extra round trip time, such as 20ms.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option(help="Bandwidth of both ways, such as 500kbit, 2mbit or unlimited.")
+    ] = None,
     up: Annotated[str | None, typer.Option(help="Bandwidth to the cloud.")] = None,
     down: Annotated[str | None, typer.Option(help="Bandwidth from the cloud.")] = None,
     control: ControlUrl = LOCAL,
 ) -> None:
-    """Change latency, jitter or bandwidth; what is not given stays. Ends a profile, and leaves faults alone.
+    """Change latency, jitter or bandwidth; other values stay. Ends a profile; faults stay.
 
     Example: gkt wan set --latency 80ms --bandwidth 2mbit edge-a
     """
@@ -113,13 +118,13 @@ def set_conditions(
 
 @app.command()
 def cut(link: Name = None, *, direction: Way = "both", after: After = None, control: ControlUrl = LOCAL) -> None:
-    """Close every live connection, what is under way lost, and refuse new ones, until `resume`."""
+    """Close every live connection, drop bytes in transit, and refuse new connections, until `resume`."""
     _do(control, link, "cut", direction=direction, after_bytes=after)
 
 
 @app.command()
 def stall(link: Name = None, *, direction: Way = "both", after: After = None, control: ControlUrl = LOCAL) -> None:
-    """Let no byte pass and tell nobody, until `resume`: then they pass, and nothing is lost."""
+    """Hold all bytes silently until `resume`; then all of them pass."""
     _do(control, link, "stall", direction=direction, after_bytes=after)
 
 
@@ -131,7 +136,7 @@ def reset(link: Name = None, *, direction: Way = "both", after: After = None, co
 
 @app.command()
 def refuse(link: Name = None, *, control: ControlUrl = LOCAL) -> None:
-    """Refuse new connections, until `resume`. Those that live go on."""
+    """Refuse new connections until `resume`. Live connections continue."""
     _do(control, link, "refuse")
 
 
@@ -139,31 +144,35 @@ def refuse(link: Name = None, *, control: ControlUrl = LOCAL) -> None:
 def corrupt(
     link: Name = None,
     *,
-    rate: Annotated[float, typer.Option(help="Of all bytes, so many have a bit flipped, more than 0 to 1.")] = 0.001,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed flips the same bits.")] = 0,
+    rate: Annotated[
+        float, typer.Option(help="Fraction of bytes that have a bit flipped, above 0 and at most 1.")
+    ] = 0.001,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed: the same seed flips the same bits.")] = 0,
     direction: Way = "both",
     after: After = None,
     control: ControlUrl = LOCAL,
 ) -> None:
-    """Flip bits, until `resume`."""
+    """Flip bits until `resume`."""
     _do(control, link, "corrupt", rate=rate, seed=seed, direction=direction, after_bytes=after)
 
 
 @app.command()
 def resume(link: Name = None, *, control: ControlUrl = LOCAL) -> None:
-    """Take every fault back. Latency and bandwidth stay."""
+    """End every fault. Latency and bandwidth stay."""
     _do(control, link, "resume")
 
 
 @app.command()
 def profile(
-    name: Annotated[str, typer.Argument(help="fibre, 4g, train, satellite or offline.")],
+    name: Annotated[str, typer.Argument(help="Profile: fibre, 4g, train, satellite or offline.")],
     link: Name = None,
     *,
-    seed: Annotated[int, typer.Option(min=0, help="Of a profile that changes: the same seed, the same changes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed of a profile with phases: the same seed gives the same phases.")
+    ] = 0,
     control: ControlUrl = LOCAL,
 ) -> None:
-    """Be like a named profile: its latency, jitter and bandwidth, and no fault but its own.
+    """Apply a named profile: its latency, jitter and bandwidth, and only its own fault.
 
     Example: gkt wan profile train edge-a
     """
@@ -172,7 +181,7 @@ def profile(
 
 @app.command()
 def show(link: Name = None, *, as_json: AsJson = False, control: ControlUrl = LOCAL) -> None:
-    """Show links: their conditions and faults, and what they have carried."""
+    """Show links: their conditions, faults and counts."""
     with Control(control) as client:
         states = _chosen(client, link)
     if as_json:
@@ -203,10 +212,10 @@ def _links(options: list[str]) -> dict[str, Address]:
         name, equals, where = option.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
             raise BadUnit(
-                f"--link {option}: a link is NAME=HOST:PORT or NAME=PORT, its name of letters, digits and .-_"
+                f"--link {option}: expected NAME=HOST:PORT or NAME=PORT, with letters, digits and .-_ in the name"
             )
         if name in links:
-            raise BadUnit(f"--link {option}: there are two links of this name")
+            raise BadUnit(f"--link {option}: two links have the name {name}")
         links[name] = address(where)
     return links
 
@@ -214,5 +223,5 @@ def _links(options: list[str]) -> dict[str, Address]:
 def _target(to: str) -> Address:
     target = address(to)
     if not target.port:
-        raise BadUnit(f"--to {to}: a target has a port")
+        raise BadUnit(f"--to {to}: expected HOST:PORT with a port above 0")
     return target

@@ -22,13 +22,13 @@ class ControlUnreachable(GktError):
 
 
 class ControlRefused(GktError):
-    """The control API answered with an error."""
+    """The control API returned an error."""
 
     code = "wan_refused"
 
 
 class Control:
-    """Asks a running `gkt wan serve`. Raises ControlUnreachable, ControlRefused."""
+    """Controls a running `gkt wan serve`. Raises ControlUnreachable, ControlRefused."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -52,7 +52,7 @@ class Control:
         return LinkState.model_validate_json(self._ask("PUT", _path(name), conditions.model_dump()))
 
     def do(self, name: str, action: str, /, **options: Any) -> LinkState:
-        """`cut`, `stall`, `reset`, `refuse`, `corrupt`, `resume`, `profile`, with what the API takes for it."""
+        """Run `cut`, `stall`, `reset`, `refuse`, `corrupt`, `resume` or `profile`, with the options of its endpoint."""
         return LinkState.model_validate_json(self._ask("POST", f"{_path(name)}/{action}", options))
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
@@ -60,15 +60,15 @@ class Control:
             response = self._http.request(method, path, json=body)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ControlUnreachable(
-                f"no wide-area link is controlled at {self._url} ({error}). Start one with: gkt wan serve (or say where it "
-                "is with --control)"
+                f"no control API of a wide-area link at {self._url} ({error}). Start one with: gkt wan serve (or set its "
+                "address with --control)"
             ) from None
         if response.status_code == httpx.codes.OK:
             return response.content
         try:
             raise ControlRefused(ErrorBody.model_validate_json(response.content).error.message)
         except ValidationError:
-            raise StreamGarbled(f"what answers at {self._url} controls no wide-area link") from None
+            raise StreamGarbled(f"the server at {self._url} is not the control API of a wide-area link") from None
 
 
 def _path(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What Prometheus reads: the links' own counters, so that nothing is counted twice."""
+"""Prometheus metrics, read from the links' own counters, so that no byte is counted twice."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class _Links(Collector):
 
     def collect(self) -> Iterator[Metric]:
         carried = CounterMetricFamily("gkt_wan_bytes", "Bytes that arrived", labels=["link", "direction"])
-        opened = CounterMetricFamily("gkt_wan_connections", "Connections ever", labels=["link"])
-        unreachable = CounterMetricFamily("gkt_wan_unreachable", "Connections without a target", labels=["link"])
-        faults = CounterMetricFamily("gkt_wan_faults", "Faults that began", labels=["link", "kind"])
-        live = GaugeMetricFamily("gkt_wan_live_connections", "Connections now", labels=["link"])
-        under_way = GaugeMetricFamily("gkt_wan_under_way_bytes", "Bytes on the link now", labels=["link"])
+        opened = CounterMetricFamily("gkt_wan_connections", "Connections since the start", labels=["link"])
+        unreachable = CounterMetricFamily(
+            "gkt_wan_unreachable", "Connections whose target could not be reached", labels=["link"]
+        )
+        faults = CounterMetricFamily("gkt_wan_faults", "Faults that started", labels=["link", "kind"])
+        live = GaugeMetricFamily("gkt_wan_live_connections", "Open connections", labels=["link"])
+        under_way = GaugeMetricFamily("gkt_wan_under_way_bytes", "Bytes in transit", labels=["link"])
         for name, link in self._wan.links.items():
             carried.add_metric([name, "up"], link.up.bytes)
             carried.add_metric([name, "down"], link.down.bytes)

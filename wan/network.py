@@ -25,8 +25,8 @@ class Wan:
         async with Wan({"edge-a": "127.0.0.1:0"}, to="127.0.0.1:8080") as wan:
             wan.link("edge-a").set(latency="80ms", bandwidth="2mbit")
 
-    Addresses are `HOST:PORT`, or a port on loopback; port 0 takes a free one, which `Link.address` tells. Raises BadUnit for
-    what is no address.
+    Addresses are `HOST:PORT`, or a port on loopback; port 0 takes a free one, which `Link.address` returns. Raises BadUnit for
+    an invalid address.
     """
 
     def __init__(self, links: Mapping[str, str | Address], *, to: str | Address) -> None:
@@ -38,7 +38,7 @@ class Wan:
         self._first: tuple[str, int] | None = None
 
     def begin_with(self, profile_name: str, *, seed: int = 0) -> None:
-        """Have every link begin with a profile. Raises UnknownProfile."""
+        """Start every link with a profile. Raises UnknownProfile."""
         profile(profile_name)
         self._first = profile_name, seed
 
@@ -47,7 +47,7 @@ class Wan:
         return self
 
     async def open(self) -> None:
-        """Listen. Raises ConfigurationError where that cannot be."""
+        """Open every link. Raises ConfigurationError if one cannot listen."""
         for link in self.links.values():
             try:
                 await link.open()
@@ -70,7 +70,7 @@ class Wan:
             await link.close()
 
     def link(self, name: str) -> Link:
-        """Raises UnknownLink."""
+        """Return a link by its name. Raises UnknownLink."""
         if name not in self.links:
-            raise UnknownLink(f"there is no link {name!r}; there are {', '.join(self.links)}")
+            raise UnknownLink(f"link {name!r} not found; available links: {', '.join(self.links)}")
         return self.links[name]

@@ -74,8 +74,8 @@ WRONG: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "edge/cut", {"after_bytes": 1.5}, 400, "after_bytes"),
     ("POST", "edge/stall", {"direction": "sideways"}, 400, "direction"),
     ("POST", "edge/corrupt", {"rate": 2}, 400, "rate"),
-    ("POST", "edge/profile", {"name": "5g"}, 404, "there is no profile '5g'"),
-    ("POST", "nowhere/cut", {}, 404, "there is no link 'nowhere'"),
+    ("POST", "edge/profile", {"name": "5g"}, 404, "profile '5g' not found"),
+    ("POST", "nowhere/cut", {}, 404, "link 'nowhere' not found"),
     ("POST", "edge/explode", {}, 404, "there is nothing"),
 ]
 
@@ -129,16 +129,16 @@ async def test_the_commands(tmp_path: Path) -> None:
 
 
 WRONG_COMMANDS = [
-    (["set", "--latency", "80"], "80: a time is a number and its unit without a space, as in 80ms or 0.6s"),
-    (["cut", "nowhere"], "there is no link 'nowhere'; there are edge"),
-    (["profile", "5g"], "there is no profile '5g'; there are fibre, 4g, satellite, offline, train"),
+    (["set", "--latency", "80"], "80: expected a time as a number with its unit and no space, such as 80ms or 0.6s"),
+    (["cut", "nowhere"], "link 'nowhere' not found; available links: edge"),
+    (["profile", "5g"], "profile '5g' not found; available profiles: fibre, 4g, satellite, offline, train"),
     (["corrupt", "--rate", "7"], "rate: Input should be less than or equal to 1"),
-    (["show", "--control", "http://127.0.0.1:9"], "no wide-area link is controlled at http://127.0.0.1:9"),
-    (["serve", "--link", "a", "--to", "1"], "--link a: a link is NAME=HOST:PORT"),
-    (["serve", "--link", "a=1", "--link", "a=2", "--to", "1"], "--link a=2: there are two links of this name"),
-    (["serve", "--link", "a=x:y", "--to", "1"], "x:y: an address is HOST:PORT"),
-    (["serve", "--link", "a=0", "--to", "0"], "--to 0: a target has a port"),
-    (["serve", "--link", "a=0", "--to", "1", "--profile", "5g"], "there is no profile '5g'"),
+    (["show", "--control", "http://127.0.0.1:9"], "no control API of a wide-area link at http://127.0.0.1:9"),
+    (["serve", "--link", "a", "--to", "1"], "--link a: expected NAME=HOST:PORT"),
+    (["serve", "--link", "a=1", "--link", "a=2", "--to", "1"], "--link a=2: two links have the name a"),
+    (["serve", "--link", "a=x:y", "--to", "1"], "x:y: expected HOST:PORT"),
+    (["serve", "--link", "a=0", "--to", "0"], "--to 0: expected HOST:PORT with a port above 0"),
+    (["serve", "--link", "a=0", "--to", "1", "--profile", "5g"], "profile '5g' not found"),
 ]
 
 
@@ -150,7 +150,7 @@ async def test_wrong_commands_say_what_would_be_right(tmp_path: Path) -> None:
             assert error.message.startswith(message)
         outcome = await gkt("wan", "cut", "nowhere", environment={"GKT_WAN_CONTROL": wan.control})
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == "gkt: there is no link 'nowhere'; there are edge\n"
+    assert outcome.err == "gkt: link 'nowhere' not found; available links: edge\n"
 
 
 async def test_a_port_in_use_ends_it_with_1_and_says_so(tmp_path: Path) -> None:

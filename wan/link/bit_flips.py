@@ -1,4 +1,4 @@
-"""Flipped bits, the same for the same seed however the bytes come in pieces."""
+"""Flipped bits, the same for the same seed for any split of the bytes into pieces."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections import deque
 from random import Random
 
 
-class Noise:
-    """Of the bytes of one direction of one connection, flips one bit in a share of `rate`."""
+class BitFlips:
+    """Flips one bit in a fraction `rate` of the bytes of one direction of one connection."""
 
     def __init__(self, rate: float, seed: str) -> None:
         self._rate = rate
-        self._random = Random(seed)  # noqa: S311 - noise, not a key
+        self._random = Random(seed)  # noqa: S311 - bit flips, not a key
         self._flips: deque[tuple[int, int]] = deque()
         self._next = self._gap() - 1
 
-    def spoiled(self, data: bytes | memoryview, at: int) -> bytes:
-        """The bytes from place `at` of the direction on, as they arrive. Places may be asked again, but not go back behind one
-        that was passed.
-        """
+    def flipped(self, data: bytes | memoryview, at: int) -> bytes:
+        """Return the bytes from position `at` on, as they arrive. A position may repeat, but not lie before an earlier call's."""
         end = at + len(data)
         while self._next < end:
             self._flips.append((self._next, 1 << self._random.randrange(8)))
@@ -33,7 +31,7 @@ class Noise:
         return bytes(result)
 
     def _gap(self) -> int:
-        """Bytes to the next flip: geometric."""
+        """Draw the number of bytes to the next flip from a geometric distribution."""
         if self._rate >= 1:
             return 1
         return 1 + int(math.log(1.0 - self._random.random()) / math.log1p(-self._rate))

@@ -1,4 +1,4 @@
-"""What a link is like while it works."""
+"""Latency, jitter and bandwidth of a link."""
 
 from __future__ import annotations
 
@@ -8,22 +8,35 @@ from wan.link.units import MAX_KBIT, MAX_LATENCY_MS, kilobits, milliseconds
 
 
 class Strict(BaseModel):
-    """Base of what the control API takes: unknown fields, text for numbers and the like are errors."""
+    """Base of the control API's request bodies: unknown fields and values of other types are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Conditions(Strict):
-    """Without any: as fast as this machine. Times are of the ROUND TRIP; each way has half of it."""
+    """Conditions of a link; by default it is as fast as this machine. Times are for the ROUND TRIP; each way takes half."""
 
-    latency_ms: float = Field(default=0.0, ge=0, le=MAX_LATENCY_MS, description="of the round trip")
+    latency_ms: float = Field(
+        default=0.0, ge=0, le=MAX_LATENCY_MS, description="Latency of the round trip, half of it each way."
+    )
     jitter_ms: float = Field(
-        default=0.0, ge=0, le=MAX_LATENCY_MS, description="up to so much more, drawn anew for each piece, each way half"
+        default=0.0,
+        ge=0,
+        le=MAX_LATENCY_MS,
+        description="Upper bound of the random extra round trip time, drawn for each piece, half of it each way.",
     )
     up_kbit: float | None = Field(
-        default=None, gt=0, le=MAX_KBIT, description="kbit/s to the cloud, of all connections together; null: no limit"
+        default=None,
+        gt=0,
+        le=MAX_KBIT,
+        description="Bandwidth to the cloud in kbit/s, for all connections together. If null, no limit.",
     )
-    down_kbit: float | None = Field(default=None, gt=0, le=MAX_KBIT, description="kbit/s from the cloud, likewise")
+    down_kbit: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_KBIT,
+        description="Bandwidth from the cloud in kbit/s, for all connections together. If null, no limit.",
+    )
 
     def but(
         self,
@@ -34,7 +47,7 @@ class Conditions(Strict):
         up: str | None = None,
         down: str | None = None,
     ) -> Conditions:
-        """The same with what is given, with its unit, in its place; `bandwidth` is both ways. Raises BadUnit."""
+        """Return a copy with the given values, which have units; `bandwidth` sets both ways. Raises BadUnit."""
         changes: dict[str, float | None] = {}
         if latency is not None:
             changes["latency_ms"] = milliseconds(latency)

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from wan.link.direction import Lane
+from wan.link.direction import LinkDirection
 from wan.link.pipe import Pipe
 from wan.link.sockets import close, connected
 from wan.link.units import Address
@@ -16,7 +16,7 @@ logger = logging.getLogger("gkt.wan")
 
 
 class Connection:
-    """Runs by itself from its making on, and then `ended` is called, once both sockets are closed."""
+    """A connection that runs from its creation on, and calls `ended` when both sockets are closed."""
 
     def __init__(
         self,
@@ -24,8 +24,8 @@ class Connection:
         target: Address,
         *,
         number: int,
-        up: Lane,
-        down: Lane,
+        up: LinkDirection,
+        down: LinkDirection,
         unreachable: Callable[[], None],
         ended: Callable[[Connection], None],
     ) -> None:
@@ -47,22 +47,22 @@ class Connection:
         return sum(pipe.under_way for pipe in self._pipes)
 
     def end(self, *, reset: bool) -> None:
-        """Not a byte more passes; both ends are told, by a RST or a FIN."""
+        """Stop the pipes at once, and end both sockets with a RST or a FIN."""
         self._reset = reset
         for pipe in self._pipes:
             pipe.stopped = True
         self._task.cancel()
 
     async def gone(self) -> None:
-        """Wait for its end."""
+        """Wait until both sockets are closed."""
         await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        # The kernel has answered the client already. What it sends pays for the round trip that this would have taken.
-        for lane in (self._up, self._down):
-            await lane.flowing.wait()
-            await lane.arrival(clock(), 0.0)
+        # The kernel has already answered the client, so its first bytes wait for the round trip of the handshake.
+        for side in (self._up, self._down):
+            await side.flowing.wait()
+            await side.arrival(clock(), 0.0)
         try:
             self._cloud = await connected(self._target)
         except OSError as error:
@@ -87,5 +87,5 @@ class Connection:
             if sock:
                 close(sock, reset=self._reset)
         if not task.cancelled() and (error := task.exception()):
-            logger.error("connection %d crashed", self._number, exc_info=error)
+            logger.error("connection %d failed unexpectedly", self._number, exc_info=error)
         self._ended(self)

@@ -1,4 +1,4 @@
-"""What can go wrong with a link."""
+"""Faults of a link."""
 
 from __future__ import annotations
 
@@ -11,38 +11,41 @@ from pydantic import Field
 from wan.link.conditions import Strict
 
 Direction = Literal["up", "down", "both"]
-"""To the cloud, from the cloud."""
+"""`up` is to the cloud, `down` is from the cloud."""
 
 
 class FaultKind(StrEnum):
     REFUSE = "refuse"
-    """New connections are refused; those that live go on."""
+    """Refuse new connections; live ones continue."""
     STALL = "stall"
-    """No bytes pass, and nobody is told. Nothing is lost: they pass on `resume`."""
+    """Hold all bytes silently; none is lost, and all pass after `resume`."""
     CUT = "cut"
-    """Every live connection is closed, what is under way on it is lost, and new ones are refused."""
+    """Close every live connection, drop its bytes in transit, and refuse new ones."""
     RESET = "reset"
-    """Every live connection is reset (RST). That is all: new ones are served."""
+    """Reset every live connection (RST) once; new ones are served."""
     CORRUPT = "corrupt"
-    """Bits are flipped."""
+    """Flip bits."""
 
 
 class FaultOptions(Strict):
-    """When a fault begins, and in which direction."""
+    """Start and direction of a fault."""
 
     direction: Direction = "both"
     after_bytes: int | None = Field(
-        default=None, ge=0, le=10**15, description="let exactly so many bytes pass first in this direction; null: now"
+        default=None,
+        ge=0,
+        le=10**15,
+        description="Bytes that pass in this direction before the fault starts. If null, it starts now.",
     )
 
 
 class CorruptOptions(FaultOptions):
-    rate: float = Field(default=0.001, gt=0, le=1, description="of all bytes, so many have a bit flipped")
+    rate: float = Field(default=0.001, gt=0, le=1, description="Fraction of bytes that have a bit flipped.")
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
 
 
 class Fault(CorruptOptions):
-    """One fault of a link. `rate` and `seed` mean something for `corrupt` only."""
+    """One fault of a link. Only `corrupt` uses `rate` and `seed`."""
 
     kind: FaultKind
 
@@ -50,15 +53,15 @@ class Fault(CorruptOptions):
         return self.direction in {direction, "both"}
 
 
-class Fuse:
-    """Counts the bytes that may still pass, and then fires once."""
+class ByteTrigger:
+    """Counts bytes down, and starts its fault when the count reaches zero."""
 
     def __init__(self, fault: Fault, fire: Callable[[Fault], None]) -> None:
         self.fault = fault
         self.left = fault.after_bytes or 0
         self._fire = fire
 
-    def burn(self, amount_bytes: int) -> None:
+    def count(self, amount_bytes: int) -> None:
         self.left -= amount_bytes
         if self.left <= 0:
             self._fire(self.fault)

@@ -1,4 +1,4 @@
-"""One link: a port that clients connect to, and what happens to their bytes on the way to the target."""
+"""One link: a port for clients, with conditions and faults on the way to the target."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from itertools import count
 
 from wan.link.conditions import Conditions
 from wan.link.connection import Connection
-from wan.link.direction import Lane
-from wan.link.faults import CorruptOptions, Direction, Fault, FaultKind, Fuse
+from wan.link.direction import LinkDirection
+from wan.link.faults import ByteTrigger, CorruptOptions, Direction, Fault, FaultKind
 from wan.link.listener import Listener
 from wan.link.messages import LinkState
 from wan.link.profiles import Phase, profile
@@ -19,10 +19,10 @@ from wan.link.units import Address
 
 
 class Link:
-    """What is asked of it holds at once, for connections that live too. Every method is for the event loop's thread.
+    """A link whose changes apply at once, to live connections too. Call every method on the event loop's thread.
 
-    A link has one standing fault at a time: another takes its place, and `resume` takes it back. Every one can be set to begin
-    once some bytes have passed.
+    A link has one active fault at a time: another replaces it, and `resume` ends it. Each can be armed to start after a number
+    of bytes.
     """
 
     def __init__(self, name: str, where: Address, target: Address) -> None:
@@ -31,13 +31,13 @@ class Link:
         self.fault: Fault | None = None
         self.profile_name: str | None = None
         self.opened = 0
-        """Connections, ever."""
+        """Number of connections since the start."""
         self.unreachable = 0
         """Connections that were reset because the target could not be reached."""
         self.faults: Counter[FaultKind] = Counter()
-        """How often each has begun."""
-        self.up = Lane("up")
-        self.down = Lane("down")
+        """Number of times that each fault has started."""
+        self.up = LinkDirection("up")
+        self.down = LinkDirection("down")
         self._target = target
         self._numbers = count(1)
         self._live: set[Connection] = set()
@@ -47,11 +47,11 @@ class Link:
         self._between_cells = False
 
     async def open(self) -> None:
-        """Raises OSError where it cannot listen."""
+        """Listen for clients. Raises OSError."""
         await self._listener.hold()
 
     async def close(self) -> None:
-        """Close every connection. Nothing is left of them."""
+        """Close every connection, and wait until all sockets are closed."""
         self._leave_profile()
         self._listener.release()
         self._end_all(reset=False)
@@ -61,27 +61,27 @@ class Link:
 
     @property
     def address(self) -> Address:
-        """Where it listens."""
+        """Address on which the link listens."""
         return self._listener.address
 
     @property
     def url(self) -> str:
-        """The target as clients reach it over this link."""
+        """URL of the target through this link."""
         return f"http://{self.address}"
 
     @property
     def live(self) -> int:
-        """Connections now."""
+        """Number of open connections."""
         return len(self._live)
 
     @property
     def under_way(self) -> int:
-        """Bytes on the link now, of all connections."""
+        """Bytes in transit, of all connections."""
         return sum(connection.under_way for connection in self._live)
 
     @property
     def state(self) -> LinkState:
-        fuse = self.up.fuse or self.down.fuse
+        trigger = self.up.trigger or self.down.trigger
         return LinkState(
             name=self.name,
             listens=str(self.address),
@@ -89,7 +89,7 @@ class Link:
             profile=self.profile_name,
             conditions=self.conditions,
             fault=self.fault,
-            armed=fuse.fault.model_copy(update={"after_bytes": fuse.left}) if fuse else None,
+            armed=trigger.fault.model_copy(update={"after_bytes": trigger.left}) if trigger else None,
             stalled=not (self.up.flowing.is_set() and self.down.flowing.is_set()),
             bytes_up=self.up.bytes,
             bytes_down=self.down.bytes,
@@ -113,7 +113,7 @@ class Link:
         self.become(self.conditions.but(latency=latency, jitter=jitter, bandwidth=bandwidth, up=up, down=down))
 
     def become(self, conditions: Conditions) -> None:
-        """Have exactly these conditions, and no profile. A standing fault stays."""
+        """Apply exactly these conditions, and leave any profile. An active fault stays."""
         self._leave_profile()
         self._shape(conditions)
 
@@ -136,18 +136,18 @@ class Link:
         self.strike(Fault(kind=FaultKind.CORRUPT, **options.model_dump()))
 
     def strike(self, fault: Fault) -> None:
-        """Have a fault, now or after the bytes it names. Until then the standing one stays."""
+        """Start a fault, now or after its number of bytes. Until then the active one stays."""
         self._disarm()
         if not fault.after_bytes:
             self._begin(fault)
             return
-        fuse = Fuse(fault, self._begin)
-        for lane in self._lanes():
-            if fault.meets(lane.direction):
-                lane.fuse = fuse
+        trigger = ByteTrigger(fault, self._begin)
+        for side in self._directions():
+            if fault.meets(side.direction):
+                side.trigger = trigger
 
     def resume(self) -> None:
-        """Take every fault back, those to come too. Conditions stay, and so does a profile that is no fault itself."""
+        """End the active fault and cancel an armed one. Conditions stay, and so does a profile without a fault."""
         self._disarm()
         if self.profile_name and profile(self.profile_name).fault:
             self.profile_name = None
@@ -155,7 +155,7 @@ class Link:
         self._apply()
 
     def profile(self, name: str, *, seed: int = 0) -> None:
-        """Be like a named profile: its conditions, and no fault but its own. Raises UnknownProfile."""
+        """Apply a named profile: its conditions, and only its own fault. Raises UnknownProfile."""
         chosen = profile(name)
         self._leave_profile()
         self.resume()
@@ -190,9 +190,9 @@ class Link:
 
     def _shape(self, conditions: Conditions) -> None:
         self.conditions = conditions
-        for lane, kbit in zip(self._lanes(), (conditions.up_kbit, conditions.down_kbit), strict=True):
+        for side, kbit in zip(self._directions(), (conditions.up_kbit, conditions.down_kbit), strict=True):
             delay_s, jitter_s = conditions.latency_ms / 2000, conditions.jitter_ms / 2000
-            lane.shape(delay_s=delay_s, jitter_s=jitter_s, rate=None if kbit is None else kbit * 125)
+            side.shape(delay_s=delay_s, jitter_s=jitter_s, rate=None if kbit is None else kbit * 125)
 
     def _begin(self, fault: Fault) -> None:
         self._disarm()
@@ -206,22 +206,22 @@ class Link:
             self._end_all(reset=False)
 
     def _apply(self) -> None:
-        """Make the listener and the lanes what the standing fault says."""
+        """Apply the active fault to the listener and both directions."""
         fault = self.fault
-        for lane in self._lanes():
-            met = fault is not None and fault.meets(lane.direction)
+        for side in self._directions():
+            met = fault is not None and fault.meets(side.direction)
             stalled = met and fault is not None and fault.kind is FaultKind.STALL
-            lane.flow(not (stalled or self._between_cells))
-            lane.corruption = fault if met and fault is not None and fault.kind is FaultKind.CORRUPT else None
+            side.flow(not (stalled or self._between_cells))
+            side.corruption = fault if met and fault is not None and fault.kind is FaultKind.CORRUPT else None
         if fault and fault.kind in {FaultKind.CUT, FaultKind.REFUSE}:
             self._listener.shut()
         else:
             self._listener.open()
 
     def _disarm(self) -> None:
-        self.up.fuse = self.down.fuse = None
+        self.up.trigger = self.down.trigger = None
 
-    def _lanes(self) -> tuple[Lane, Lane]:
+    def _directions(self) -> tuple[LinkDirection, LinkDirection]:
         return self.up, self.down
 
     def _end_all(self, *, reset: bool) -> None:

@@ -1,4 +1,4 @@
-"""A port that connections come in at, that can be closed for a while without being lost to somebody else."""
+"""A listening port that can refuse connections for a while and stays reserved."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wan.link.units import Address
 logger = logging.getLogger("gkt.wan")
 
 AGAIN_S = 0.2
-"""After the system had no file handle left."""
+"""Pause after the system has run out of file handles."""
 
 
 class Listener:
-    """While it is open, `accepted` is called with each new connection; while it is shut, the kernel refuses them."""
+    """Calls `accepted` with each new connection while it is open; while it is shut, the kernel refuses them."""
 
     def __init__(self, where: Address, accepted: Callable[[socket.socket], None]) -> None:
         self.address = where
@@ -26,7 +26,7 @@ class Listener:
         self._listening: socket.socket | None = None
 
     async def hold(self) -> None:
-        """Take the port. Raises OSError where it cannot be had."""
+        """Reserve the port and listen. Raises OSError."""
         self._holder = await held(self.address)
         self.address = Address(*self._holder.getsockname()[:2])
         try:
@@ -36,20 +36,20 @@ class Listener:
             raise
 
     def release(self) -> None:
-        """Give the port back."""
+        """Close and release the port."""
         self.shut()
         if self._holder:
             self._holder.close()
             self._holder = None
 
     def open(self) -> None:
-        """Nothing where the port is not held, or is open already. Raises OSError."""
+        """Listen, if the port is reserved and not open yet. Raises OSError."""
         if self._holder and not self._listening:
             self._listening = listening(self._holder)
             self._watch(self._listening)
 
     def shut(self) -> None:
-        """At once: those whom nobody has accepted yet are reset."""
+        """Stop listening at once; connections that are not accepted yet are reset."""
         if self._listening:
             asyncio.get_running_loop().remove_reader(self._listening)
             self._listening.close()
@@ -65,7 +65,7 @@ class Listener:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:
-            logger.warning("%s accepts no connection for a moment: %s", self.address, error)
+            logger.warning("%s pauses accepting connections: %s", self.address, error)
             loop = asyncio.get_running_loop()
             loop.remove_reader(sock)
             loop.call_later(AGAIN_S, self._watch, sock)

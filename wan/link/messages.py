@@ -1,4 +1,4 @@
-"""What the control API says."""
+"""Responses of the control API."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class LinkState(WireModel):
-    """A link as it is now, and what it has carried since it began."""
+    """The current state of a link, and its counts since the start."""
 
     name: str
     listens: str
     to: str
     profile: str | None
     conditions: Conditions
-    fault: Fault | None = Field(description="the standing one")
-    armed: Fault | None = Field(description="one that begins after so many bytes more")
-    stalled: bool = Field(description="by a fault or by the profile, in one direction at least")
-    bytes_up: Count = Field(description="that arrived at the target")
-    bytes_down: Count = Field(description="that arrived at clients")
-    under_way: Count = Field(description="bytes on the link now")
-    live: Count = Field(description="connections now")
-    opened: Count = Field(description="connections ever")
-    unreachable: Count = Field(description="connections that were reset because the target could not be reached")
-    faults: dict[FaultKind, Count] = Field(description="how often each has begun, a profile's stalls included")
+    fault: Fault | None = Field(description="Active fault.")
+    armed: Fault | None = Field(description="Fault that starts after `after_bytes` more bytes.")
+    stalled: bool = Field(description="Whether a fault or the profile holds the bytes of at least one direction.")
+    bytes_up: Count = Field(description="Bytes that arrived at the target.")
+    bytes_down: Count = Field(description="Bytes that arrived at clients.")
+    under_way: Count = Field(description="Bytes in transit.")
+    live: Count = Field(description="Open connections.")
+    opened: Count = Field(description="Connections since the start.")
+    unreachable: Count = Field(description="Connections that were reset because the target could not be reached.")
+    faults: dict[FaultKind, Count] = Field(description="Number of starts of each fault, stalls of a profile included.")
 
 
 class Links(WireModel):

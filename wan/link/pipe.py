@@ -8,20 +8,20 @@ from collections import deque
 from random import Random
 from typing import NamedTuple
 
-from wan.link.bit_flips import Noise
-from wan.link.direction import Lane
+from wan.link.bit_flips import BitFlips
+from wan.link.direction import LinkDirection
 from wan.link.faults import Fault
 from wan.link.sockets import received, writable
 
 WINDOW_BYTES = 262_144
-"""What is under way at most. As TCP's window does, it bounds the rate of one connection to itself over the latency."""
+"""Upper bound of bytes in transit. Like TCP's window, it bounds the rate of one connection to window over latency."""
 
 
 class _Parcel(NamedTuple):
     sent_at: float
-    luck: float
+    jitter_fraction: float
     data: bytes | None
-    """Nothing at the end of the stream; None where the sender has reset the connection."""
+    """Bytes of the parcel: empty at the end of the stream, None if the sender has reset the connection."""
 
 
 class _ResetBySender(ConnectionResetError):
@@ -29,25 +29,25 @@ class _ResetBySender(ConnectionResetError):
 
 
 class Pipe:
-    """`take_in` and `deliver` run side by side, each once. `back` is the pipe of the other direction."""
+    """Moves bytes one way. Run `take_in` and `deliver` once each, concurrently. `back` is the pipe of the other direction."""
 
     back: Pipe
 
-    def __init__(self, source: socket.socket, sink: socket.socket, lane: Lane, name: str) -> None:
+    def __init__(self, source: socket.socket, sink: socket.socket, side: LinkDirection, name: str) -> None:
         self._source = source
         self._sink = sink
-        self._lane = lane
+        self._direction = side
         self._name = name
-        self._luck = Random(name)  # noqa: S311 - jitter, not a key
+        self._jitter = Random(name)  # noqa: S311 - jitter, not a key
         self._parcels: deque[_Parcel] = deque()
         self.under_way = 0
         self._moved = asyncio.Event()
-        self._noise: Noise | None = None
-        self._noise_of: Fault | None = None
-        self._noise_at = 0
+        self._flips: BitFlips | None = None
+        self._flips_of: Fault | None = None
+        self._flips_at = 0
         self._delivered = asyncio.Event()
         self.stopped = False
-        """Set, not a byte more leaves."""
+        """If set, no more bytes leave."""
 
     async def take_in(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -55,31 +55,31 @@ class Pipe:
         while data:
             while self.under_way >= WINDOW_BYTES:
                 await self._movement()
-            await self._lane.flowing.wait()
+            await self._direction.flowing.wait()
             try:
-                data = await received(self._source, min(self._lane.pace.piece(), WINDOW_BYTES - self.under_way))
+                data = await received(self._source, min(self._direction.bucket.piece(), WINDOW_BYTES - self.under_way))
             except OSError:
                 data = None
             self.under_way += len(data or b"")
-            await self._lane.pace.take(len(data or b""))
-            self._parcels.append(_Parcel(clock(), self._luck.random(), data))
+            await self._direction.bucket.take(len(data or b""))
+            self._parcels.append(_Parcel(clock(), self._jitter.random(), data))
             self._moved.set()
 
     async def deliver(self) -> None:
-        """Raises OSError where either end has reset the connection."""
+        """Deliver everything in order. Raises OSError if either end has reset the connection."""
         try:
             await self._deliver()
         except _ResetBySender:
             raise
         except OSError:
-            # The receiver is gone, and may have said something before: that arrives first.
+            # The receiver has reset the connection; bytes that it sent before arrive first.
             self._delivered.set()
-            await self.back.heard_out()
+            await self.back.drained()
             raise
         self._delivered.set()
 
-    async def heard_out(self) -> None:
-        """Wait until all has been delivered that ever will. Its source is gone, so that comes to an end."""
+    async def drained(self) -> None:
+        """Wait until everything is delivered. The source is closed, so this ends."""
         await self._delivered.wait()
 
     async def _deliver(self) -> None:
@@ -87,14 +87,14 @@ class Pipe:
             while not self._parcels:
                 await self._movement()
             parcel = self._parcels[0]
-            await self._lane.arrival(parcel.sent_at, parcel.luck)
+            await self._direction.arrival(parcel.sent_at, parcel.jitter_fraction)
             if parcel.data:
                 await self._send(parcel.data)
                 self._parcels.popleft()
                 self.under_way -= len(parcel.data)
                 self._moved.set()
                 continue
-            await self._lane.flowing.wait()
+            await self._direction.flowing.wait()
             if parcel.data is None:
                 raise _ResetBySender
             if not self.stopped:
@@ -104,26 +104,26 @@ class Pipe:
     async def _send(self, data: bytes) -> None:
         left = memoryview(data)
         while left:
-            await self._lane.flowing.wait()
+            await self._direction.flowing.wait()
             if self.stopped:
                 return
-            fuse = self._lane.fuse
-            piece = left if fuse is None else left[: fuse.left]
+            trigger = self._direction.trigger
+            piece = left if trigger is None else left[: trigger.left]
             try:
-                sent = self._sink.send(self._spoiled(piece))
+                sent = self._sink.send(self._flipped(piece))
             except (BlockingIOError, InterruptedError):
                 await writable(self._sink)
                 continue
             left = left[sent:]
-            self._noise_at += sent
-            self._lane.passed(sent)
+            self._flips_at += sent
+            self._direction.passed(sent)
 
-    def _spoiled(self, data: memoryview) -> bytes | memoryview:
-        fault = self._lane.corruption
-        if fault is not self._noise_of:
-            self._noise_of, self._noise_at = fault, 0
-            self._noise = Noise(fault.rate, f"{fault.seed}/{self._name}") if fault else None
-        return self._noise.spoiled(data, self._noise_at) if self._noise else data
+    def _flipped(self, data: memoryview) -> bytes | memoryview:
+        fault = self._direction.corruption
+        if fault is not self._flips_of:
+            self._flips_of, self._flips_at = fault, 0
+            self._flips = BitFlips(fault.rate, f"{fault.seed}/{self._name}") if fault else None
+        return self._flips.flipped(data, self._flips_at) if self._flips else data
 
     async def _movement(self) -> None:
         self._moved.clear()

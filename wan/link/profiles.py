@@ -37,7 +37,7 @@ class _Phase(_Entry):
 
 
 class Phase(NamedTuple):
-    """For so many seconds the link is like this."""
+    """State of a link for a number of seconds."""
 
     seconds: float
     conditions: Conditions
@@ -45,7 +45,7 @@ class Phase(NamedTuple):
 
 
 class Profile(_Entry):
-    """The whole state of a link: its conditions and whether it works. With phases, one after the other without end."""
+    """The whole state of a link: its conditions and its fault. If it has phases, they follow each other without end."""
 
     name: str
     summary: str
@@ -53,8 +53,8 @@ class Profile(_Entry):
     kinds: tuple[_Phase, ...] = Field(default=(), alias="phases")
 
     def phases(self, seed: int) -> Iterator[Phase]:
-        """Without end, the same for the same seed; none where the profile does not change. A stall keeps what was before."""
-        random = Random(seed)  # noqa: S311 - weather, not a key
+        """Yield phases without end, the same for the same seed; none if the profile has none. A stall keeps the conditions."""
+        random = Random(seed)  # noqa: S311 - phases, not a key
         last: _Phase | None = None
         conditions = next((kind.conditions() for kind in self.kinds if not kind.stalled), Conditions())
         while self.kinds:
@@ -73,7 +73,7 @@ PROFILES = _load()
 
 
 def profile(name: str) -> Profile:
-    """Raises UnknownProfile."""
+    """Return a profile by its name. Raises UnknownProfile."""
     if name not in PROFILES:
-        raise UnknownProfile(f"there is no profile {name!r}; there are {', '.join(PROFILES)}", param="name")
+        raise UnknownProfile(f"profile {name!r} not found; available profiles: {', '.join(PROFILES)}", param="name")
     return PROFILES[name]

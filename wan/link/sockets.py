@@ -1,4 +1,4 @@
-"""Plain sockets in an event loop. asyncio's streams read ahead, cannot be reset and do not say how much was sent."""
+"""Plain sockets in an event loop. asyncio's streams read ahead, cannot be reset and do not report how much was sent."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from wan.link.units import Address
 
 BACKLOG = 1024
 UNREAD_PIECES = 100
-"""So much is read and dropped before a connection is closed, and no more: whoever sends may never stop."""
+"""Upper bound of the pieces that are read and dropped before a close, because a sender may never stop."""
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 async def readable(sock: socket.socket) -> None:
-    """Wait until something can be read, an end or an error included."""
+    """Wait until data, an end or an error can be read."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_reader(sock, _resolve, ready)
@@ -37,7 +37,7 @@ async def writable(sock: socket.socket) -> None:
 
 
 async def received(sock: socket.socket, limit: int) -> bytes:
-    """What there is, at least a byte; nothing at the end. Raises OSError."""
+    """Return the available bytes, at least one; none at the end. Raises OSError."""
     while True:
         try:
             return sock.recv(limit)
@@ -46,7 +46,7 @@ async def received(sock: socket.socket, limit: int) -> bytes:
 
 
 async def connected(address: Address) -> socket.socket:
-    """A connection. Each of the host's addresses is tried in turn. Raises OSError."""
+    """Connect to the first of the host's addresses that accepts. Raises OSError."""
     loop = asyncio.get_running_loop()
     failure: OSError = OSError(f"{address.host} has no address")
     for family, kind, protocol, _, where in await loop.getaddrinfo(*address, type=socket.SOCK_STREAM):
@@ -66,7 +66,7 @@ async def connected(address: Address) -> socket.socket:
 
 
 async def held(address: Address) -> socket.socket:
-    """A socket that holds a port without listening: connections are refused, and nobody else is given the port by chance."""
+    """Reserve a port without listening: connections are refused, and the system gives the port to no other process."""
     found = await asyncio.get_running_loop().getaddrinfo(*address, type=socket.SOCK_STREAM)
     family, kind, protocol, _, where = found[0]
     sock = socket.socket(family, kind, protocol)
@@ -80,7 +80,7 @@ async def held(address: Address) -> socket.socket:
 
 
 def listening(holder: socket.socket) -> socket.socket:
-    """A listener on the port that is held. Raises OSError where somebody else listens there."""
+    """Listen on a reserved port. Raises OSError if another process listens there."""
     sock = socket.socket(holder.family, holder.type, holder.proto)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,19 +94,19 @@ def listening(holder: socket.socket) -> socket.socket:
 
 
 def tune(sock: socket.socket) -> None:
-    """The delays are ours: the kernel adds none of its own."""
+    """Make a socket non-blocking, and turn off the kernel's own delay (Nagle)."""
     sock.setblocking(False)
-    with suppress(OSError):  # a connection that is dead already
+    with suppress(OSError):  # the connection is closed already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def close(sock: socket.socket, *, reset: bool) -> None:
-    """End a connection: with a FIN, or with a RST and whatever waits in it dropped."""
+    """End a connection with a FIN, or with a RST that drops unsent bytes."""
     with suppress(OSError):
         if reset:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
         else:
-            # The kernel resets a connection that is closed with something unread.
+            # The kernel resets a connection that is closed with unread bytes.
             for _ in range(UNREAD_PIECES):
                 if not sock.recv(65536):
                     break

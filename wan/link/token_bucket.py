@@ -7,13 +7,13 @@ from contextlib import suppress
 
 PIECE_BYTES = 65536
 SLICE_S = 0.02
-"""A piece takes no longer than this, so that connections alternate and a change is felt at once."""
+"""Upper bound of a piece's time, so that connections alternate and changes take effect at once."""
 BURST_S = 0.01
-"""What an idle link may send ahead, and a timer that fires late makes up for."""
+"""Time that an idle link may send ahead, which also makes up for late timers."""
 
 
-class Pace:
-    """Holds bytes back so that not more pass than the rate allows, in bytes a second; None: all of them."""
+class TokenBucket:
+    """Limits bytes to `rate` bytes per second; None is no limit."""
 
     def __init__(self) -> None:
         self.rate: float | None = None
@@ -23,7 +23,7 @@ class Pace:
         self._changed = asyncio.Event()
 
     def set(self, rate: float | None) -> None:
-        """From now on, for whoever waits too."""
+        """Change the rate at once, for waiting connections too."""
         if rate != self.rate:
             self._settle(0)
             self.rate = rate
@@ -31,11 +31,11 @@ class Pace:
             self._changed = asyncio.Event()
 
     def piece(self) -> int:
-        """How much to read at once."""
+        """Return how many bytes to read at once."""
         return PIECE_BYTES if self.rate is None else max(1, min(PIECE_BYTES, int(self.rate * SLICE_S)))
 
     async def take(self, amount_bytes: int) -> None:
-        """Wait for the turn of so many bytes, and for the time they take."""
+        """Wait for a turn, and for the time that these bytes take."""
         if self.rate is None and not self._turn.locked():
             return
         async with self._turn:

@@ -1,4 +1,4 @@
-"""Latencies, bandwidths and addresses as people write them. What is not exactly one of these is an error that says so."""
+"""Parse latencies, bandwidths and addresses as people write them. Any other text is an error."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ class Address(NamedTuple):
 
 
 def milliseconds(text: str) -> float:
-    """`80ms` or `0.6s`. Raises BadUnit."""
+    """Parse a time such as `80ms` or `0.6s`. Raises BadUnit."""
     value = _parsed(text, _MILLISECONDS, "a time", "80ms or 0.6s")
     if value > MAX_LATENCY_MS:
-        raise BadUnit(f"{text}: at most {MAX_LATENCY_MS / 1000:.0f}s")
+        raise BadUnit(f"{text}: expected at most {MAX_LATENCY_MS / 1000:.0f}s")
     return value
 
 
 def kilobits(text: str) -> float | None:
-    """Of a second: `500kbit`, `2mbit`, `1gbit`; `unlimited` is None. Raises BadUnit."""
+    """Parse a bandwidth per second: `500kbit`, `2mbit`, `1gbit`; `unlimited` is None. Raises BadUnit."""
     if text == UNLIMITED:
         return None
     value = _parsed(text, _KILOBITS, "a bandwidth", f"500kbit, 2mbit, 1gbit or {UNLIMITED}")
     if not 0 < value <= MAX_KBIT:
         raise BadUnit(
-            f"{text}: a bandwidth is more than 0 and at most {MAX_KBIT / 1e6:.0f}gbit; `stall` stops all bytes"
+            f"{text}: expected a bandwidth above 0 and at most {MAX_KBIT / 1e6:.0f}gbit; `stall` stops all bytes"
         )
     return value
 
 
 def address(text: str) -> Address:
-    """`HOST:PORT`, `[::1]:PORT`, or `PORT` on loopback. Raises BadUnit."""
+    """Parse `HOST:PORT`, `[::1]:PORT`, or `PORT` on loopback. Raises BadUnit."""
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
@@ -60,12 +60,12 @@ def address(text: str) -> Address:
         or (":" in host) != bracketed
         or re.search(r"[\s/\[\]]", host)
     ):
-        raise BadUnit(f"{text}: an address is HOST:PORT, as in 127.0.0.1:8080, or a port alone, which is on 127.0.0.1")
+        raise BadUnit(f"{text}: expected HOST:PORT, such as 127.0.0.1:8080, or a port alone, which is on 127.0.0.1")
     return Address(host or "127.0.0.1", int(port))
 
 
 def _parsed(text: str, units: dict[str, float], what: str, examples: str) -> float:
     found = _QUANTITY.fullmatch(text)
     if not found or found[2] not in units:
-        raise BadUnit(f"{text}: {what} is a number and its unit without a space, as in {examples}")
+        raise BadUnit(f"{text}: expected {what} as a number with its unit and no space, such as {examples}")
     return float(found[1]) * units[found[2]]

@@ -259,5 +259,5 @@ async def test_a_port_in_use_and_a_name_that_is_not_there() -> None:
         where = str(wan.link("a").address)
         with pytest.raises(ConfigurationError, match=f"b cannot listen on {where}: Address already in use"):
             await Wan({"c": "0", "b": where}, to="1").open()
-        with pytest.raises(UnknownLink, match="there is no link 'z'; there are a"):
+        with pytest.raises(UnknownLink, match="link 'z' not found; available links: a"):
             wan.link("z")

@@ -11,7 +11,7 @@ from wan.link.profiles import UnknownProfile, profile
 
 def test_the_profiles_that_the_commands_name() -> None:
     assert list(PROFILES) == ["fibre", "4g", "satellite", "offline", "train"]
-    with pytest.raises(UnknownProfile, match="there is no profile '5g'; there are fibre"):
+    with pytest.raises(UnknownProfile, match="profile '5g' not found; available profiles: fibre"):
         profile("5g")
 
 
