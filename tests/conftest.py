@@ -52,7 +52,7 @@ def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudPro
             guidance = httpx.post(f"{url}/v1/guidance", json=question, headers=headers)
             process.wait_until_ready()
             yield CloudProcess(url, CLOUD_KEY, process, traces, health, ready, guidance)
-            status = process.stop()
+            status = process.end()
             assert (status, process.orphans()) == (0, {})
         finally:
             process.kill()

@@ -18,6 +18,7 @@ from evaluation.chaos.cluster import Cluster
 from evaluation.chaos.faults import FaultKind, ScheduledFault
 from evaluation.chaos.invariants import Downtime
 from evaluation.figures import NotMeasured
+from shared.child_process import ProcessFailed
 
 CONTROL_TIMEOUT_S = 60.0
 """Timeout of the link's control API, long because the machine may be busy."""
@@ -45,7 +46,7 @@ async def inject(
         except ExceptionGroup as failed:
             # A service that does not start again ends the run; its own error is all that is known.
             for error in failed.exceptions:
-                if isinstance(error, NotMeasured):
+                if isinstance(error, NotMeasured | ProcessFailed):
                     raise error from None
             raise
     return injector.injected

@@ -1,4 +1,4 @@
-"""Server processes: each in a process group of its own, which does not outlive the measurement."""
+"""Server processes of a measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -18,10 +18,9 @@ import httpx
 from pydantic import ValidationError
 
 from evaluation.figures import NotMeasured
+from shared.child_process import ChildProcess
 from shared.protocol.guidance import Health
 
-STOP_GRACE_S = 30.0
-LOG_TAIL_BYTES = 2000
 POLL_S = 0.02
 
 
@@ -50,7 +49,7 @@ class ServerProcess:
         self._command = list(command)
         self._folder = folder
         self._starts = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
 
     @property
     def url(self) -> str:
@@ -58,9 +57,13 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def _running(self) -> ChildProcess:
         if self._process is None:
             raise NotMeasured(f"the {self.name} is not running")
-        return self._process.pid
+        return self._process
 
     @property
     def log(self) -> Path:
@@ -74,44 +77,20 @@ class ServerProcess:
                 f"{self._prefix}PORT": str(self.port),
                 f"{self._prefix}PORT_FILE": str(self.port_file),
             }
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                env={**os.environ, **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=0,  # not a new session: on Linux niceness may count only within one
-            )
-
-    def check(self) -> None:
-        """Raise NotMeasured with the end of the log if the process has ended."""
-        if self._process and (status := self._process.poll()) is not None:
-            tail = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
-            raise NotMeasured(f"the {self.name} ended with status {status}. The end of its log:\n{tail}")
+        self._process = ChildProcess(self.name, self._command, env={**os.environ, **self.environment}, log=self.log)
 
     def await_port(self, within_s: float) -> None:
-        """Wait until the server listens, and read its port. Raise NotMeasured."""
-        self._wait(self.port_file.exists, within_s, "does not listen")
-        self.port = int(self.port_file.read_text())
+        """Wait until the server listens, and read its port. Raise ProcessFailed."""
+        self.port = self._running.port(self.port_file, within_s)
 
     def await_ready(self, within_s: float, path: str = "/ready") -> None:
-        """Wait until a path answers 200. Raise NotMeasured."""
+        """Wait until a path answers 200. Raise ProcessFailed."""
         with httpx.Client(base_url=self.url, timeout=5, trust_env=False) as http:
-            self._wait(lambda: _answers(http, path), within_s, "is not ready")
-
-    def _wait(self, condition: Callable[[], bool], within_s: float, problem: str) -> None:
-        until = time.monotonic() + within_s
-        while not condition():
-            self.check()
-            if time.monotonic() > until:
-                raise NotMeasured(f"the {self.name} {problem} within {within_s:.0f} s")
-            time.sleep(POLL_S)
+            self._running.wait_until(lambda: _answers(http, path), within_s, what="ready")
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes of the group."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        self._running.signal(number, group=True)
 
     def limit_file_size(self, limit: int) -> None:
         """Set the size that the server's files may grow to (`resource.RLIM_INFINITY`: any), if it listens."""
@@ -119,19 +98,14 @@ class ServerProcess:
             resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.stop()
+        self._running.kill()
+        self._process = None
 
     def stop(self) -> None:
-        """Stop the group: SIGTERM, and after a grace period SIGKILL."""
-        if self._process is None:
-            return
-        self.signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_GRACE_S)
-        self.signal(signal.SIGKILL)
-        self._process.wait()
-        self._process = None
+        """Stop the server if it runs."""
+        if self._process:
+            self._process.stop()
+            self._process = None
 
 
 def _answers(http: httpx.Client, path: str) -> bool:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from cloud_teacher.config.settings import CloudSettings
 from edge_student.settings import EdgeSettings
-from gkt.local.child_process import Child
 from gkt.local.preflight import free_port, local_url
+from gkt.terminal.sanitize import plain
+from shared.child_process import POLL_S, ChildProcess
 from shared.colocation import NEIGHBOURLY_CLOUD, NEIGHBOURLY_EDGE
 from shared.errors import ConfigurationError, GktError
 from shared.model_hub.catalog import home
@@ -35,9 +36,9 @@ class SideEnded(GktError):
 
     code = "side_ended"
 
-    def __init__(self, side: Child) -> None:
+    def __init__(self, side: ChildProcess) -> None:
         super().__init__(f"the {side.name} ended by itself; its whole log is {side.log}")
-        self.last_words = side.last_words()
+        self.last_words = plain(side.log_tail())
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Sides:
 
     def __init__(self, pair: Pair) -> None:
         self._services = pair.services
-        self._children: list[Child] = []
+        self._children: list[ChildProcess] = []
         self._stop = asyncio.Event()
 
     async def run(self, *, on_status: Callable[[str], None], on_ready: Callable[[float], None]) -> None:
@@ -174,7 +175,7 @@ class Sides:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(signum, self._on_signal)
         try:
-            await self._start()
+            self._start()
             ended = await self._watch(on_status, on_ready, loop.time())
             if ended and not self._stop.is_set():
                 raise SideEnded(ended)
@@ -184,11 +185,11 @@ class Sides:
 
     async def _watch(
         self, on_status: Callable[[str], None], on_ready: Callable[[float], None], began: float
-    ) -> Child | None:
+    ) -> ChildProcess | None:
         """Wait for a signal or for a side's end. Returns the side that ended, if one did."""
         ready = asyncio.create_task(self._until_ready(on_status))
         stop = asyncio.create_task(self._stop.wait())
-        ends = {asyncio.create_task(child.ended()): child for child in self._children}
+        ends = {asyncio.create_task(_ended(child)): child for child in self._children}
         try:
             await asyncio.wait({ready, stop, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
@@ -201,12 +202,12 @@ class Sides:
                 task.cancel()
             await asyncio.gather(ready, stop, *ends, return_exceptions=True)
 
-    async def _start(self) -> None:
+    def _start(self) -> None:
         for service in self._services:
             # -P: a folder of the user's that happens to be called `shared` is not ours.
             command = [sys.executable, "-P", *service.arguments]
             try:
-                child = await Child.start(service.name, command, env=service.environment, log=service.log)
+                child = ChildProcess(service.name, command, env=service.environment, log=service.log)
             except OSError as error:
                 raise ConfigurationError(f"the {service.name} cannot be started: {error}") from error
             self._children.append(child)
@@ -223,7 +224,7 @@ class Sides:
 
     async def _end(self) -> None:
         ends = zip(self._children, self._services, strict=False)
-        await asyncio.gather(*(child.stop(service.grace_s + GRACE_S) for child, service in ends))
+        await asyncio.gather(*(asyncio.to_thread(child.stop, service.grace_s + GRACE_S) for child, service in ends))
 
     async def _until_ready(self, on_status: Callable[[str], None]) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
@@ -239,6 +240,11 @@ class Sides:
             f"{service.name}: {'ready' if state.status == 'ok' else state.detail or state.status}"
             for service, state in zip(self._services, states, strict=True)
         )
+
+
+async def _ended(child: ChildProcess) -> None:
+    while child.status is None:  # noqa: ASYNC110 - a process sets no event
+        await asyncio.sleep(POLL_S)
 
 
 async def _state(client: httpx.AsyncClient, url: str) -> Health:

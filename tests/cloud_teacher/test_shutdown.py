@@ -62,7 +62,7 @@ async def test_ctrl_c_lets_guidance_end_up_to_a_limit(start: Starter) -> None:
         short, long = Reader(client, 10), Reader(client, 1000)
         await asyncio.gather(short.begun.wait(), long.begun.wait())
         # To the whole group, as a terminal does it: the engine's processes get it too.
-        ending = asyncio.create_task(asyncio.to_thread(process.stop, signal.SIGINT, group=True))
+        ending = asyncio.create_task(asyncio.to_thread(process.end, signal.SIGINT, group=True))
         await short.task
         with pytest.raises((StreamBroken, httpx.RemoteProtocolError)):
             await long.task
@@ -95,7 +95,7 @@ def test_sigterm_while_the_model_loads(start: Starter, child: str | None) -> Non
     assert httpx.get(f"{process.url()}/ready").json()["status"] == "loading"
     if child:
         process.wait_for_child(child)
-    assert process.stop(within_s=15) == 0
+    assert process.end(within_s=15) == 0
     assert process.orphans() == {}
 
 

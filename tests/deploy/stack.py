@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.child_process import ChildProcess
 from tests.conftest import CloudProcess
-from tests.processes import POLL_S, ROOT, Process
+from tests.processes import ROOT, Process
 from wan.control import Control
 
 MODEL = "smollm2-135m-instruct"
@@ -46,7 +45,7 @@ def processes(cloud: CloudProcess, folder: Path) -> Iterator[Stack]:
         urls = {name: edge.url() for name, edge in edges.items()}
         metrics = {"cloud": [cloud.url], "wan": [control], "edge": list(urls.values())}
         yield Stack(urls, control, {job: [f"{url}/metrics" for url in of] for job, of in metrics.items()})
-        assert {name: (edge.stop(), edge.orphans()) for name, edge in edges.items()} == dict.fromkeys(EDGES, (0, {}))
+        assert {name: (edge.end(), edge.orphans()) for name, edge in edges.items()} == dict.fromkeys(EDGES, (0, {}))
 
 
 def _edge(link: str, key: str) -> dict[str, str]:
@@ -65,14 +64,10 @@ def _wan(cloud: CloudProcess, folder: Path) -> Iterator[str]:
     port_file = folder / "wan-port"
     options = [option for name in EDGES for option in ("--link", f"{name}=0")]
     options += ["--to", cloud.url.removeprefix("http://"), "--control", "0", "--port-file", str(port_file)]
-    process = subprocess.Popen([sys.executable, "-m", "gkt", "wan", "serve", *options], cwd=ROOT, env=os.environ)
+    command = [sys.executable, "-m", "gkt", "wan", "serve", *options]
+    process = ChildProcess("wan", command, env=os.environ, log=folder / "wan.log", cwd=ROOT)
     try:
-        while not port_file.exists():
-            assert process.poll() is None
-            time.sleep(POLL_S)
-        yield f"http://127.0.0.1:{port_file.read_text().strip()}"
-        process.terminate()
-        process.wait(30)
+        yield f"http://127.0.0.1:{process.port(port_file, 30)}"
+        assert process.stop() == 0
     finally:
         process.kill()
-        process.wait()

@@ -13,7 +13,7 @@ def test_sigterm_is_an_end_in_good_order(tmp_path: Path) -> None:
     process = Process("edge_student", {"GKT_EDGE_MODEL": MODEL}, tmp_path)
     try:
         process.wait_until_ready()
-        assert process.stop() == 0
+        assert process.end() == 0
         assert process.orphans() == {}
     finally:
         process.kill()

@@ -36,7 +36,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         process.wait_until_ready()
         yield process.url()
-        process.stop()
+        process.end()
         assert process.orphans() == {}
     finally:
         process.kill()

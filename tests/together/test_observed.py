@@ -47,7 +47,7 @@ def test_a_process_exports_by_the_standard_variables_and_loses_nothing_at_its_en
         try:
             process.wait_until_ready()
             httpx.post(f"{process.url()}/v1/guidance", json=GUIDANCE, headers={**CLIENT, "x-request-id": "r-7"})
-            process.stop()
+            process.end()
         finally:
             process.kill()
     (span,) = collector.spans

@@ -161,7 +161,7 @@ async def test_what_was_said_to_be_done_outlives_sigkill(store_url: str, engine:
         async with httpx.AsyncClient(base_url=process.url(), timeout=60) as client:
             edges = [asyncio.create_task(keep_asking(client, edge)) for edge in range(20)]
             await enough.wait()
-            process.stop(signal.SIGKILL)
+            process.end(signal.SIGKILL)
             await asyncio.gather(*edges, return_exceptions=True)
     finally:
         process.kill()

@@ -70,7 +70,7 @@ def echoes(
     try:
         process.url(within_s=120)  # the port file is written when the replicas are ready
         yield process
-        assert process.stop(signal.SIGINT, group=True) == 130
+        assert process.end(signal.SIGINT, group=True) == 130
         assert process.orphans() == {}
     finally:
         process.kill()
@@ -200,7 +200,7 @@ async def test_a_new_version_takes_over_without_an_answer_lost(
         asking = [asyncio.create_task(ask_on()) for _ in range(EDGES)]
         await until(lambda: len(answers) == EDGES)
         await asyncio.gather(*[answer.begun.wait() for answer in answers])
-        echoes.process.send_signal(signal.SIGUSR1)
+        echoes.signal(signal.SIGUSR1)
         await asyncio.gather(*asking)
     assert len(replicas(echoes)) == 2
     assert [(answer.fallback, answer.taught) for answer in answers] == [(None, TAUGHT)] * len(answers)

@@ -24,6 +24,7 @@ from evaluation.figures import Figure, Measurement, NotMeasured
 from evaluation.loadgen.client import Client, connected
 from evaluation.servers import machine
 from evaluation.servers.processes import ServerProcess
+from shared.child_process import ProcessFailed
 from shared.protocol.gkt import Source
 from shared.protocol.guidance import GuidanceRequest
 from shared.protocol.openai import ChatCompletionRequest
@@ -140,7 +141,6 @@ def test_stopping_a_service_stops_what_it_started(tmp_path: Path) -> None:
     process = ServerProcess("edge", [sys.executable, "-c", script], tmp_path, {})
     process.start()
     while not (child := process.log.read_text().strip()):
-        process.check()
         time.sleep(0.01)
 
     process.stop()
@@ -154,7 +154,7 @@ def test_stopping_a_service_stops_what_it_started(tmp_path: Path) -> None:
 def test_a_process_that_ended_is_reported_with_its_log(tmp_path: Path) -> None:
     process = ServerProcess("edge", [sys.executable, "-c", "print('no room'); raise SystemExit(3)"], tmp_path, {})
     process.start()
-    with pytest.raises(NotMeasured, match=r"(?s)the edge ended with status 3\..*no room"):
+    with pytest.raises(ProcessFailed, match=r"(?s)the edge ended with status 3\..*no room"):
         process.await_port(30)
     process.stop()
 

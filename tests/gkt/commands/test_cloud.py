@@ -36,7 +36,7 @@ async def test_teachers_elsewhere_need_no_engine_here(tmp_path: Path) -> None:
                 start, *guidance, done = [event async for event in decode(response)]
             assert not any("EngineCore" in title for title in process.family().values())
         finally:
-            status = process.stop()
+            status = process.end()
     assert isinstance(start, Start)
     assert start.model == "there"
     assert "".join(event.text for event in guidance if isinstance(event, Guidance)) == "Paris is it"
