@@ -1,4 +1,4 @@
-"""What statistics know of an arm by its name."""
+"""The kinds of arms that statistics tell apart by name."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ OFF = "off"
 TEACHER = "teacher"
 """The teacher alone: the reference from above."""
 
-_FIXED = re.compile(r"fixed:(?:tokens=)?(\d{1,7})")
+_FIXED = re.compile(r"fixed:(?:max_guidance_tokens=)?(\d{1,7})")
 
 
 def fixed_length(arm: str) -> int | None:
-    """The guidance tokens of an arm `fixed:n`; None for any other."""
+    """Return the guidance tokens of an arm `fixed:n`; None for any other."""
     found = _FIXED.fullmatch(arm)
     return int(found[1]) if found else None
 
 
 def is_plain(arm: str) -> bool:
-    """Whether an arm is the plain method, or an end of it: student alone, teacher alone, a prefix of fixed length."""
+    """True for the plain method and its ends: student alone, teacher alone, a prefix of fixed length."""
     return arm in {OFF, TEACHER} or fixed_length(arm) is not None
 
 
 def in_order(arms: Iterable[str]) -> list[str]:
-    """Student alone, prefixes by their length, the others as they come, teacher alone."""
+    """Order arms: student alone, prefixes by their length, the others as they come, teacher alone."""
 
     def place(arm: str) -> tuple[int, int]:
         if arm == OFF:

@@ -1,16 +1,4 @@
-"""What can be wrong with an evaluation. Each names the place, and ends `gkt eval` with one line and status 1.
-
-GktError
-└── LabError
-    ├── BadData            a data file that cannot be read, holds a bad line, or is not the one that the manifest knows
-    ├── BadTask            there is no such task, or a task of one's own that is none
-    ├── BadArm             an arm that cannot be read
-    ├── ArmRefused         the edge will not answer under an arm
-    ├── BadFolder          a result folder of another run, of a run under way, or with rows that cannot be read
-    ├── Unsound            too many answers of a tuner's stage say nothing of their arm
-    ├── EdgeGone           the edge cannot be reached (any more)
-    └── JudgeRefused       the judge will not judge
-"""
+"""Errors of the laboratory. Each ends `gkt eval` or `gkt tune` with one line and status 1."""
 
 from __future__ import annotations
 
@@ -18,36 +6,36 @@ from shared.errors import GktError
 
 
 class LabError(GktError):
-    code = "lab_error"
+    """An evaluation cannot go on."""
 
 
 class BadData(LabError):
-    code = "bad_data"
+    """A data file cannot be read, has a bad line, or is not the one in the manifest."""
 
 
 class BadTask(LabError):
-    code = "bad_task"
+    """A task does not exist, or a file does not define one."""
 
 
 class BadArm(LabError):
-    code = "bad_arm"
+    """The text of an arm cannot be parsed."""
 
 
 class ArmRefused(LabError):
-    code = "arm_refused"
+    """The edge does not answer under an arm."""
 
 
 class BadFolder(LabError):
-    code = "bad_folder"
+    """A folder holds another run, a run that is still going on, or rows that cannot be read."""
 
 
-class Unsound(LabError):
-    code = "unsound"
+class InvalidStage(LabError):
+    """Too many answers of a tuner's stage do not show the quality of their arm."""
 
 
 class EdgeGone(LabError):
-    code = "edge_gone"
+    """The edge cannot be reached, or no longer."""
 
 
 class JudgeRefused(LabError):
-    code = "judge_refused"
+    """The judge does not answer."""

@@ -33,7 +33,8 @@ async def test_two_questions_on_real_models(cloud_process: CloudProcess, tmp_pat
         )
     )
     arms = ["--shots", "1", *(word for arm in ARMS for word in ("--arm", arm))]
-    options = ["--data", str(data), "--any-data", "--out", str(out), "--max-tokens", "24", "--concurrency", "2"]
+    options = ["--data", str(data), "--allow-unknown-data", "--out", str(out)]
+    options += ["--max-tokens", "24", "--concurrency", "2"]
     async with serving(app) as url:
         ran = await gkt("eval", "run", "--task", "gsm8k", "--edge", url, *options, *arms)
         assert ran.status == 0, ran.err
@@ -42,7 +43,7 @@ async def test_two_questions_on_real_models(cloud_process: CloudProcess, tmp_pat
     assert again.out == ran.out, "everything is there: nothing is asked again"
     run, rows = read_run(out), read_rows(out)
     assert run is not None
-    assert (run.seen.student, run.seen.teacher) == (CLOUD_MODEL, CLOUD_MODEL)
+    assert (run.models.student, run.models.teacher) == (CLOUD_MODEL, CLOUD_MODEL)
     assert {(row.question_id[:2], row.arm) for row in rows} == {(f"{at}-", arm) for at in (1, 2) for arm in ARMS}
     for row in rows:
         assert (row.error, row.fallback) == (None, None)

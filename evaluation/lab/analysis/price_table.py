@@ -1,4 +1,4 @@
-"""Three prices a model: input, cached input, output."""
+"""Prices of teachers: input, cached input and output tokens."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class PriceEntry(BaseModel):
 
 
 class PriceTable(RootModel[Mapping[str, PriceEntry]]):
-    """A file of prices: a table a model, and `default` for the others."""
+    """A file of prices: one table for each model, and `default` for all others."""
 
     model_config = ConfigDict(frozen=True)
 
     @model_validator(mode="after")
     def _has_default(self) -> Self:
         if DEFAULT not in self.root:
-            raise ValueError(f"there is no entry `{DEFAULT}`")
+            raise ValueError(f"the entry `{DEFAULT}` is missing")
         return self
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """Read a table, by default the one that comes with gkt. Raises ConfigurationError where it holds something else."""
+
         path = path or Path(__file__).with_name("prices.toml")
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
@@ -54,5 +54,11 @@ class PriceTable(RootModel[Mapping[str, PriceEntry]]):
             raise ConfigurationError(f"the prices {path}: {describe(error)}") from error
 
     def of(self, model: str | None) -> Prices:
-        """The prices of a model, the default ones where it has no entry or none is named."""
+        """Return the prices of a model; the default ones if it has no entry or is None."""
         return self.root.get(model or DEFAULT, self.root[DEFAULT]).prices()
+
+    def flat(self) -> dict[str, float]:
+        """Return all prices, each under its model and kind."""
+        return {
+            f"{model} {kind}": price for model, entry in self.root.items() for kind, price in entry.model_dump().items()
+        }

@@ -1,203 +1,156 @@
-"""A result folder: what was run (`run.json`), and a row a line (`rows.jsonl`), each on the disk before the next is asked for."""
+"""A result folder: `run.json` describes the run, `rows.jsonl` has one row per line, each on disk before the next request."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from evaluation.lab.errors import BadFolder
 from evaluation.lab.results.rows import LabModel, Row
-from shared.atomic_file import write_atomically
+from evaluation.lab.results.state import difference, read_state, write_state
 from shared.validation import describe
 
-FORMAT = 1
-RUN, LOCK = "run.json", ".lock"
-ROWS = "rows.jsonl"
+RUN, ROWS, LOCK = "run.json", "rows.jsonl", ".lock"
 
 
-class Plan(LabModel):
-    """What a run is asked to do. Rows of different plans do not stand in one folder."""
+class RunSpec(LabModel):
+    """The request that a run answers. A folder holds rows of one spec only."""
 
     task: str
-    task_file_sha256: str | None = None
-    """Of a task of the user's own."""
-    data: str
-    """The file's name; its folder is the machine's own affair."""
+    task_file_sha256: str | None = Field(default=None, description="digest of the file of a user's own task")
+    data: str = Field(description="name of the data file, without its folder")
     data_sha256: str
     lines: str
     limit: int | None
     shots: int
-    prompts_sha256: str
-    """Of every conversation as it is sent, and its target."""
+    prompts_sha256: str = Field(description="digest of every conversation as it is sent, and of its target")
     arms: list[str]
     max_tokens: int
     seed: int
     judge: str | None = None
 
 
-class Seen(LabModel):
-    """What answered when the run began."""
+class ServedModels(LabModel):
+    """The models that answered when the run began, and the guidance template of each arm that has one."""
 
     student: str
     teacher: str | None
     templates: dict[str, str]
-    """The guidance template of each arm that has one, as `name@version#hash`."""
 
 
 class RunFile(LabModel):
-    """`run.json`."""
+    """Content of `run.json`."""
 
-    format: int = FORMAT
-    plan: Plan
-    seen: Seen
+    format: Literal[1] = 1
+    spec: RunSpec
+    models: ServedModels
 
 
 class Folder:
-    """A result folder that this process alone writes to. Made by `locked`."""
+    """A result folder that only this process writes to. `open_folder` makes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = path / ROWS
 
     def rows(self) -> list[Row]:
         """Raises BadFolder."""
         return read_rows(self.path)
 
-    def check(self, plan: Plan) -> RunFile | None:
-        """What the folder's run saw, or None where it is new. Raises BadFolder where it is of another plan."""
+    def has_run(self, spec: RunSpec) -> bool:
+        """Return False if the folder is new. Raises BadFolder if it holds something else than a run of this spec."""
         run = read_run(self.path)
         if run is None:
-            there = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK)
-            if there:
+            others = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK)
+            if others:
                 raise BadFolder(
-                    f"{self.path} is not empty and no result folder (it holds {there[0]}); name another --out"
+                    f"{self.path} is neither empty nor a result folder (it holds {others[0]}); choose another --out"
                 )
-        elif run.plan != plan:
-            raise BadFolder(f"{self.path} holds a run of another configuration: {difference(run.plan, plan)}")
-        return run
+        elif run.spec != spec:
+            raise BadFolder(f"{self.path} holds a run of another configuration: {difference(run.spec, spec)}")
+        return run is not None
 
-    def begin(self, plan: Plan, seen: Seen) -> None:
-        """Note what is run, or compare it with what was noted. Raises BadFolder where other models or templates answer now."""
+    def start(self, spec: RunSpec, models: ServedModels) -> None:
+        """Write `run.json`, or compare it with the models that answer now. Raises BadFolder if they are others."""
         run = read_run(self.path)
         if run is None:
-            write_atomically(self.path / RUN, RunFile(plan=plan, seen=seen).model_dump_json(indent=2) + "\n")
+            write_state(self.path / RUN, RunFile(spec=spec, models=models))
             return
-        # Arms that are through already are not asked again, so that nothing may be known of their teacher now.
-        now = seen.model_copy(
+        # An arm that is complete is not probed again, so its teacher and template may be unknown now.
+        now = models.model_copy(
             update={
-                "teacher": seen.teacher or run.seen.teacher,
-                "templates": run.seen.templates | seen.templates,
+                "teacher": models.teacher or run.models.teacher,
+                "templates": run.models.templates | models.templates,
             }
         )
-        if now != run.seen:
-            raise BadFolder(f"{self.path} holds a run of other models: {difference(run.seen, now)}")
+        if now != run.models:
+            raise BadFolder(f"{self.path} holds a run of other models: {difference(run.models, now)}")
 
     def add(self, row: Row) -> None:
-        """On the disk when this returns."""
-        with self._rows.open("ab") as file:
+        """Append a row. It is on disk when this returns."""
+        with (self.path / ROWS).open("ab") as file:
             file.write(row.model_dump_json().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def mend(self) -> None:
-        """Cut off a last line that a process did not live to end."""
-        if not self._rows.exists():
-            return
-        content = self._rows.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self._rows, whole)
+    def drop_partial_row(self) -> None:
+        """Cut off a last line that a process was killed in."""
+        file = self.path / ROWS
+        if file.exists():
+            content = file.read_bytes()
+            os.truncate(file, content.rfind(b"\n") + 1)
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[Folder]:
-    """The folder, made where it is not there, for this process alone. Raises BadFolder at once where another has it."""
+def open_folder(path: Path) -> Iterator[Folder]:
+    """Open a folder for this process alone, and make it if needed. Raises BadFolder at once if another process has it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadFolder(f"{path}: {error.strerror}") from None
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
+        lock = FileLock(path / LOCK).acquire(timeout=0)
     except Timeout:
-        raise BadFolder(f"another run is writing into {path}; wait for it, or name another --out") from None
+        raise BadFolder(f"another run is writing into {path}; wait for it, or choose another --out") from None
     except OSError as error:
         raise BadFolder(f"{path}: {error.strerror}") from None
-    try:
+    with lock:
         folder = Folder(path)
-        folder.mend()
+        folder.drop_partial_row()
         yield folder
-    finally:
-        lock.release()
 
 
 def read_run(path: Path) -> RunFile | None:
-    """What a folder's run was, or None where there is none. Raises BadFolder where it cannot be read."""
-    try:
-        content = (path / RUN).read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BadFolder(f"{path / RUN}: {error.strerror}") from None
-    try:
-        run = RunFile.model_validate_json(content)
-    except ValidationError as error:
-        raise BadFolder(f"{path / RUN} is no run of this version: {describe(error)}") from None
-    if run.format != FORMAT:
-        raise BadFolder(f"{path / RUN} has format {run.format}; this version reads {FORMAT}")
-    return run
+    """Read a folder's `run.json`; None if there is none. Raises BadFolder."""
+    return read_state(path / RUN, RunFile)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a result folder, in the order in which their questions and arms first came; none if none is written yet.
-
-    Raises BadFolder.
-    """
+    """Return the rows of a result folder; none if none is written yet. Raises BadFolder."""
     if read_run(path) is None:
-        raise BadFolder(f"{path} is no result folder: it has no {RUN}")
+        raise BadFolder(f"{path} is not a result folder: it has no {RUN}")
     return rows_in(path) if (path / ROWS).exists() else []
 
 
-def difference(there: LabModel, asked: LabModel) -> str:
-    """What two models of a kind differ in, in words."""
-    one, other = there.model_dump(), asked.model_dump()
-    names = [name for name in one if one[name] != other[name]]
-    return "; ".join(f"{name} was {one[name]}, and is now {other[name]}" for name in names)
-
-
 def rows_in(folder: Path) -> list[Row]:
-    """The rows of a run, in the order in which their questions and arms first came. The last one of a task, question and arm
-    counts. A last line without its end is one that a process did not live to write, and is left out. Raises BadFolder, which
-    names the file and the line.
+    """Return the rows of `rows.jsonl`, ordered by when their question and arm first came.
+
+    The last row of a task, question and arm counts. A last line without its end is left out: a process was killed in it.
+    Raises BadFolder, which names the file and the line.
     """
     path = folder / ROWS
-    rows: dict[tuple[str, str, str], Row] = {}
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip() or not line.endswith(b"\n"):
-                    continue
-                row = _row(line, f"{path}, line {number}")
-                rows[row.task, row.question_id, row.arm] = row
+        lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise BadFolder(f"{path} cannot be read: {error.strerror}") from error
+    rows: dict[tuple[str, str, str], Row] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip() and line.endswith(b"\n"):
+            try:
+                row = Row.model_validate_json(line)
+            except ValidationError as error:
+                raise BadFolder(f"{path}, line {number}: {describe(error)}") from error
+            rows[row.task, row.question_id, row.arm] = row
     return list(rows.values())
-
-
-def write_rows(folder: Path, rows: Iterable[Row]) -> None:
-    """Append rows to a run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ROWS).open("a", encoding="utf-8") as file:
-        file.writelines(row.model_dump_json() + "\n" for row in rows)
-
-
-def _row(line: bytes, place: str) -> Row:
-    try:
-        return Row.model_validate_json(line)
-    except ValidationError as error:
-        raise BadFolder(f"{place}: {describe(error)}") from error

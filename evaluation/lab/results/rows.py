@@ -1,4 +1,4 @@
-"""What one question gave under one arm: everything that statistics and reports are made from."""
+"""The result of one question under one arm: statistics and reports are computed from these rows alone."""
 
 from __future__ import annotations
 
@@ -33,23 +33,20 @@ class SideTokens(LabModel):
 class Row(LabModel):
     """One question under one arm.
 
-    `correct` is None where there is no verdict: the request failed (`error`), or no judge has said anything. An answer that
-    cannot be read (`extracted` is None) is wrong, and counted as `no answer` besides.
+    `correct` is None if there is no verdict: the request failed (`error`), or no judge has compared the answer yet. An answer
+    that cannot be read (`extracted` is None) is wrong, and also counted as `no answer`.
     """
 
     task: str
     question_id: str
     arm: str
     correct: bool | None
-    score: float | None = Field(
-        default=None, description="where a task scores more finely than right and wrong, 0 to 1"
-    )
+    score: float | None = Field(default=None, description="0 to 1, if a task scores more finely than right and wrong")
     extracted: str | None = None
     target: str | None = None
     question: str = ""
     output: str = ""
-    segments: Sequence[Segment] = ()
-    """Who wrote what, in order; characters of `output`."""
+    segments: Sequence[Segment] = Field(default=(), description="the source of each part of `output`, in order")
     teacher: SideTokens = SideTokens()
     student: SideTokens = SideTokens()
     template: str | None = Field(default=None, description="`name@version#hash` of the guidance template")
@@ -63,16 +60,16 @@ class Row(LabModel):
 
     @property
     def key(self) -> tuple[str, str]:
-        """The same question under every arm."""
+        """Identity of the question, the same under every arm."""
         return self.task, self.question_id
 
 
 Arms = Mapping[str, Mapping[str, Row]]
-"""The rows of one task, by arm and question."""
+"""Rows of one task, by arm and question."""
 
 
 def verdicts(arms: Arms, *names: str) -> list[list[bool | None]]:
-    """Of each arm named, on the questions that all of them have a row on, in the first one's order."""
+    """Return each named arm's verdicts on the questions that all of them have a row for, in the first arm's order."""
     first, *others = (arms[name] for name in names)
     questions = [question for question in first if all(question in other for other in others)]
     return [[arms[name][question].correct for question in questions] for name in names]

@@ -1,22 +1,24 @@
-"""A streamed answer of the edge, as it grows and as a whole: the text, who wrote what, and what it took."""
+"""A streamed answer of the edge: its text, the source of each part, and its cost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-from pydantic import ValidationError
+from typing import Any, Literal
 
 from evaluation.lab.results.rows import SideTokens
 from shared.protocol.gkt import GktReport, Segment, Side
-from shared.protocol.guidance import ErrorBody
 from shared.protocol.openai import ChatCompletionChunk, ChatEnd
+
+ROW_FIELDS = (
+    *("segments", "teacher", "student", "template", "fallback", "first_token_s", "total_s", "finish"),
+    *("bytes_sent", "bytes_received"),
+)
 
 
 class RequestFailed(Exception):
-    """One request was not answered; others may be. `status` is None where the stream broke."""
+    """One request was not answered; others may be. `status` is None if the stream broke."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -25,7 +27,7 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer. Seconds from the request's start; bytes between edge and cloud."""
+    """A complete answer. Times are seconds from the request's start; bytes are those between edge and cloud."""
 
     text: str
     segments: Sequence[Segment]
@@ -43,13 +45,17 @@ class Answer:
 
     @property
     def confidence(self) -> float:
-        """The geometric mean of the tokens' probabilities, 0 to 1; 0 where there are none."""
+        """Geometric mean of the tokens' probabilities, 0 to 1; 0 without tokens."""
         return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else 0.0
+
+    def row_fields(self) -> dict[str, Any]:
+        """Return the fields of a row that the answer fills."""
+        return {"output": self.text, **{name: getattr(self, name) for name in ROW_FIELDS}}
 
 
 @dataclass
-class Growing:
-    """What has come of a stream."""
+class AnswerBuilder:
+    """Accumulates the chunks of a stream."""
 
     text: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -57,7 +63,7 @@ class Growing:
     finish: ChatEnd | None = None
     report: GktReport | None = None
 
-    def take(self, chunk: ChatCompletionChunk, at_s: float) -> None:
+    def add(self, chunk: ChatCompletionChunk, at_s: float) -> None:
         if isinstance(chunk.gkt, GktReport):
             self.report = chunk.gkt
         for choice in chunk.choices:
@@ -70,6 +76,7 @@ class Growing:
                     self.first_token_s = at_s
 
     def answer(self, total_s: float) -> Answer:
+        """Raises RequestFailed if the answer is not complete, or not a text."""
         if self.report is None or self.finish is None:
             raise RequestFailed("the answer has no `gkt` report, or no finish reason; is this an edge of gkt?")
         if self.finish == "tool_calls":
@@ -96,11 +103,3 @@ def _tokens(side: Side) -> SideTokens:
     return SideTokens(
         prompt=side.prompt_tokens, cached=side.cached_tokens, output=side.completion_tokens, calls=side.calls
     )
-
-
-def said_by(body: bytes) -> str | None:
-    """The message of an error in OpenAI's shape, or None where it is none."""
-    try:
-        return ErrorBody.model_validate_json(body).error.message
-    except ValidationError:
-        return None

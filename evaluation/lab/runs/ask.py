@@ -1,4 +1,4 @@
-"""One question under one arm: all requests that it takes, as one answer with the cost of all of them."""
+"""One question under one arm: all its requests, as one answer with the cost of all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from evaluation.lab.arms import ROUTE_TOKENS, STUDENT, TEACHER, Arm
+from evaluation.lab.arms import ROUTE_PROBE_TOKENS, STUDENT, TEACHER, Arm
 from evaluation.lab.results.rows import SideTokens
 from evaluation.lab.runs.answer import Answer
 from evaluation.lab.runs.edge_client import LabEdge
@@ -15,7 +15,7 @@ from shared.protocol.gkt import Segment, Source
 from shared.protocol.guidance import Message
 
 TURN_BREAK = "\n\n"
-"""Between the answers of a conversation, in the one output that its row has."""
+"""Separator of the answers of a conversation in the one output of its row."""
 
 
 async def ask(
@@ -28,14 +28,15 @@ async def ask(
     seed: int,
     follow_ups: Sequence[str] = (),
 ) -> Answer:
-    """The answer to a conversation, and to what the user says next in it. Raises RequestFailed, EdgeGone."""
-    whole = await _turn(edge, arm, messages, question_id=question_id, max_tokens=max_tokens, seed=seed)
-    said, last = list(messages), whole
+    """Return the answer to a conversation, and to the user's follow-ups in it. Raises RequestFailed, EdgeGone."""
+    turn = partial(_turn, edge, arm, question_id=question_id, max_tokens=max_tokens, seed=seed)
+    whole = last = await turn(messages)
+    conversation = list(messages)
     for text in follow_ups:
-        said += [Message(role="assistant", content=last.text), Message(role="user", content=text)]
-        last = await _turn(edge, arm, said, question_id=question_id, max_tokens=max_tokens, seed=seed)
+        conversation += [Message(role="assistant", content=last.text), Message(role="user", content=text)]
+        last = await turn(conversation)
         whole = replace(
-            _together(whole, last),
+            _sum(whole, last),
             text=whole.text + TURN_BREAK + last.text,
             segments=[*_with_break(whole.segments), *last.segments],
             first_token_s=whole.first_token_s,
@@ -49,50 +50,50 @@ async def _turn(
     request = arm.request(question_id, seed)
     answer = partial(edge.answer, seed=seed, arm=arm.text)
     if arm.kind == "naive":
-        return await _naive(answer, messages, request, arm.values["tokens"], max_tokens=max_tokens)
-    if not arm.two_steps:
+        return await _naive(answer, messages, request, arm.values["max_guidance_tokens"], max_tokens=max_tokens)
+    if not arm.asks_student_first:
         return await answer(messages, request, max_tokens=max_tokens)
-    first_tokens = min(max_tokens, arm.values.get("tokens", ROUTE_TOKENS)) if arm.kind == "route" else max_tokens
+    probe_tokens = arm.values.get("probe_tokens", ROUTE_PROBE_TOKENS) if arm.kind == "route" else max_tokens
+    first_tokens = min(max_tokens, probe_tokens)
     first = await answer(messages, request, max_tokens=first_tokens, logprobs=True)
-    confidence_threshold = first.confidence >= arm.values["confidence_threshold"]
-    if confidence_threshold and (first.finish == "stop" or first_tokens == max_tokens):
-        # Nobody sees a word before it is known whose it will be.
+    confident = first.confidence >= arm.values["confidence_threshold"]
+    if confident and (first.finish == "stop" or first_tokens == max_tokens):
+        # The user sees no token before it is decided which model's answer counts.
         return replace(first, first_token_s=first.total_s)
-    model = STUDENT if confidence_threshold else TEACHER
-    second = await answer(messages, {"model": model}, max_tokens=max_tokens)
-    return _together(first, second)
+    second = await answer(messages, {"model": STUDENT if confident else TEACHER}, max_tokens=max_tokens)
+    return _sum(first, second)
 
 
 async def _naive(
     answer: Callable[..., Awaitable[Answer]],
     messages: Sequence[Message],
     request: Mapping[str, Any],
-    tokens: int,
+    guidance_tokens: int,
     *,
     max_tokens: int,
 ) -> Answer:
-    """What thirty lines around two servers do: the teacher's first tokens as they are cut, then those as a message of the
-    assistant's, behind which another server answers.
+    """Answer as two plain chat servers would: the teacher's first tokens, cut anywhere, become an assistant message, which a
+    second request to the student continues with a message of its own.
     """
-    began = await answer(messages, request, max_tokens=min(tokens, max_tokens))
-    if began.finish == "stop" or tokens >= max_tokens:
+    began = await answer(messages, request, max_tokens=min(guidance_tokens, max_tokens))
+    if began.finish == "stop" or guidance_tokens >= max_tokens:
         return began
-    said = [*messages, Message(role="assistant", content=began.text)]
-    ended = await answer(said, {"model": STUDENT}, max_tokens=max_tokens - tokens)
+    conversation = [*messages, Message(role="assistant", content=began.text)]
+    ended = await answer(conversation, {"model": STUDENT}, max_tokens=max_tokens - guidance_tokens)
     return replace(
-        _together(began, ended),
+        _sum(began, ended),
         text=began.text + ended.text,
         segments=[*began.segments, *ended.segments],
         first_token_s=began.first_token_s,
     )
 
 
-def _together(first: Answer, second: Answer) -> Answer:
-    """The second answer, with what both cost; its times count from the first one's start."""
+def _sum(first: Answer, second: Answer) -> Answer:
+    """Return the second answer with the cost of both. Its times count from the start of the first."""
     return replace(
         second,
-        teacher=_sum(first.teacher, second.teacher),
-        student=_sum(first.student, second.student),
+        teacher=_sum_tokens(first.teacher, second.teacher),
+        student=_sum_tokens(first.student, second.student),
         first_token_s=None if second.first_token_s is None else first.total_s + second.first_token_s,
         total_s=first.total_s + second.total_s,
         template=second.template or first.template,
@@ -103,17 +104,12 @@ def _together(first: Answer, second: Answer) -> Answer:
     )
 
 
-def _sum(one: SideTokens, other: SideTokens) -> SideTokens:
-    return SideTokens(
-        prompt=one.prompt + other.prompt,
-        cached=one.cached + other.cached,
-        output=one.output + other.output,
-        calls=one.calls + other.calls,
-    )
+def _sum_tokens(first: SideTokens, second: SideTokens) -> SideTokens:
+    return SideTokens(**{name: getattr(first, name) + getattr(second, name) for name in SideTokens.model_fields})
 
 
 def _with_break(segments: Sequence[Segment]) -> list[Segment]:
-    """Segments of a turn, the last with the break behind it."""
+    """Return the segments of a turn, the last one with the separator behind it."""
     if not segments:
         return [Segment(source=Source.STUDENT, chars=len(TURN_BREAK), tokens=0)]
     last = segments[-1]

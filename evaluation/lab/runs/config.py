@@ -1,4 +1,4 @@
-"""What a run is asked to do."""
+"""Configuration of a run."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.lab.arms import Arm
-from evaluation.lab.results.folder import Plan
+from evaluation.lab.results.folder import RunSpec
 from evaluation.lab.runs.judge import Judge
 from evaluation.lab.tasks.base import Task
-from evaluation.lab.tasks.data import Data, Lines
+from evaluation.lab.tasks.data import Dataset, LineRange
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What is run, and how. `timeout_s` is how long an answer may be silent."""
+class RunConfig:
+    """The questions and arms of a run, and how they are asked. An answer may be silent for `timeout_s`.
+
+    `reuse` are folders of other runs: their answers are taken if the same models would be asked the same.
+    """
 
     task: Task
-    data: Data
+    data: Dataset
     arms: Sequence[Arm]
-    lines: Lines = field(default_factory=Lines)
+    lines: LineRange = field(default_factory=LineRange)
     limit: int | None = None
     shots: int = 4
     max_tokens: int = 300
@@ -33,10 +36,10 @@ class Setup:
     task_file_sha256: str | None = None
     judge: Judge | None = None
     reuse: Sequence[Path] = ()
-    """Folders of other runs, whose answers are taken where the same would be asked."""
 
-    def plan(self) -> Plan:
-        said = [
+    def spec(self) -> RunSpec:
+        """Return the part that decides the answers: runs of equal specs may share a folder."""
+        prompts = [
             [
                 question.id,
                 [message.model_dump() for message in self.task.messages(question.item, self.shots)],
@@ -45,7 +48,7 @@ class Setup:
             ]
             for question in self.data.questions
         ]
-        return Plan(
+        return RunSpec(
             task=self.task.name,
             task_file_sha256=self.task_file_sha256,
             data=self.data.path.name,
@@ -53,7 +56,7 @@ class Setup:
             lines=str(self.lines),
             limit=self.limit,
             shots=self.shots,
-            prompts_sha256=hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+            prompts_sha256=hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
             arms=[arm.text for arm in self.arms],
             max_tokens=self.max_tokens,
             seed=self.seed,

@@ -1,4 +1,4 @@
-"""The edge as the lab asks it: one streamed answer at a time."""
+"""The lab's client of the edge: one streamed answer at a time."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import httpx
 from pydantic import ValidationError
 
 from evaluation.lab.errors import EdgeGone
-from evaluation.lab.runs.answer import Answer, Growing, RequestFailed, said_by
+from evaluation.lab.runs.answer import Answer, AnswerBuilder, RequestFailed
 from shared.errors import StreamError
 from shared.protocol.answer_stream import AnswerFailed, aiter_answer_chunks
 from shared.protocol.guidance import ErrorBody, Health, Message
 
 TRIES = 5
-"""Of a request that the edge has no room for."""
-WAIT_S = 1.0
-"""Between two of them, where the edge does not say how long."""
+"""Number of attempts at a request that the edge has no room for."""
+RETRY_S = 1.0
+"""Time between two attempts if the edge names none."""
 
 
 class _Full(RequestFailed):
     """The edge has no room now."""
 
-    def __init__(self, message: str, status: int, wait_s: float) -> None:
+    def __init__(self, message: str, status: int, retry_after_s: float | None) -> None:
         super().__init__(message, status)
-        self.wait_s = wait_s
+        self.retry_after_s = RETRY_S if retry_after_s is None else retry_after_s
 
 
 class LabEdge:
     """An edge that answers greedily, over connections that stay open.
 
-    Raises RequestFailed where one request fails, EdgeGone where nobody is there.
+    Raises RequestFailed if one request fails, EdgeGone if the edge cannot be reached.
     """
 
     def __init__(self, url: str, *, connections: int, timeout_s: float) -> None:
-        """`timeout_s` is how long an answer may be silent."""
+        """An answer may be silent for `timeout_s`."""
         self._url = url
         self._run = secrets.token_hex(8)
         try:
@@ -48,10 +48,10 @@ class LabEdge:
                 base_url=url,
                 timeout=httpx.Timeout(timeout_s, connect=5, pool=None),
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-                trust_env=False,  # the edge is near: no proxy of the environment stands between
+                trust_env=False,  # the edge is near: the environment's proxies are not for it
             )
         except httpx.InvalidURL as error:
-            raise EdgeGone(f"{url!r} is no URL of an edge: {error}") from None
+            raise EdgeGone(f"{url!r} is not the URL of an edge: {error}") from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,14 +62,14 @@ class LabEdge:
         await self._http.aclose()
 
     async def student(self) -> str:
-        """The name of its model. Raises EdgeGone where no edge is ready."""
+        """Return the name of the edge's model. Raises EdgeGone if no edge is ready."""
         try:
             response = await self._http.get("/ready")
             health = Health.model_validate_json(response.content)
         except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
             raise EdgeGone(f"no edge can be reached at {self._url}: {type(error).__name__} {error}") from None
         except ValidationError:
-            raise EdgeGone(f"what answers at {self._url} is no edge of gkt") from None
+            raise EdgeGone(f"the server at {self._url} is not an edge of gkt") from None
         if response.status_code != httpx.codes.OK or not health.model:
             raise EdgeGone(f"the edge at {self._url} is not ready: {health.detail or health.status}")
         return health.model
@@ -84,9 +84,9 @@ class LabEdge:
         arm: str,
         logprobs: bool = False,
     ) -> Answer:
-        """One greedy answer. `request` is what the arm says: `model`, and `gkt` perhaps.
+        """Return one greedy answer. `request` is the arm's part of the body: `model`, and `gkt` if it has one.
 
-        No arm finds in an engine's cache what another arm or run has paid for: it costs what it would cost by itself.
+        Each arm of each run has its own cache salt, so that it finds in an engine's cache only what it has put there itself.
         """
         body = {
             "messages": [message.model_dump() for message in messages],
@@ -104,9 +104,9 @@ class LabEdge:
             except _Full as full:
                 if not left:
                     raise RequestFailed(str(full), full.status) from None
-                await asyncio.sleep(full.wait_s)
+                await asyncio.sleep(full.retry_after_s)
             except httpx.TransportError as error:
-                await self._must_live(error)
+                await self._check_alive(error)
                 raise RequestFailed(f"the connection to the edge broke: {type(error).__name__} {error}") from error
         raise AssertionError("unreachable")
 
@@ -116,33 +116,33 @@ class LabEdge:
         async with self._http.stream("POST", "/v1/chat/completions", content=body, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response.status_code, await response.aread())
-            growing = Growing()
+            builder = AnswerBuilder()
             try:
                 async for chunk in aiter_answer_chunks(response):
-                    growing.take(chunk, time.perf_counter() - start)
+                    builder.add(chunk, time.perf_counter() - start)
             except AnswerFailed as failure:
                 raise RequestFailed(failure.message) from None
             except StreamError as error:
                 raise RequestFailed(f"the edge's stream: {error}") from None
-        return growing.answer(time.perf_counter() - start)
+        return builder.answer(time.perf_counter() - start)
 
-    async def _must_live(self, error: httpx.TransportError) -> None:
-        """After a connection broke. Raises EdgeGone where the edge itself is gone, not that connection only."""
+    async def _check_alive(self, error: httpx.TransportError) -> None:
+        """Raises EdgeGone if the edge itself is gone, and not only the connection that broke."""
         try:
             await self._http.get("/health", timeout=5)
         except httpx.TransportError:
             raise EdgeGone(
-                f"the edge at {self._url} is gone: {type(error).__name__} {error}. What was measured is kept; "
+                f"the edge at {self._url} is gone: {type(error).__name__} {error}. The answers so far are kept; "
                 "the same command goes on from there"
             ) from error
 
 
 def _refusal(status: int, body: bytes) -> RequestFailed:
-    message = f"{status}: {said_by(body) or 'no reason given'}"
+    try:
+        detail = ErrorBody.model_validate_json(body).error
+    except ValidationError:
+        detail = None
+    message = f"{status}: {detail.message if detail else 'no reason given'}"
     if status not in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
         return RequestFailed(message, status)
-    try:
-        wait_s = ErrorBody.model_validate_json(body).error.retry_after_s
-    except ValidationError:
-        wait_s = None
-    return _Full(message, status, WAIT_S if wait_s is None else wait_s)
+    return _Full(message, status, detail.retry_after_s if detail else None)

@@ -41,9 +41,9 @@ def _own(path: Path, function: str) -> tuple[Task, str]:
         raise BadTask(f"{path}: {error.strerror}") from None
     spec = importlib.util.spec_from_file_location(f"gkt_task_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise BadTask(f"{path} is no Python module")
+        raise BadTask(f"{path} is not a Python module")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look for their own annotations
+    sys.modules[spec.name] = module  # its dataclasses look up their annotations here
     try:
         spec.loader.exec_module(module)
         task = getattr(module, function)()
@@ -51,6 +51,6 @@ def _own(path: Path, function: str) -> tuple[Task, str]:
         raise BadTask(f"{path}:{function} failed: {type(error).__name__}: {error}") from error
     if not isinstance(task, Task):
         raise BadTask(
-            f"{path}:{function} returns {type(task).__name__}; it has to return a Task of evaluation.lab.tasks.base"
+            f"{path}:{function} returns {type(task).__name__}; it must return a Task of evaluation.lab.tasks.base"
         )
     return task, hashlib.sha256(source).hexdigest()

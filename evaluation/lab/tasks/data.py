@@ -1,4 +1,4 @@
-"""Data files: read from a local path, known by their digest, line by line."""
+"""Data files: read from a local path, recognised by their digest, used line by line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ MANIFEST = Path(__file__).with_name("manifest.toml")
 
 
 class KnownFile(BaseModel):
-    """A data file that the manifest knows."""
+    """A data file of the manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,19 +36,19 @@ class KnownFile(BaseModel):
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Lines of a file, 1-based, both ends included; None is its last."""
+class LineRange:
+    """Lines of a file, counted from 1, both ends included; without `last` up to the end."""
 
     first: int = 1
     last: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Lines:
-        """`501-1000`. Raises BadData."""
-        said = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
-        lines = cls(int(said[1]), int(said[2])) if said else None
+    def parse(cls, text: str) -> LineRange:
+        """Parse a range such as `501-1000`. Raises BadData."""
+        ends = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
+        lines = cls(int(ends[1]), int(ends[2])) if ends else None
         if lines is None or not 1 <= lines.first <= (lines.last or 0):
-            raise BadData(f"{text!r} are no lines; write them as 501-1000, counted from 1, both included")
+            raise BadData(f"{text!r} is not a range of lines; write it as 501-1000, counted from 1, both ends included")
         return lines
 
     def __str__(self) -> str:
@@ -57,15 +57,15 @@ class Lines:
 
 @dataclass(frozen=True)
 class Question:
-    """An item of a file, under a name that holds wherever that line holds the same question."""
+    """An item of a file. Its id is the same in every file that has the same question in the same line."""
 
     id: str
     item: Item
 
 
 @dataclass(frozen=True)
-class Data:
-    """What was chosen of a file."""
+class Dataset:
+    """Questions chosen from a file."""
 
     path: Path
     sha256: str
@@ -73,62 +73,62 @@ class Data:
 
 
 def known_files() -> dict[str, KnownFile]:
-    """The manifest, by digest."""
+    """Return the manifest, by digest."""
     files = [KnownFile.model_validate(entry) for entry in tomllib.loads(MANIFEST.read_text("utf-8"))["file"]]
     return {file.sha256: file for file in files}
 
 
-def kept(task: Task) -> Path:
-    """A file of the task in the folder `data` under GKT_HOME, known by its digest; of several the manifest's first.
+def find_data_file(task: Task) -> Path:
+    """Return a file of the task in the folder `data` under GKT_HOME, recognised by its digest; the manifest's first of several.
 
-    Raises BadData, which says where the task's files come from, where there is none.
+    Raises BadData if there is none, with the origins of the task's files.
     """
     known = [file for file in known_files().values() if file.task == task.name]
     if not known:
-        raise BadData(f"name the data of task {task.name} by --data; the lab knows no file of it")
+        raise BadData(f"the lab knows no data file of task {task.name}; name one with --data")
     folder = home() / "data"
-    there = sorted(path for path in folder.glob("**/*") if path.is_file())
+    candidates = sorted(path for path in folder.glob("**/*") if path.is_file())
     for file in known:
-        for path in there:
-            if path.stat().st_size == file.bytes and hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256:
+        for path in candidates:
+            if path.stat().st_size == file.bytes and _sha256(path.read_bytes()) == file.sha256:
                 return path
     origins = "; ".join(f"{file.name} is {file.origin} ({file.licence})" for file in known)
     raise BadData(
-        f"there is no data of task {task.name} in {folder}: put it there, or name a file by --data; {origins}"
+        f"{folder} has no data file of task {task.name}: copy one there, or name it with --data; known files: {origins}"
     )
 
 
-def halves(path: Path) -> tuple[Lines, Lines]:
-    """Of a file's first thousand lines, or of all if it has fewer, the first half and the second. Raises BadData."""
-    count = min(len(_raw(path, _content(path))), 1000)
+def halves(path: Path) -> tuple[LineRange, LineRange]:
+    """Return the first and the second half of a file's first thousand lines, or of all if it has fewer. Raises BadData."""
+    count = min(len(_lines(path, _content(path))), 1000)
     if count < 2:
-        raise BadData(f"{path} has too few lines for two halves")
-    return Lines(1, count // 2), Lines(count // 2 + 1, count)
+        raise BadData(f"{path} has too few lines for two halves: {count}")
+    return LineRange(1, count // 2), LineRange(count // 2 + 1, count)
 
 
-def load(task: Task, path: Path, lines: Lines, *, limit: int | None = None, any_data: bool = False) -> Data:
-    """The first `limit` of some lines of a file of the task, as questions.
+def load(task: Task, path: Path, lines: LineRange, *, limit: int | None = None, allow_unknown: bool = False) -> Dataset:
+    """Return the first `limit` of the given lines of a file as questions.
 
-    Raises BadData for a file that cannot be read, that the manifest does not know (unless `any_data`), that is another
-    task's, that has fewer lines, or in which one of those lines is bad.
+    Raises BadData if the file cannot be read, is not in the manifest (unless `allow_unknown`), belongs to another task, has
+    fewer lines, or has a bad one among them.
     """
     content = _content(path)
-    sha256 = hashlib.sha256(content).hexdigest()
+    sha256 = _sha256(content)
     known = known_files().get(sha256)
-    if known is None and not any_data:
+    if known is None and not allow_unknown:
         raise BadData(
-            f"{path} is no data file that the lab knows (its sha256 is {sha256}); it may be cut short or another version. "
-            "To use it all the same: --any-data"
+            f"{path} is not a data file that the lab knows (its sha256 is {sha256}); it may be truncated or another version. "
+            "To use it anyway: --allow-unknown-data"
         )
-    if known and known.task != task.name and not any_data:
+    if known and known.task != task.name and not allow_unknown:
         raise BadData(f"{path} is {known.name}, data of task {known.task}, not of {task.name}")
-    raw = _raw(path, content)
+    raw = _lines(path, content)
     last = len(raw) if lines.last is None else lines.last
     if last > len(raw) or lines.first > last:
-        raise BadData(f"{path} has {len(raw)} lines; {lines} were asked for")
+        raise BadData(f"{path} has {len(raw)} lines, but lines {lines} were requested")
     if limit is not None:
         last = min(last, lines.first + limit - 1)
-    return Data(path, sha256, list(_questions(task, path, raw, range(lines.first, last + 1))))
+    return Dataset(path, sha256, list(_questions(task, path, raw, range(lines.first, last + 1))))
 
 
 def _content(path: Path) -> bytes:
@@ -138,12 +138,22 @@ def _content(path: Path) -> bytes:
         raise BadData(f"{path}: {error.strerror}") from None
 
 
-def _raw(path: Path, content: bytes) -> list[Any]:
-    """The lines of a file, or the items of one that is an array."""
-    return _array(path, content) if content.lstrip()[:1] == b"[" else content.splitlines()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _questions(task: Task, path: Path, raw: list[Any], numbers: range) -> Iterator[Question]:
+def _lines(path: Path, content: bytes) -> Sequence[Any]:
+    """Return the lines of a file, or the items of a file that is one JSON array."""
+    if content.lstrip()[:1] != b"[":
+        return content.splitlines()
+    try:
+        items: list[Any] = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"{path} is not a JSON array: {error}") from None
+    return items
+
+
+def _questions(task: Task, path: Path, raw: Sequence[Any], numbers: range) -> Iterator[Question]:
     for number in numbers:
         try:
             item = task.item(_record(raw[number - 1]))
@@ -153,7 +163,7 @@ def _questions(task: Task, path: Path, raw: list[Any], numbers: range) -> Iterat
             raise BadData(f"{path}, line {number}: {error}") from None
         except (LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadData(f"{path}, line {number}: {type(error).__name__} {error}") from None
-        digest = hashlib.sha256("\0".join([item.question, *item.follow_ups]).encode()).hexdigest()
+        digest = _sha256("\0".join([item.question, *item.follow_ups]).encode())
         yield Question(f"{number}-{digest[:8]}", item)
 
 
@@ -162,12 +172,3 @@ def _record(line: Any) -> Record:
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     return record
-
-
-def _array(path: Path, content: bytes) -> list[Any]:
-    """A file that is one JSON array; its items count as lines."""
-    try:
-        array: list[Any] = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise BadData(f"{path} is no JSON array: {error}") from None
-    return array

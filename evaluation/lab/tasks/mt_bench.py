@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from evaluation.lab.tasks.base import Item, Record, Task, Verdict
+from evaluation.lab.tasks.base import Item, Record, Task
 
 
 class _Line(BaseModel):
@@ -12,16 +12,11 @@ class _Line(BaseModel):
 
 
 def task() -> Task:
-    return Task(name="mt_bench", item=_item, extract=_extract, score=_score, judged=True)
+    return Task(name="mt_bench", item=_item, extract=_extract, judged=True)
 
 
 def _extract(output: str) -> str | None:
     return output.strip() or None
-
-
-def _score(extracted: str, item: Item) -> Verdict:
-    """Nothing is right or wrong here until a judge has compared it (`evaluation/lab/runs/judge.py`)."""
-    return Verdict(None)
 
 
 def _item(record: Record) -> Item:

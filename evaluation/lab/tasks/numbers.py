@@ -7,7 +7,7 @@ from decimal import Context, Decimal, InvalidOperation
 
 _SAYS = re.compile(r"\bthe answer is\b:?|\\boxed\{", re.IGNORECASE)
 ASKED = "Please reason step by step, and put your final answer within \\boxed{}."
-"""What stands behind a question without worked examples: the words that Qwen's maths models are asked with."""
+"""Text after a question without worked examples: the words that Qwen's maths models are asked with."""
 _NUMBER = re.compile(
     r"""
     [$€£]?[ ]?(?P<sign>[-−+]?)[ ]?[$€£]?
@@ -20,32 +20,32 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 MAX_DIGITS = 100
-"""A longer number is none: nobody asked for it."""
+"""A longer number is no answer."""
 
 
 def answer(output: str) -> str | None:
-    r"""The number of the last `The answer is N` or `\boxed{N}`, in canonical form; None where there is no plain number.
+    r"""Return the number of the last `The answer is N` or `\boxed{N}`, in canonical form; None if there is no plain number.
 
     Takes thousands' commas, currency signs, bold type, a unit behind and a full stop. It never guesses: the last such
     statement counts, and if that holds a term instead of a number there is no answer.
     """
-    said = _NUMBER.match(last_statement(output).replace("**", "").replace("\\$", "").replace("$", "").strip())
-    return canonical(said["sign"].replace("−", "-") + said["digits"]) if said else None
+    found = _NUMBER.match(last_statement(output).replace("**", "").replace("\\$", "").replace("$", "").strip())
+    return canonical(found["sign"].replace("−", "-") + found["digits"]) if found else None
 
 
 def last_statement(output: str) -> str:
-    r"""The rest of the line behind the last `The answer is`, or what is in the last `\boxed{}`; empty where nobody says so."""
-    output = output.replace("{,}", ",")  # how LaTeX sets thousands
-    said = list(_SAYS.finditer(output))
-    if not said:
+    r"""Return the rest of the line after the last `The answer is`, or the content of the last `\boxed{}`; empty without one."""
+    output = output.replace("{,}", ",")  # LaTeX's comma in thousands
+    found = list(_SAYS.finditer(output))
+    if not found:
         return ""
-    last = said[-1]
+    last = found[-1]
     line = output[last.end() :].strip(" \t").partition("\n")[0]
     return line.partition("}")[0] if last[0].endswith("{") else line
 
 
 def canonical(number: str) -> str | None:
-    """`1,200.50` as `1200.5`; equal numbers have equal texts. None for what is no number."""
+    """Return `1,200.50` as `1200.5`, so that equal numbers have equal texts; None for a text that is not a number."""
     text = number.strip().replace(",", "")
     if len(text) > MAX_DIGITS:
         return None

@@ -1,10 +1,10 @@
-"""Code that a model wrote, run against its tests in a process of its own with limits.
+"""Run code that a model wrote against its tests, in a separate process with limits.
 
-What holds it: `python -I` in an empty folder that goes away, a session of its own that is killed when its time is over, limits
-on processor time, memory, sizes of files, open files and processes, no core dumps, no network where the system allows to take
-it away, another user where this one is root, and a hook that refuses what no solution needs (writing outside its folder,
-processes, sockets, signals, foreign libraries). That holds mistakes. It does not hold an attacker: who expects one runs the
-lab in a container.
+The process is `python -I` in an empty temporary folder, in a session that is killed when its time is over. It has limits on
+processor time, memory, file sizes, open files and processes, writes no core dumps, has no network if the system allows to take
+it away, and is another user if this one is root. A hook refuses what no solution needs: writing outside the folder, processes,
+sockets, signals, foreign libraries. This contains mistakes. It does not contain an attacker: if you expect one, run the lab in
+a container.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ MEMORY_BYTES = 512 * 1024 * 1024
 
 
 def passes(code: str, *, setup: str = "", tests: Sequence[str], timeout_s: float = TIMEOUT_S) -> bool:
-    """Whether the code, and then each test, runs to its end without an error, within `timeout_s`.
+    """True if the code, and then each test, runs to its end without an error, within `timeout_s`.
 
-    Raises OSError where no process can be started.
+    Raises OSError if no process can be started.
     """
-    word = secrets.token_hex(16)  # only our own runner knows it: code that ends the process early passes nothing
+    # Only the child's runner has this word: code that ends the process early passes no test.
+    word = secrets.token_hex(16)
     job = json.dumps(
         {
             "word": word,
@@ -50,12 +51,12 @@ def passes(code: str, *, setup: str = "", tests: Sequence[str], timeout_s: float
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate(job.encode(), timeout=timeout_s)
+            output, _ = process.communicate(job.encode(), timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            said = b""
+            output = b""
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.communicate()
-    return said == word.encode()
+    return output == word.encode()

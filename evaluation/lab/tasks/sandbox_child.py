@@ -1,6 +1,6 @@
-"""The inside of the sandbox: a script of its own (`python -I`), which takes limits upon itself and then runs what it was sent.
+"""The child process of the sandbox (`python -I`): it limits itself, and then runs the code that it receives.
 
-It says the secret word where everything ran through, and nothing otherwise.
+It writes the secret word if all code ran to its end, and nothing otherwise.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ REFUSED = (
     "syslog",
     "webbrowser",
 )
-"""Audit events, or all whose name begins so up to a dot. https://docs.python.org/3/library/audit_events.html"""
+"""Refused audit events: full names, or names up to the first dot. https://docs.python.org/3/library/audit_events.html"""
 CHANGING = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.utime")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def main() -> None:
     job = json.load(sys.stdin)
-    said = os.dup(1)
+    output = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -57,8 +57,8 @@ def main() -> None:
     sys.addaudithook(_hook(os.path.realpath(".")))
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for part in job["parts"]:
-        exec(compile(part, "answer.py", "exec"), namespace)  # noqa: S102 - what this process is for
-    os.write(said, job["word"].encode())
+        exec(compile(part, "answer.py", "exec"), namespace)  # noqa: S102 - this process exists to run it
+    os.write(output, job["word"].encode())
 
 
 def _limit(cpu_s: int, memory_bytes: int) -> None:
@@ -84,10 +84,10 @@ def _limit(cpu_s: int, memory_bytes: int) -> None:
 
 
 def _open_to_nobody() -> bool:
-    """Whether that user can read Python itself, without which no `import` would work."""
+    """True if that user can read Python itself; otherwise no `import` would work."""
     os.seteuid(NOBODY)
     try:
-        with open(os.__file__, "rb"):  # noqa: PTH123 - pathlib is not imported here: each answer would wait for it
+        with open(os.__file__, "rb"):  # noqa: PTH123 - importing pathlib would delay each answer
             return True
     except PermissionError:
         return False
@@ -96,7 +96,7 @@ def _open_to_nobody() -> bool:
 
 
 def _leave_network() -> None:
-    """Into a network namespace without any interface that is up, where the system allows it."""
+    """Enter a network namespace without an active interface, if the system allows it."""
     unshare = getattr(ctypes.CDLL(None), "unshare", None)
     if unshare is not None and unshare(CLONE_NEWNET) != 0:
         unshare(CLONE_NEWUSER | CLONE_NEWNET)
@@ -114,13 +114,13 @@ def _hook(folder: str) -> Any:
             path, mode, flags = arguments
             writing = (isinstance(mode, str) and any(sign in mode for sign in "wax+")) or (flags or 0) & WRITING
             if writing and not own(path):
-                raise PermissionError(f"not here: {event}")
+                raise PermissionError(f"not allowed in the sandbox: {event}")
         elif event in CHANGING:
             paths = arguments[:2] if event == "os.rename" else arguments[:1]
             if not all(own(path) for path in paths):
-                raise PermissionError(f"not here: {event}")
+                raise PermissionError(f"not allowed in the sandbox: {event}")
         elif event in REFUSED or event.partition(".")[0] in REFUSED:
-            raise PermissionError(f"not here: {event}")
+            raise PermissionError(f"not allowed in the sandbox: {event}")
 
     return refuse
 

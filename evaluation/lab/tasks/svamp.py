@@ -8,8 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.lab.tasks import numbers
-from evaluation.lab.tasks.base import Item, Record, Task
-from evaluation.lab.tasks.gsm8k import SHOTS, is_target
+from evaluation.lab.tasks.base import Item, Record, Task, worked_examples
 
 
 class _Line(BaseModel):
@@ -21,13 +20,13 @@ class _Line(BaseModel):
 
 
 def task() -> Task:
-    return Task(name="svamp", item=_item, extract=numbers.answer, score=is_target, shots=SHOTS, asked=numbers.ASKED)
+    return Task(name="svamp", item=_item, extract=numbers.answer, shots=worked_examples("gsm8k"), asked=numbers.ASKED)
 
 
 def _item(record: Record) -> Item:
     line = _Line.model_validate(record)
     target = numbers.canonical(line.answer)
     if target is None:
-        raise ValueError(f"Answer: {line.answer[:40]!r} is no number")
+        raise ValueError(f"Answer: {line.answer[:40]!r} is not a number")
     body = line.body.strip()
     return Item(f"{body}{'' if body.endswith(('.', '!', '?')) else '.'} {line.question.strip()}", target)

@@ -1,4 +1,4 @@
-"""A policy file made of an arm and of what it reached on the reporting lines."""
+"""A policy file made of a candidate and of its results on the reporting lines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import datetime
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from evaluation.lab.analysis.statistics import Floats, mean_interval, paired, wilson
+from evaluation.lab.analysis.statistics import Interval, mean_interval, paired, wilson
 from evaluation.lab.arm_names import OFF, TEACHER
 from evaluation.lab.arms import Arm
-from evaluation.lab.errors import Unsound
-from evaluation.lab.results.rows import Row, verdicts
+from evaluation.lab.errors import InvalidStage
+from evaluation.lab.results.rows import Arms, Row, verdicts
 from evaluation.lab.tuning import racing
 from evaluation.lab.tuning.tuner import Tuner
 from shared.policy_file import Estimate, Evidence, PolicyFile
@@ -19,77 +19,71 @@ from shared.protocol.gkt import Mode
 MAX_NAME = 100
 
 
-def policy_of(choice: racing.Choice, rows: Sequence[Row], tuner: Tuner, name: str | None = None) -> PolicyFile:
-    """`rows` are those of the reporting lines. Raises Unsound where the teacher has none of these right."""
+def policy_of(candidate: racing.Candidate, rows: Sequence[Row], tuner: Tuner, name: str | None = None) -> PolicyFile:
+    """Return the policy with its evidence. `rows` are those of the reporting lines.
+
+    Raises InvalidStage if the teacher has none of them right.
+    """
     task = tuner.tuning.task.name
-    arm = Arm.parse(choice.arm).for_share(choice.share)
+    arm = Arm.parse(candidate.arm).with_rollout(candidate.rollout_fraction)
     return PolicyFile(
         name=(name or f"{task} {arm.text}")[:MAX_NAME],
         mode=Mode(arm.kind),
-        max_guidance_tokens=arm.values.get("tokens"),
-        **arm.wishes,
-        evidence=_evidence(choice.arm, choice.share, rows, tuner),
+        **arm.policy,
+        evidence=_evidence(candidate.arm, candidate.rollout_fraction, rows, tuner),
     )
 
 
-def _evidence(arm: str, share: float, rows: Sequence[Row], tuner: Tuner) -> Evidence:
-    arms = racing.sound(rows)
-    for name in (OFF, arm, TEACHER):
-        arms.setdefault(name, {})
+def _evidence(arm: str, fraction: float, rows: Sequence[Row], tuner: Tuner) -> Evidence:
+    valid = racing.valid_rows(rows)
+    names = (OFF, TEACHER, arm)
     # All figures are of the same questions.
-    same = [question for question in arms[TEACHER] if question in arms[OFF] and question in arms[arm]]
-    arms = {name: {question: arms[name][question] for question in same} for name in (OFF, arm, TEACHER)}
-    known = paired(*verdicts(arms, OFF, TEACHER, arm)).verdicts
-    kept = racing.kept_by_lot(arms, arm, share)
+    same = [question for question in valid.get(TEACHER, {}) if all(question in valid.get(name, {}) for name in names)]
+    arms = {name: {question: valid[name][question] for question in same} for name in names if name in valid}
+    kept = racing.rollout_retention(arms, arm, fraction) if same else None
     if kept is None:
-        raise Unsound(f"the teacher has no reporting question right (of {len(known)}): there is nothing to keep")
-    student, teacher, whole = (_estimate(int(right), len(known)) for right in known.sum(axis=0))
-    prices = tuner.prices()
-    seen = tuner.seen()
-    plan = tuner.file.plan
+        raise InvalidStage(f"the teacher has none of {len(same)} reporting questions right: no accuracy can be kept")
+    correct = paired(*verdicts(arms, *names)).verdicts
+    n = len(correct)
+    student, teacher, whole = (_estimate(right / n, wilson(int(right), n)) for right in correct.sum(axis=0))
+    # For a fraction of the questions the policy's correctness is an expectation, so its interval is a bootstrap's.
+    expected = (1 - fraction) * correct[:, 0] + fraction * correct[:, 2]
+    prices, models, spec = tuner.prices(), tuner.models(), tuner.spec
     return Evidence(
-        task=plan.task,
-        data_sha256=plan.data_sha256,
-        tuning_lines=_asked(tuner.tuning.lines.first, plan.tune_questions),
-        reporting_lines=_asked(tuner.reporting.lines.first, plan.report_questions),
-        n=len(known),
-        student=seen.student,
-        teacher=seen.teacher or "unknown",
-        keep=plan.keep,
+        task=spec.task,
+        data_sha256=spec.data_sha256,
+        tuning_lines=_lines(tuner.tuning.lines.first, spec.tuning_questions),
+        reporting_lines=_lines(tuner.reporting.lines.first, spec.reporting_questions),
+        n=n,
+        student=models.student,
+        teacher=models.teacher or "unknown",
+        keep=spec.keep,
         accuracy_student=student,
         accuracy_teacher=teacher,
-        accuracy_policy=whole if share == 1 else _average((1 - share) * known[:, 0] + share * known[:, 2]),
+        accuracy_policy=whole if fraction == 1 else _estimate(float(expected.mean()), mean_interval(expected)),
         kept_share=kept.value,
         kept_share_low=kept.low,
-        shown=kept.low >= plan.keep,
-        teacher_token_share=share * _share(arms, arm, lambda row: row.teacher.output),
-        cost_share=share * _share(arms, arm, lambda row: row.teacher.cost_usd(prices)),
+        shown=kept.low >= spec.keep,
+        teacher_token_share=fraction * _share(arms, arm, lambda row: row.teacher.output),
+        cost_share=fraction * _share(arms, arm, lambda row: row.teacher.cost_usd(prices)),
         date=datetime.datetime.now(datetime.UTC).date(),
         gkt_version=_version(),
     )
 
 
-def _estimate(right: int, n: int) -> Estimate:
-    interval = wilson(right, n)
-    assert interval is not None  # noqa: S101 - n is positive where a share was kept
-    return Estimate(value=right / n, low=interval.low, high=interval.high)
+def _estimate(value: float, interval: Interval | None) -> Estimate:
+    assert interval is not None  # noqa: S101 - there are questions
+    return Estimate(value=value, low=interval.low, high=interval.high)
 
 
-def _average(values: Floats) -> Estimate:
-    """Of what the answers are worth on average over the lots: no numbers of right ones, so by a bootstrap."""
-    interval = mean_interval(values)
-    assert interval is not None  # noqa: S101 - as above
-    return Estimate(value=float(values.mean()), low=interval.low, high=interval.high)
-
-
-def _share(arms: racing.Outcomes, arm: str, amount: racing.Amount) -> float:
-    """Of the teacher's; 0 where even that is nothing."""
+def _share(arms: Arms, arm: str, amount: racing.Amount) -> float:
+    """Return an arm's amount divided by the teacher's; 0 if even the teacher's is 0."""
     whole = racing.mean_amount(arms[TEACHER], amount)
     return racing.mean_amount(arms[arm], amount) / whole if whole else 0.0
 
 
-def _asked(first: int, questions: int) -> str:
-    """The lines that were really asked, `--limit` included."""
+def _lines(first: int, questions: int) -> str:
+    """Return the lines whose questions were asked, which a limit may have cut."""
     return f"{first}-{first + questions - 1}"
 
 

@@ -1,11 +1,12 @@
-"""Which arms a tuner goes on with, and which one it takes. Pure decisions on rows.
+"""Decisions of the tuner: which arms it keeps asking, and which one it takes. Pure functions of rows.
 
-A race (O. Maron and A. W. Moore, Hoeffding races, NIPS 1993): all arms meet the same questions, block by block, and after each
-block those leave that can hardly win. Arms are compared on the questions that both have a verdict on, by a paired bootstrap.
+The search is a race (O. Maron and A. W. Moore, Hoeffding races, NIPS 1993): all arms meet the same questions, block by block,
+and after each block the arms leave that can hardly win. Arms are compared on the questions that both have a verdict on, by a
+paired bootstrap.
 
-The race looks at the same arms several times. The chance of error is split evenly over the looks, and where an arm is compared
-with several rivals over these too (Bonferroni), so that an arm which keeps the share asked for is dropped as hopeless in at most
-one of twenty races, whatever the number of looks.
+The race looks at the same arms several times. The chance of error is split evenly over the stages, and over the rivals if an
+arm is compared with several (Bonferroni), so that an arm which keeps enough accuracy is dropped as hopeless in at most one of
+twenty races, whatever the number of stages.
 """
 
 from __future__ import annotations
@@ -14,31 +15,26 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from evaluation.lab.analysis.statistics import SEED, Floats, Verdicts, paired, resampled_means
 from evaluation.lab.arm_names import OFF, TEACHER
-from evaluation.lab.results.rows import Row, verdicts
+from evaluation.lab.results.rows import Arms, Row, verdicts
 
 ERROR = 0.05
-"""The chance that a one-sided bound is on the wrong side."""
-
+"""Chance that a one-sided bound is on the wrong side."""
+ROLLOUT_FRACTIONS = [step / 20 for step in range(1, 20)]
 Amount = Callable[[Row], float]
-"""What a question cost under an arm: dollars, tokens."""
-Outcomes = Mapping[str, Mapping[str, Row]]
-"""Rows by arm and question; every one has a verdict."""
-SHARES = [step / 20 for step in range(1, 20)]
-"""Of the questions, that an arm may be for."""
+"""Cost of a question under an arm, in dollars or tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The accuracy of an arm over that of the teacher, on the same `n` questions, with one-sided bounds.
+class Retention:
+    """Accuracy of an arm divided by the teacher's, on the same `n` questions, with one-sided bounds.
 
-    `high` is infinite where the teacher may have no question right.
+    `high` is infinite if the teacher may have no question right.
     """
 
     n: int
@@ -47,30 +43,29 @@ class Kept:
     high: float
 
 
-class Dropped(NamedTuple):
-    arm: str
-    why: str
-
-
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Candidate:
+    """An arm that costs less than the teacher.
+
+    cost: of one question, in the unit of the search.
+    shown: True if the lower bound of its retention is at least the one asked for.
+    rollout_fraction: fraction of the questions that the arm is for; the student alone answers the rest.
+    """
+
     arm: str
-    kept: Kept
+    retention: Retention
     cost: float
-    """A question, in the unit of the search."""
     shown: bool
-    """Whether the lower bound of the share kept is as high as was asked for."""
-    share: float = 1.0
-    """Of the questions that the arm is for, by lot; the student alone answers the others."""
+    rollout_fraction: float = 1.0
 
 
 def blocks(questions: int, first: int) -> list[range]:
-    """Places of the questions of each stage: `first`, then as many again as there were, to the last.
+    """Return the places of each stage's questions: `first`, then as many again as there were, up to the last.
 
-    An end that is smaller than half the block before it is part of that block. Raises ValueError where `first` is not positive.
+    A rest smaller than half the block before it joins that block. Raises ValueError if `first` is not positive.
     """
     if first < 1:
-        raise ValueError("a block has a question at least")
+        raise ValueError(f"the first block must have at least one question, not {first}")
     ends = [0]
     while ends[-1] < questions:
         ends.append(min(questions, max(first, 2 * ends[-1])))
@@ -79,69 +74,66 @@ def blocks(questions: int, first: int) -> list[range]:
     return [range(low, high) for low, high in pairwise(ends)]
 
 
-def sound(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """Rows that say what their arm is worth: without those that have no verdict, or in which the student had to stand in."""
-    arms: dict[str, dict[str, Row]] = {}
+def valid_rows(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """Return the rows that measure their arm, by arm and question: those with a verdict, and without a fallback."""
+    arms: dict[str, dict[str, Row]] = {row.arm: {} for row in rows}
     for row in rows:
-        arms.setdefault(row.arm, {})
         if row.correct is not None and row.error is None and row.fallback is None:
             arms[row.arm][row.question_id] = row
     return arms
 
 
-def kept_share(arm: Verdicts, teacher: Verdicts, *, error: float = ERROR) -> Kept | None:
-    """How much of the teacher's accuracy an arm keeps. None where the teacher has no question right.
+def retention(arm: Verdicts, teacher: Verdicts, *, error: float = ERROR) -> Retention | None:
+    """Return the part of the teacher's accuracy that an arm keeps; None if the teacher has no question right.
 
-    Bounds are quantiles of a paired bootstrap. Each is reckoned with one more question that speaks against it: one that only the
-    teacher has right for the lower, one that only the arm has right for the upper. Without it a few questions on which both agree
-    would have no spread at all, and would pass for proof (A. Agresti and B. A. Coull, Approximate is better than "exact" for
-    interval estimation of binomial proportions, Am. Statist. 52 (1998), add such questions for the same reason).
+    The bounds are quantiles of a paired bootstrap. Each is computed with one more question that speaks against it: one that
+    only the teacher has right for the lower bound, one that only the arm has right for the upper. Without it a few questions
+    on which both agree would have no spread at all, and would pass for proof (A. Agresti and B. A. Coull, Approximate is
+    better than "exact" for interval estimation of binomial proportions, Am. Statist. 52 (1998), add such questions for the
+    same reason).
     """
-    return _kept(paired(arm, teacher).verdicts, error)
+    return _retention(paired(arm, teacher).verdicts, error)
 
 
-def kept_by_lot(arms: Outcomes, arm: str, share: float) -> Kept | None:
-    """As `kept_share`, of an arm for a share of the questions where the student alone answers the others.
+def rollout_retention(arms: Arms, arm: str, fraction: float) -> Retention | None:
+    """Return the retention of an arm for a fraction of the questions, if the student alone answers the rest.
 
-    A question is worth what its answer is worth on average over the lots, so no lot has to be drawn.
+    Each question counts with its expected correctness, so no random draw is needed.
     """
-    known = paired(*verdicts(arms, OFF, arm, TEACHER)).verdicts
-    return _kept(known @ np.array([[1 - share, 0], [share, 0], [0, 1]]), ERROR)
+    correct = paired(*verdicts(arms, OFF, arm, TEACHER)).verdicts
+    return _retention(correct @ np.array([[1 - fraction, 0], [fraction, 0], [0, 1]]), ERROR)
 
 
-def _kept(known: Floats, error: float) -> Kept | None:
-    """Of what an arm and the teacher are worth on each question, (n, 2)."""
-    if not len(known) or not known[:, 1].any():
+def _retention(correct: Floats, error: float) -> Retention | None:
+    """`correct` has a row for each question and two columns: the arm's and the teacher's correctness."""
+    if not len(correct) or not correct[:, 1].any():
         return None
-    value = float(known[:, 0].mean() / known[:, 1].mean())
-    low = _ratio(known, [0.0, 1.0], quantile=error, undefined=0.0)
-    high = _ratio(known, [1.0, 0.0], quantile=1 - error, undefined=math.inf)
-    return Kept(len(known), value, min(low, value), max(high, value))
+    value = float(correct[:, 0].mean() / correct[:, 1].mean())
+    low = _ratio_quantile(correct, [0.0, 1.0], error, undefined=0.0)
+    high = _ratio_quantile(correct, [1.0, 0.0], 1 - error, undefined=math.inf)
+    return Retention(len(correct), value, min(low, value), max(high, value))
 
 
-def race(arms: Outcomes, running: Sequence[str], keep: float, amount: Amount, *, looks: int) -> list[Dropped]:
-    """The arms of `running` that can hardly be the cheapest which keeps `keep` of the teacher's accuracy, and why.
+def race(arms: Arms, running: Sequence[str], keep: float, amount: Amount, *, stages: int) -> dict[str, str]:
+    """Return the arms that can hardly be the cheapest which keeps `keep` of the teacher's accuracy, with the reasons.
 
-    `arms` holds the rows of all arms that are still asked, `off` and `teacher` among them; these are measured by, and never
-    dropped. `looks` is how many stages the race has, at most.
+    `arms` holds the rows of all arms that are still asked. `off` and `teacher` are among them as references and are never
+    dropped. `stages` is the largest number of stages that the race can have.
     """
     rivals = [arm for arm in running if arm not in {OFF, TEACHER}]
-    error = ERROR / looks
-    kept = {arm: kept_share(*verdicts(arms, arm, TEACHER), error=error) for arm in [OFF, *rivals]}
-    return [
-        Dropped(arm, why)
-        for arm in rivals
-        if (why := _why_not(arms, arm, kept, keep, amount, error=error / len(rivals)))
-    ]
+    error = ERROR / stages
+    kept = {arm: retention(*verdicts(arms, arm, TEACHER), error=error) for arm in [OFF, *rivals]}
+    reasons = {arm: _reason(arms, arm, kept, keep, amount, error=error / len(rivals)) for arm in rivals}
+    return {arm: reason for arm, reason in reasons.items() if reason}
 
 
-def _why_not(
-    arms: Outcomes, arm: str, kept: Mapping[str, Kept | None], keep: float, amount: Amount, *, error: float
+def _reason(
+    arms: Arms, arm: str, kept: Mapping[str, Retention | None], keep: float, amount: Amount, *, error: float
 ) -> str | None:
-    """Why an arm need not be asked any more. `error` is for each comparison with another arm."""
-    share = kept[arm]
-    if share and share.high < keep:
-        return f"keeps {share.high:.1%} at most"
+    """Return why an arm is dropped, if it is. `error` is that of one comparison with another arm."""
+    own = kept[arm]
+    if own and own.high < keep:
+        return f"keeps {own.high:.1%} at most"
     if _cheaper(arms, TEACHER, arm, amount, error):
         return "costs more than the teacher"
     cheaper = [other for other in kept if other != arm and _cheaper(arms, other, arm, amount, error)]
@@ -153,81 +145,81 @@ def _why_not(
 
 
 def choose(
-    arms: Outcomes, running: Sequence[str], keep: float, amount: Amount, *, by_lot: Sequence[str] = ()
-) -> Choice | None:
-    """The cheapest arm whose lower bound is `keep`; where there is none, the cheapest whose estimate is. None where none is.
+    arms: Arms, running: Sequence[str], keep: float, amount: Amount, *, rollout: Sequence[str] = ()
+) -> Candidate | None:
+    """Return the cheapest arm whose lower bound is `keep`; without one, the cheapest whose estimate is; otherwise None.
 
-    The teacher itself, and what costs as much as it, is no choice. Arms of `by_lot`, and the teacher if it is among them, may be
-    for a share of the questions too.
+    The teacher itself, and an arm that costs as much, is no candidate. Arms of `rollout`, which may include the teacher, are
+    also considered for a fraction of the questions.
     """
-    saving = _choices(arms, running, keep, amount)
-    saving += [choice for arm in by_lot for choice in _shares(arms, arm, keep, amount)]
-    by_cost = sorted(saving, key=lambda choice: (choice.cost, -choice.kept.value))
-    reached = [choice for choice in by_cost if choice.shown] or [c for c in by_cost if c.kept.value >= keep]
-    return reached[0] if reached else None
+    candidates = _candidates(arms, running, keep, amount)
+    candidates += [candidate for arm in rollout for candidate in _rollouts(arms, arm, keep, amount)]
+    by_cost = sorted(candidates, key=lambda candidate: (candidate.cost, -candidate.retention.value))
+    shown = [candidate for candidate in by_cost if candidate.shown]
+    return next(iter(shown or [candidate for candidate in by_cost if candidate.retention.value >= keep]), None)
 
 
-def nearest(arms: Outcomes, running: Sequence[str], keep: float, amount: Amount) -> Choice | None:
-    """The arm that keeps most of the teacher's accuracy, of those that cost less than it; of equals the cheapest."""
-    saving = _choices(arms, running, keep, amount)
-    return max(saving, key=lambda choice: (choice.kept.value, -choice.cost), default=None)
+def best_effort(arms: Arms, running: Sequence[str], keep: float, amount: Amount) -> Candidate | None:
+    """Return the arm that keeps most of the teacher's accuracy among those that cost less; the cheapest of equals."""
+    candidates = _candidates(arms, running, keep, amount)
+    return max(candidates, key=lambda candidate: (candidate.retention.value, -candidate.cost), default=None)
 
 
 def mean_amount(rows: Mapping[str, Row], amount: Amount) -> float:
-    """A question's, on average; 0 where there are no rows."""
+    """Return the mean over the questions; 0 without rows."""
     return sum(map(amount, rows.values())) / len(rows) if rows else 0.0
 
 
-def _choices(arms: Outcomes, running: Sequence[str], keep: float, amount: Amount) -> list[Choice]:
-    """All that save anything. Each is set against the teacher on its own questions, as an arm that was dropped has fewer."""
-    choices = []
+def _candidates(arms: Arms, running: Sequence[str], keep: float, amount: Amount) -> list[Candidate]:
+    """Each arm is compared with the teacher on the arm's own questions, since a dropped arm has fewer."""
+    candidates = []
     for arm in dict.fromkeys([OFF, *running]):
-        share = kept_share(*verdicts(arms, arm, TEACHER))
-        if arm == TEACHER or share is None:
+        kept = retention(*verdicts(arms, arm, TEACHER))
+        if arm == TEACHER or kept is None:
             continue
         same = {question: row for question, row in arms[TEACHER].items() if question in arms[arm]}
         cost = mean_amount(arms[arm], amount)
         if cost < mean_amount(same, amount):
-            choices.append(Choice(arm, share, cost, share.low >= keep))
-    return choices
+            candidates.append(Candidate(arm, kept, cost, kept.low >= keep))
+    return candidates
 
 
-def _shares(arms: Outcomes, arm: str, keep: float, amount: Amount) -> list[Choice]:
-    """An arm for the least share of the questions whose lower bound is `keep`, and for the least whose estimate is."""
+def _rollouts(arms: Arms, arm: str, keep: float, amount: Amount) -> list[Candidate]:
+    """The smallest fraction for which an arm's lower bound is `keep`, and the smallest for which its estimate is."""
     same = arms[OFF].keys() & arms[arm].keys() & arms[TEACHER].keys()
     student, whole, teacher = (
         mean_amount({question: arms[name][question] for question in same}, amount) for name in (OFF, arm, TEACHER)
     )
-    found: list[Choice] = []
-    for share in SHARES:
-        kept = kept_by_lot(arms, arm, share)
-        cost = (1 - share) * student + share * whole
+    found: list[Candidate] = []
+    for fraction in ROLLOUT_FRACTIONS:
+        kept = rollout_retention(arms, arm, fraction)
+        cost = (1 - fraction) * student + fraction * whole
         if kept is None or cost >= teacher or (found and found[-1].shown):
             break
         shown = kept.low >= keep
         if shown or (kept.value >= keep and not found):
-            found.append(Choice(arm, kept, cost, shown, share))
+            found.append(Candidate(arm, kept, cost, shown, fraction))
     return found
 
 
-def _ratio(known: Floats, against: Sequence[float], *, quantile: float, undefined: float) -> float:
-    means = resampled_means(np.vstack([known, against]), seed=SEED)
-    some = means[:, 1] > 0
+def _ratio_quantile(correct: Floats, against: Sequence[float], quantile: float, *, undefined: float) -> float:
+    """Return a bootstrap quantile of the ratio of both columns' means, with one more question, `against`."""
+    means = resampled_means(np.vstack([correct, against]), seed=SEED)
     ratios = np.full(len(means), undefined)
-    ratios[some] = means[some, 0] / means[some, 1]
-    # Not between two values: next to an infinite one there is no between.
+    np.divide(means[:, 0], means[:, 1], out=ratios, where=means[:, 1] > 0)
+    # An observed value, not one between two: there is none between a number and infinity.
     return float(np.quantile(ratios, quantile, method="lower" if quantile < 0.5 else "higher"))
 
 
-def _better(arms: Outcomes, one: str, other: str, error: float) -> bool:
-    """Whether `one` has more questions right, for all that the data can tell."""
-    known = paired(*verdicts(arms, one, other)).verdicts
-    gains = np.append(known[:, 0] - known[:, 1], -1.0).reshape(-1, 1)
+def _better(arms: Arms, one: str, other: str, error: float) -> bool:
+    """True if the data can show that `one` has more questions right."""
+    correct = paired(*verdicts(arms, one, other)).verdicts
+    gains = np.append(correct[:, 0] - correct[:, 1], -1.0).reshape(-1, 1)
     return bool(np.quantile(resampled_means(gains, seed=SEED)[:, 0], error) > 0)
 
 
-def _cheaper(arms: Outcomes, one: str, other: str, amount: Amount, error: float) -> bool:
-    """Whether `one` costs less a question, for all that the data can tell: Student's t, on the same questions."""
+def _cheaper(arms: Arms, one: str, other: str, amount: Amount, error: float) -> bool:
+    """True if the data can show that `one` costs less, by Student's t on the same questions."""
     same = [question for question in arms[one] if question in arms[other]]
     if len(same) < 2:
         return False

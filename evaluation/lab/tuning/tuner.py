@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from statistics import fmean
 
 from evaluation.lab.analysis.price_table import PriceTable
 from evaluation.lab.arm_names import OFF, TEACHER
 from evaluation.lab.arms import Arm
-from evaluation.lab.errors import BadArm, BadFolder, Unsound
-from evaluation.lab.results.folder import Seen, read_rows, read_run
+from evaluation.lab.errors import BadArm, BadFolder, InvalidStage
+from evaluation.lab.results.folder import ServedModels, read_rows, read_run
 from evaluation.lab.results.rows import Row
-from evaluation.lab.runs.config import Setup
+from evaluation.lab.runs.config import RunConfig
+from evaluation.lab.runs.runner import OnProgress
 from evaluation.lab.runs.runner import run as run_all
-from evaluation.lab.tasks.data import Data, Lines
+from evaluation.lab.tasks.data import Dataset, LineRange
 from evaluation.lab.tuning import racing
-from evaluation.lab.tuning.state import By, Decision, TuneFile
+from evaluation.lab.tuning.state import Decision, SearchFile, SearchSpec
 from shared.prices import Prices
 from shared.protocol.gkt import Mode
 
-MAX_UNSOUND = 0.02
-"""Of a stage's answers, so many may have no verdict, or be the student's for want of a cloud. They are left out."""
-
-REPORT, REPORT_BY_LOT = "report", "report-by-lot"
-"""The folders of the runs on the reporting lines: of an arm, and of one (another, it may be) for a share of the questions."""
+MAX_INVALID = 0.02
+"""Fraction of a stage's answers that may have no verdict, or be fallbacks. These are left out."""
+REFERENCES = frozenset({OFF, TEACHER})
+REPORT, ROLLOUT_REPORT = "report", "report-rollout"
+"""Folders of the runs on the reporting lines: for an arm, and for one (maybe another) for a fraction of the questions."""
 
 
 def default_grid(max_tokens: int) -> list[str]:
-    """The arms that are tried. In `adaptive` and `review` nothing bounds the teacher but the answer's own end."""
+    """Return the arms that are tried by default. The modes of turns may use as many teacher tokens as the answer has."""
+    budget = f"max_guidance_tokens={max_tokens}"
     return [
         *(f"fixed:{tokens}" for tokens in (10, 20, 40, 80)),
         *(f"outline:{tokens}" for tokens in (40, 100)),
-        *(f"adaptive:handback_after={handback_after},tokens={max_tokens}" for handback_after in (2, 4, 8)),
+        *(f"adaptive:handback_after={count},{budget}" for count in (2, 4, 8)),
+        *(f"on_demand:confidence_threshold={threshold},{budget}" for threshold in (0.3, 0.5, 0.7)),
         *(
-            f"on_demand:confidence_threshold={confidence_threshold},tokens={max_tokens}"
-            for confidence_threshold in (0.3, 0.5, 0.7)
-        ),
-        *(
-            f"review:acceptance_threshold={acceptance_threshold},{correction},confidence_threshold=0.1,tokens={max_tokens}"
-            for acceptance_threshold in (0.1, 0.3, 0.5)
+            f"review:acceptance_threshold={threshold},{correction},confidence_threshold=0.1,{budget}"
+            for threshold in (0.1, 0.3, 0.5)
             for correction in (
                 "max_correction_tokens=1",
                 "max_correction_tokens=4",
@@ -52,190 +52,167 @@ def default_grid(max_tokens: int) -> list[str]:
 
 
 def check_arms(arms: Sequence[Arm]) -> None:
-    """Raises BadArm for one that no policy file can say."""
+    """Raises BadArm for an arm that no policy file can express."""
     for arm in arms:
         if arm.kind not in set(Mode):
-            raise BadArm(f"arm {arm.text!r}: an edge has no mode {arm.kind!r}, so no policy file can say it")
-
-
-class Watch(Protocol):
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Told of the rows of a stage, as they come."""
+            raise BadArm(f"arm {arm.text!r}: an edge has no mode {arm.kind!r}, so no policy file can express it")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage came to."""
+    """The end of a stage. `rows` are those so far of the arms that it asked, and `questions` are those of all stages so far.
+
+    `left_s` is the longest time that the rest takes, the report included; None if no row has a time.
+    """
 
     number: int
     of: int
-    arms: Sequence[str]
     questions: int
-    """So far, all stages together."""
     rows: list[Row]
-    """So far, of the arms that were asked in it."""
     dropped: Mapping[str, str]
     seconds: float
     left_s: float | None
-    """What the rest takes at most, the reporting lines included. None where nothing is left."""
 
 
 @dataclass
 class Tuner:
-    """One search. The folder is this process's own.
+    """One search, in a folder that only this process uses.
 
-    `tuning` holds all of the tuning questions and all arms, references first; `reporting` the questions of the last check.
+    `tuning` has all tuning questions and all arms, `reporting` the questions of the final check. `progress` shows the progress
+    of a named run.
     """
 
-    tuning: Setup
-    reporting: Setup
+    tuning: RunConfig
+    reporting: RunConfig
     edge_url: str
     folder: Path
-    file: TuneFile
+    file: SearchFile
     table: PriceTable
-    watch: Watch
+    progress: Callable[[str], AbstractContextManager[OnProgress]]
 
     def __post_init__(self) -> None:
         self.all_rows: list[Row] = []
-        """Of every stage, those of dropped arms too."""
         self.running = [arm.text for arm in self.tuning.arms]
 
     @property
-    def keep(self) -> float:
-        return self.file.plan.keep
+    def spec(self) -> SearchSpec:
+        return self.file.spec
 
-    @property
-    def by(self) -> By:
-        return self.file.plan.by
-
-    def seen(self) -> Seen:
-        """The models that answered in the first stage."""
+    def models(self) -> ServedModels:
+        """Return the models that answered in the first stage."""
         run = read_run(self.folder / "stage-1")
-        assert run is not None  # noqa: S101 - asked for after a stage only
-        return run.seen
+        assert run is not None  # noqa: S101 - called after a stage only
+        return run.models
 
     def prices(self) -> Prices:
-        """Of the teacher that answered."""
-        return self.table.of(self.seen().teacher)
+        """Return the prices of the teacher that answered."""
+        return self.table.of(self.models().teacher)
 
     def amount(self) -> racing.Amount:
-        """What is to be little: dollars or tokens of the teacher."""
+        """Return the quantity to minimize: dollars or tokens of the teacher."""
         prices = self.prices()
-        return (lambda row: row.teacher.output) if self.by == "tokens" else lambda row: row.teacher.cost_usd(prices)
+        by_tokens = self.spec.minimize == "tokens"
+        return (lambda row: row.teacher.output) if by_tokens else lambda row: row.teacher.cost_usd(prices)
 
     async def stages(self) -> AsyncIterator[Stage]:
-        """Do what is missing of the search, stage by stage. Ends early where no arm is left, or one is, and that is shown.
+        """Run the stages that are missing. Ends early if no arm is left, or one is left that is shown to keep enough.
 
-        Raises Unsound, and what `runner.run` raises.
+        Raises InvalidStage, and what `runner.run` raises.
         """
-        blocks = racing.blocks(len(self.tuning.data.questions), self.file.plan.first_block)
+        total = len(self.tuning.data.questions)
+        blocks = racing.blocks(total, self.spec.first_block)
         for number, block in enumerate(blocks, 1):
-            asked = list(self.running)
-            decided = self.file.decisions[number - 1] if number <= len(self.file.decisions) else None
+            asked, name = list(self.running), f"stage-{number}"
+            decided = next(iter(self.file.decisions[number - 1 : number]), None)
             began = time.monotonic()
-            if decided:
-                rows = read_rows(self.folder / f"stage-{number}")
-            else:
-                rows = await self._run(self._part(block, asked), f"stage-{number}")
-            self.all_rows += rows
-            of_running = [row for row in self.all_rows if row.arm in set(asked)]
-            if not decided:
-                dropped = dict(
-                    racing.race(racing.sound(of_running), asked, self.keep, self.amount(), looks=len(blocks))
-                )
+            self.all_rows += read_rows(self.folder / name) if decided else await self._run(self._part(block), name)
+            rows = [row for row in self.all_rows if row.arm in asked]
+            if decided is None:
+                dropped = racing.race(racing.valid_rows(rows), asked, self.spec.keep, self.amount(), stages=len(blocks))
                 decided = Decision(arms=asked, dropped=dropped, seconds=time.monotonic() - began)
                 self.file = self.file.model_copy(update={"decisions": (*self.file.decisions, decided)})
                 self.file.write(self.folder)
             self.running = [arm for arm in asked if arm not in decided.dropped]
-            over = number == len(blocks) or self._settled(of_running)
-            yield Stage(
-                number=number,
-                of=len(blocks),
-                arms=asked,
-                questions=block.stop,
-                rows=of_running,
-                dropped=decided.dropped,
-                seconds=decided.seconds,
-                left_s=self._left_s(of_running, 0 if over else len(self.tuning.data.questions) - block.stop),
-            )
+            over = number == len(blocks) or self._settled(rows)
+            left_s = self._left_s(rows, 0 if over else total - block.stop)
+            yield Stage(number, len(blocks), block.stop, rows, decided.dropped, decided.seconds, left_s)
             if over:
                 return
 
-    def choice(self, *, shares: bool = False) -> racing.Choice | None:
-        """With `shares` arms that are left, and the teacher, may be for a share of the questions."""
-        whole = [
-            arm.text for arm in self.tuning.arms if arm.text in self.running and "rollout_fraction" not in arm.values
-        ]
-        by_lot = [arm for arm in whole if arm != OFF] if shares else []
-        return racing.choose(racing.sound(self.all_rows), self.running, self.keep, self.amount(), by_lot=by_lot)
+    def choice(self, *, rollout: bool = False) -> racing.Candidate | None:
+        """Return the best candidate. With `rollout` arms, and the teacher, may be for a fraction of the questions."""
+        whole = [arm.text for arm in self.tuning.arms if "rollout_fraction" not in arm.values]
+        partial = [arm for arm in whole if arm in self.running and arm != OFF] if rollout else []
+        rows = racing.valid_rows(self.all_rows)
+        return racing.choose(rows, self.running, self.spec.keep, self.amount(), rollout=partial)
 
-    def nearest(self) -> racing.Choice | None:
-        """Of the arms that are left; where none is, of all."""
-        left = [arm for arm in self.running if arm not in {OFF, TEACHER}]
-        everyone = [arm.text for arm in self.tuning.arms]
-        return racing.nearest(racing.sound(self.all_rows), left or everyone, self.keep, self.amount())
+    def best_effort(self) -> racing.Candidate | None:
+        """Return the candidate that keeps most, of the arms that are left; of all arms if none is left."""
+        left = [arm for arm in self.running if arm not in REFERENCES]
+        arms = left or [arm.text for arm in self.tuning.arms]
+        return racing.best_effort(racing.valid_rows(self.all_rows), arms, self.spec.keep, self.amount())
 
-    async def report(self, choice: racing.Choice) -> list[Row]:
-        """The rows of the references and of what was chosen on the reporting lines. Raises as `stages`."""
-        arms = [one for one in self.tuning.arms if one.text in {OFF, TEACHER, choice.arm}]
-        return await self._run(replace(self.reporting, arms=arms), REPORT if choice.share == 1 else REPORT_BY_LOT)
+    async def report(self, candidate: racing.Candidate) -> list[Row]:
+        """Return the rows of the references and of a candidate on the reporting lines. Raises as `stages`."""
+        arms = [arm for arm in self.tuning.arms if arm.text in REFERENCES | {candidate.arm}]
+        name = REPORT if candidate.rollout_fraction == 1 else ROLLOUT_REPORT
+        return await self._run(replace(self.reporting, arms=arms), name)
 
-    async def _run(self, setup: Setup, name: str) -> list[Row]:
-        rows = await run_all(
-            setup, self.edge_url, self.folder / name, lambda done, total: self.watch(name, done, total)
-        )
-        self._same_models(name)
+    async def _run(self, config: RunConfig, name: str) -> list[Row]:
+        with self.progress(name) as on_progress:
+            rows = await run_all(config, self.edge_url, self.folder / name, on_progress)
+        self._check_models(name)
         bad = [row for row in rows if row.error or row.fallback or row.correct is None]
-        if len(bad) > MAX_UNSOUND * len(rows):
+        if len(bad) > MAX_INVALID * len(rows):
             first = bad[0]
-            why = first.error or (f"fell back: {first.fallback}" if first.fallback else "no verdict")
-            raise Unsound(
-                f"{self.folder / name}: {len(bad)} of {len(rows)} answers say nothing of their arm; the first, of {first.arm!r} "
-                f"on question {first.question_id}: {why}. The same command asks these again"
+            reason = first.error or (f"fell back: {first.fallback}" if first.fallback else "no verdict")
+            raise InvalidStage(
+                f"{self.folder / name}: {len(bad)} of {len(rows)} answers do not measure their arm; the first, of "
+                f"{first.arm!r} on question {first.question_id}: {reason}. The same command asks these again"
             )
         return rows
 
-    def _same_models(self, name: str) -> None:
-        """Raises BadFolder where others answered in a stage than in the first."""
-        first, run = self.seen(), read_run(self.folder / name)
-        now = run.seen if run else first
-        templates = {arm: text for arm, text in now.templates.items() if first.templates.get(arm, text) != text}
+    def _check_models(self, name: str) -> None:
+        """Raises BadFolder if a stage was answered by other models than the first."""
+        first, run = self.models(), read_run(self.folder / name)
+        now = run.models if run else first
+        templates = [text for arm, text in now.templates.items() if first.templates.get(arm, text) != text]
         if (now.student, now.teacher) != (first.student, first.teacher) or templates:
             raise BadFolder(
-                f"{self.folder / name} is of other models or templates than stage-1: {now.student} and {now.teacher}, there "
-                f"{first.student} and {first.teacher}{'; ' if templates else ''}{', '.join(templates.values())}. Start the edge "
-                "as it was, remove that folder, and give the same command again"
+                f"{self.folder / name} is of other models or templates than stage-1: "
+                f"{', '.join([f'{now.student} and {now.teacher}', *templates])}; stage-1 had {first.student} and "
+                f"{first.teacher}. Start the edge as before, remove that folder, and run the same command again"
             )
 
-    def _part(self, block: range, arms: Sequence[str]) -> Setup:
-        whole = self.tuning.data
-        first = self.tuning.lines.first
+    def _part(self, block: range) -> RunConfig:
+        """Return the run of a stage: the arms that are left on a block of the tuning questions."""
+        whole, first = self.tuning.data, self.tuning.lines.first
         return replace(
             self.tuning,
-            data=Data(whole.path, whole.sha256, whole.questions[block.start : block.stop]),
-            lines=Lines(first + block.start, first + block.stop - 1),
-            arms=[arm for arm in self.tuning.arms if arm.text in set(arms)],
+            data=Dataset(whole.path, whole.sha256, whole.questions[block.start : block.stop]),
+            lines=LineRange(first + block.start, first + block.stop - 1),
+            arms=[arm for arm in self.tuning.arms if arm.text in self.running],
         )
 
     def _settled(self, rows: Sequence[Row]) -> bool:
-        """Whether further questions could change nothing."""
-        left = [arm for arm in self.running if arm not in {OFF, TEACHER}]
-        if not left:
-            return True
-        choice = racing.choose(racing.sound(rows), left, self.keep, self.amount()) if len(left) == 1 else None
-        return bool(choice and choice.shown and choice.arm == left[0])
+        """True if further questions could change no decision."""
+        left = [arm for arm in self.running if arm not in REFERENCES]
+        if len(left) != 1:
+            return not left
+        choice = racing.choose(racing.valid_rows(rows), left, self.spec.keep, self.amount())
+        return choice is not None and choice.shown and choice.arm == left[0]
 
     def _left_s(self, rows: Sequence[Row], questions: int) -> float | None:
-        """At the pace so far: all arms that are left on the questions that are left, then the dearest of them in the report."""
-        if not len(rows):
-            return None
+        """Estimate the time for the arms that are left on `questions` more, and then for the slowest of them in the report."""
         times: dict[str, list[float]] = {}
         for row in rows:
             if row.total_s is not None:
                 times.setdefault(row.arm, []).append(row.total_s)
-        mean = {arm: sum(taken) / len(taken) for arm, taken in times.items()}
-        others = [mean[arm] for arm in self.running if arm in mean and arm not in {OFF, TEACHER}]
-        references = mean.get(OFF, 0.0) + mean.get(TEACHER, 0.0)
+        if not times:
+            return None
+        mean = {arm: fmean(seconds) for arm, seconds in times.items()}
+        references = sum(mean.get(arm, 0.0) for arm in REFERENCES)
+        others = [mean[arm] for arm in self.running if arm in mean and arm not in REFERENCES]
         tuning = questions * (references + sum(others))
         reporting = len(self.reporting.data.questions) * (references + max(others, default=0.0))
         return (tuning + reporting) / self.tuning.concurrency

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from evaluation.lab.results.folder import ROWS
 from evaluation.lab.results.rows import Row, SideTokens
 from shared.protocol.gkt import Segment, Source
 
@@ -37,6 +39,13 @@ ARMS = (
     Arm("teacher", 1.0, 1.0, 1, 4.4),
 )
 TASKS = {"gsm8k": (0.17, 0.51), "commonsenseqa": (0.42, 0.58), "svamp": (0.35, 0.66)}
+
+
+def write_rows(folder: Path, rows: Iterable[Row]) -> None:
+    """Append rows to a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ROWS).open("a", encoding="utf-8") as file:
+        file.writelines(row.model_dump_json() + "\n" for row in rows)
 
 
 def rows(questions: int = 120, *, seed: int = 4) -> Iterator[Row]:

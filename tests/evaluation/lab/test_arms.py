@@ -17,7 +17,11 @@ from evaluation.lab.errors import BadArm
         ("teacher", "gkt-teacher", None),
         ("teacher:template=maths@2", "gkt-teacher", {"template": "maths@2"}),
         ("fixed:40", "gkt", {"mode": "fixed", "max_guidance_tokens": 40}),
-        ("fixed:tokens=40,template=maths", "gkt", {"mode": "fixed", "max_guidance_tokens": 40, "template": "maths"}),
+        (
+            "fixed:max_guidance_tokens=40,template=maths",
+            "gkt",
+            {"mode": "fixed", "max_guidance_tokens": 40, "template": "maths"},
+        ),
         ("adaptive:handback_after=3", "gkt", {"mode": "adaptive", "handback_after": 3}),
         ("on_demand:confidence_threshold=0.5", "gkt", {"mode": "on_demand", "confidence_threshold": 0.5}),
         (
@@ -34,7 +38,7 @@ from evaluation.lab.errors import BadArm
         ),
         ("teacher:0.5", "gkt-teacher", {"rollout_fraction": 0.5}),
         ("naive:20", "gkt-teacher", None),
-        ("route:confidence_threshold=0.9,tokens=8", "gkt-student", None),
+        ("route:confidence_threshold=0.9,probe_tokens=8", "gkt-student", None),
         ("cascade:0.9", "gkt-student", None),
     ],
 )
@@ -51,7 +55,7 @@ def test_an_arm_becomes_a_request(text: str, model: str, gkt: dict[str, Any] | N
     ],
 )
 def test_an_arm_for_a_share_of_the_questions(text: str, rollout_fraction: float, whole: str) -> None:
-    assert Arm.parse(text).for_share(rollout_fraction).text == whole
+    assert Arm.parse(text).with_rollout(rollout_fraction).text == whole
 
 
 def test_a_random_length_is_the_questions_own() -> None:
@@ -69,31 +73,34 @@ def test_a_random_length_is_the_questions_own() -> None:
     ("text", "reason"),
     [
         ("", "there is no ''"),
-        ("fixd:40", "there is no 'fixd'; there are off, teacher, fixed"),
-        ("fixed", "fixed needs tokens, as in fixed:40"),
-        ("fixed:", "'' is none"),
-        ("fixed:0", "'0' is none"),
-        ("fixed:-4", "'-4' is none"),
-        ("fixed:4.5", "'4.5' is none"),
-        ("fixed:40,50", "'50' is no key=value"),
-        ("fixed:40,tokens=50", "tokens stands there twice"),
-        ("fixed:40,acceptance_threshold=0.1", "fixed takes no 'acceptance_threshold'; it takes tokens, template"),
-        ("off:40", "'40' is no key=value"),
-        ("off:", "'' is no key=value"),
-        ("random:80-10", "'80-10' is none"),
-        ("random:10", "'10' is none"),
-        ("review:acceptance_threshold=nan", "'nan' is none"),
-        ("review:acceptance_threshold=inf", "'inf' is none"),
-        ("review:acceptance_threshold=1", "'1' is none"),
-        ("review:acceptance_threshold=a", "'a' is none"),
-        ("review:handback_after=0.5", "'0.5' is none"),
-        ("fixed:40,template=a b", "'a b' is none"),
-        ("teacher:0", "share is A share of the questions, above 0, at most 1; '0' is none"),
-        ("teacher:rollout_fraction=1.5", "'1.5' is none"),
-        ("teacher:rollout_fraction=nan", "'nan' is none"),
+        ("fixd:40", "there is no 'fixd'; the arms are off, teacher, fixed"),
+        ("fixed", "fixed needs max_guidance_tokens, as in fixed:40"),
+        ("fixed:", "not ''"),
+        ("fixed:0", "not '0'"),
+        ("fixed:-4", "not '-4'"),
+        ("fixed:4.5", "not '4.5'"),
+        ("fixed:40,50", "'50' is not written as key=value"),
+        ("fixed:40,max_guidance_tokens=50", "max_guidance_tokens is given twice"),
+        (
+            "fixed:40,acceptance_threshold=0.1",
+            "fixed takes no 'acceptance_threshold'; it takes max_guidance_tokens, template",
+        ),
+        ("off:40", "'40' is not written as key=value"),
+        ("off:", "'' is not written as key=value"),
+        ("random:80-10", "not '80-10'"),
+        ("random:10", "not '10'"),
+        ("review:acceptance_threshold=nan", "not 'nan'"),
+        ("review:acceptance_threshold=inf", "not 'inf'"),
+        ("review:acceptance_threshold=1", "not '1'"),
+        ("review:acceptance_threshold=a", "not 'a'"),
+        ("review:handback_after=0.5", "not '0.5'"),
+        ("fixed:40,template=a b", "not 'a b'"),
+        ("teacher:0", "rollout_fraction must be a fraction of the questions, above 0 and at most 1, not '0'"),
+        ("teacher:rollout_fraction=1.5", "not '1.5'"),
+        ("teacher:rollout_fraction=nan", "not 'nan'"),
         ("off:rollout_fraction=0.5", "off takes no 'rollout_fraction'"),
         ("naive:20,rollout_fraction=0.5", "naive takes no 'rollout_fraction'"),
-        ("cascade", "cascade needs sure, as in cascade:confidence_threshold=0.9"),
+        ("cascade", "cascade needs confidence_threshold, as in cascade:confidence_threshold=0.9"),
     ],
 )
 def test_a_bad_arm_is_named_with_its_reason(text: str, reason: str) -> None:
@@ -106,9 +113,9 @@ def test_a_bad_arm_is_named_with_its_reason(text: str, reason: str) -> None:
 
 def test_the_same_arm_twice() -> None:
     assert [arm.text for arm in parse_all(["off", "fixed:40", "fixed:50"])] == ["off", "fixed:40", "fixed:50"]
-    with pytest.raises(BadArm, match="'fixed:tokens=40' is given twice, also as 'fixed:40'"):
-        parse_all(["fixed:40", "fixed:tokens=40"])
+    with pytest.raises(BadArm, match="'fixed:max_guidance_tokens=40' is given twice, also as 'fixed:40'"):
+        parse_all(["fixed:40", "fixed:max_guidance_tokens=40"])
     with pytest.raises(BadArm, match="given twice"):
         parse_all(["off", "off"])
-    with pytest.raises(BadArm, match="nothing to run"):
+    with pytest.raises(BadArm, match="no arm to run"):
         parse_all([])

@@ -16,11 +16,12 @@ from evaluation.lab.analysis.price_table import PriceTable
 from evaluation.lab.cli import app
 from evaluation.lab.errors import BadFolder
 from evaluation.lab.report.markdown import escaped
-from evaluation.lab.results.folder import ROWS, rows_in, write_rows
+from evaluation.lab.results.folder import ROWS, rows_in
 from evaluation.lab.results.rows import Row, SideTokens
 from shared.errors import ConfigurationError
 from shared.protocol.gkt import Segment, Source
 from tests.evaluation.lab import made_up
+from tests.evaluation.lab.made_up import write_rows
 
 EVIL = "<script>alert(1)</script>"
 NAMES = {

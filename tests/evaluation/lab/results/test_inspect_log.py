@@ -19,7 +19,7 @@ async def test_each_arm_is_a_log_that_inspect_can_read(tmp_path: Path) -> None:
         return Reply(student=["half"], breaks=True) if failed else by_model(body)
 
     out, logs = tmp_path / "out", tmp_path / "logs"
-    options = ["--task", "gsm8k", "--data", str(data_file(tmp_path, 3)), "--any-data", "--out", str(out)]
+    options = ["--task", "gsm8k", "--data", str(data_file(tmp_path, 3)), "--allow-unknown-data", "--out", str(out)]
     async with serving(ScriptedEdge(script).app) as url:
         await gkt("eval", "run", *options, "--edge", url, "--arm", "off", "--arm", "fixed:40")
     first = await gkt("eval", "log", str(out), "--to", str(logs))
@@ -47,4 +47,4 @@ async def test_a_folder_without_rows(tmp_path: Path) -> None:
     outcome = await gkt("eval", "log", str(tmp_path), "--to", str(tmp_path / "logs"))
 
     assert outcome.status == 1
-    assert "is no result folder" in outcome.err
+    assert "is not a result folder" in outcome.err

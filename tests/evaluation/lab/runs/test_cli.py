@@ -19,12 +19,12 @@ from evaluation.lab.arms import parse_all
 from evaluation.lab.errors import ArmRefused, BadFolder, EdgeGone
 from evaluation.lab.results.folder import read_rows
 from evaluation.lab.results.rows import Row, SideTokens
-from evaluation.lab.runs.config import Setup
+from evaluation.lab.runs.config import RunConfig
 from evaluation.lab.runs.edge_client import TRIES
 from evaluation.lab.runs.runner import ordered, run
 from evaluation.lab.tasks import numbers
 from evaluation.lab.tasks.base import Task
-from evaluation.lab.tasks.data import Data, Lines, load
+from evaluation.lab.tasks.data import Dataset, LineRange, load
 from tests.evaluation.lab.scripted_edge import Reply, ScriptedEdge
 from tests.gkt.run_command import gkt
 from tests.running import serving
@@ -46,14 +46,14 @@ def data_file(folder: Path, count: int) -> Path:
     return file
 
 
-def setup(folder: Path, *, count: int = 6, arms: Sequence[str] = ARMS, **options: Any) -> Setup:
+def setup(folder: Path, *, count: int = 6, arms: Sequence[str] = ARMS, **options: Any) -> RunConfig:
     task, _ = tasks.load("gsm8k")
-    data = load(task, data_file(folder, count), Lines(), any_data=True)
-    return Setup(task, data, parse_all(list(arms)), **{"concurrency": 2, **options})
+    data = load(task, data_file(folder, count), LineRange(), allow_unknown=True)
+    return RunConfig(task, data, parse_all(list(arms)), **{"concurrency": 2, **options})
 
 
-def of_lines(whole: Setup, lines: Lines) -> Data:
-    return load(whole.task, whole.data.path, lines, any_data=True)
+def of_lines(whole: RunConfig, lines: LineRange) -> Dataset:
+    return load(whole.task, whole.data.path, lines, allow_unknown=True)
 
 
 def silent(done: int, total: int) -> None:
@@ -165,7 +165,7 @@ async def test_answers_of_other_runs_are_taken_where_the_same_would_be_asked(tmp
         edge.asked.clear()
         wide = setup(tmp_path, reuse=[tmp_path / "one"])
         rows = await run(
-            replace(wide, lines=Lines(2, 5), data=of_lines(wide, Lines(2, 5))), url, tmp_path / "two", silent
+            replace(wide, lines=LineRange(2, 5), data=of_lines(wide, LineRange(2, 5))), url, tmp_path / "two", silent
         )
         asked = edge.questions()
 
@@ -206,7 +206,7 @@ async def test_a_run_of_other_settings_is_not_reused(tmp_path: Path, change: dic
         edge.asked.clear()
         with pytest.raises(BadFolder, match=f"one cannot be reused: .*{reason}"):
             await run(setup(tmp_path, reuse=[tmp_path / "one"], **change), url, tmp_path / "two", silent)
-        with pytest.raises(BadFolder, match="is no result folder"):
+        with pytest.raises(BadFolder, match="is not a result folder"):
             await run(setup(tmp_path, reuse=[tmp_path]), url, tmp_path / "three", silent)
     assert edge.questions() == []
 
@@ -214,10 +214,10 @@ async def test_a_run_of_other_settings_is_not_reused(tmp_path: Path, change: dic
 async def test_a_run_of_other_data_or_another_model_is_not_reused(tmp_path: Path) -> None:
     async with serving(ScriptedEdge(by_model).app) as url:
         await run(setup(tmp_path), url, tmp_path / "one", silent)
-        with pytest.raises(BadFolder, match="one cannot be reused, it is of other data: own"):
+        with pytest.raises(BadFolder, match="one cannot be reused: its data is another file, own"):
             await run(setup(tmp_path, count=5, reuse=[tmp_path / "one"]), url, tmp_path / "two", silent)
     async with serving(ScriptedEdge(by_model, model="another").app) as url:
-        with pytest.raises(BadFolder, match="of other models: student was small, and is now another"):
+        with pytest.raises(BadFolder, match="its models are others: student was small, and is now another"):
             await run(setup(tmp_path, reuse=[tmp_path / "one"]), url, tmp_path / "three", silent)
 
 
@@ -275,7 +275,7 @@ async def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(BadFolder, match=r"rows\.jsonl, line 2: task: Field required"):
         read_rows(out)
-    with pytest.raises(BadFolder, match="no result folder"):
+    with pytest.raises(BadFolder, match="is not a result folder"):
         read_rows(tmp_path)
 
 
@@ -391,7 +391,7 @@ async def test_a_route_is_chosen_by_the_students_first_tokens(
 
     edge = ScriptedEdge(script)
     async with serving(edge.app) as url:
-        chosen = setup(tmp_path, count=1, arms=(f"route:{confidence_threshold},tokens=9",))
+        chosen = setup(tmp_path, count=1, arms=(f"route:{confidence_threshold},probe_tokens=9",))
         (row,) = await run(chosen, url, tmp_path / "out", silent)
 
     assert [(body["model"], body["max_tokens"]) for body in edge.asked[-2:]] == [("gkt-student", 9), (then, 300)]
@@ -424,7 +424,7 @@ async def test_a_scorer_that_fails_loses_no_answer(tmp_path: Path) -> None:
 
     task = Task(name="own", item=chosen.task.item, extract=numbers.answer, score=score)
     async with serving(ScriptedEdge(by_model).app) as url:
-        (row,) = await run(Setup(task, chosen.data, chosen.arms), url, tmp_path / "out", silent)
+        (row,) = await run(RunConfig(task, chosen.data, chosen.arms), url, tmp_path / "out", silent)
 
     assert row.error == "the scorer failed: ZeroDivisionError: by nought"
     assert row.output == "".join(STUDENT.student)
@@ -439,7 +439,7 @@ async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         "gsm8k",
         "--data",
         str(data_file(tmp_path, 300)),
-        "--any-data",
+        "--allow-unknown-data",
         "--out",
         str(out),
         "--arm",
@@ -467,16 +467,27 @@ async def test_the_command_prints_a_table_and_warns(tmp_path: Path) -> None:
         return Reply(teacher=["I"], student=["know"], fallback="stalled") if fell else by_model(body)
 
     file = data_file(tmp_path, 4)
-    command = ["eval", "run", "--task", "gsm8k", "--data", str(file), "--out", str(tmp_path / "out"), "--lines", "2-4"]
+    command = [
+        "eval",
+        "run",
+        "--task",
+        "gsm8k",
+        "--data",
+        str(file),
+        "--out",
+        str(tmp_path / "out"),
+        "--data-range",
+        "2-4",
+    ]
     async with serving(ScriptedEdge(script).app) as url:
         arms = ["--edge", url, "--arm", "off", "--arm", "fixed:40", "--arm", "teacher"]
         refused = await gkt(*command, *arms)
-        ran = await gkt(*command, *arms, "--any-data", "--limit", "2")
-        other = await gkt(*command, *arms, "--any-data", "--limit", "3")
-    gone = await gkt(*command, *arms[:2], "--arm", "off", "--any-data", "--out", str(tmp_path / "new"))
+        ran = await gkt(*command, *arms, "--allow-unknown-data", "--limit", "2")
+        other = await gkt(*command, *arms, "--allow-unknown-data", "--limit", "3")
+    gone = await gkt(*command, *arms[:2], "--arm", "off", "--allow-unknown-data", "--out", str(tmp_path / "new"))
 
     assert (refused.status, ran.status, other.status, gone.status) == (1, 0, 1, 1)
-    assert "own.jsonl is no data file that the lab knows" in refused.err
+    assert "own.jsonl is not a data file that the lab knows" in refused.err
     table = [line.split() for line in ran.out.splitlines()]
     assert ["off", "2", "0.0", "%", "0", "0.0", "2.0"] in [line[:7] for line in table]
     assert ["teacher", "2", "100.0", "%", "0", "2.0", "0.0"] in [line[:7] for line in table]

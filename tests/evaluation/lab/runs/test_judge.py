@@ -15,10 +15,10 @@ from evaluation.lab import tasks
 from evaluation.lab.arms import parse_all
 from evaluation.lab.errors import BadTask, JudgeRefused
 from evaluation.lab.results.folder import read_rows
-from evaluation.lab.runs.config import Setup
+from evaluation.lab.runs.config import RunConfig
 from evaluation.lab.runs.judge import Judge
 from evaluation.lab.runs.runner import run
-from evaluation.lab.tasks.data import Lines, load
+from evaluation.lab.tasks.data import LineRange, load
 from tests.evaluation.lab.scripted_edge import Reply, ScriptedEdge
 from tests.running import serving
 
@@ -53,12 +53,12 @@ def script(body: dict[str, Any]) -> Reply:
     return Reply(student=[f"{word}{turn}"]) if word == "small" else Reply(teacher=[f"{word}{turn}"])
 
 
-def setup(folder: Path, judge: Judge | None) -> Setup:
+def setup(folder: Path, judge: Judge | None) -> RunConfig:
     file = folder / "own.jsonl"
     file.write_text(json.dumps({"question_id": 1, "turns": ["Write a song.", "Shorter."]}) + "\n")
     task, _ = tasks.load("mt_bench")
-    data = load(task, file, Lines(), any_data=True)
-    return Setup(task, data, parse_all(["off", "teacher"]), judge=judge)
+    data = load(task, file, LineRange(), allow_unknown=True)
+    return RunConfig(task, data, parse_all(["off", "teacher"]), judge=judge)
 
 
 async def judged(folder: Path, judge: ScriptedJudge) -> dict[str, tuple[bool | None, float | None]]:
@@ -116,5 +116,5 @@ async def test_a_judge_that_is_not_there_or_has_nothing_to_judge(tmp_path: Path)
             await run(setup(tmp_path, Judge("http://127.0.0.1:9/v1", "wise")), edge, tmp_path / "out", silent)
         gsm8k, _ = tasks.load("gsm8k")
         asked = setup(tmp_path, Judge("http://127.0.0.1:9/v1", "wise"))
-        with pytest.raises(BadTask, match="gsm8k needs no judge"):
-            await run(Setup(gsm8k, asked.data, asked.arms, judge=asked.judge), edge, tmp_path / "new", silent)
+        with pytest.raises(BadTask, match="gsm8k takes no judge"):
+            await run(RunConfig(gsm8k, asked.data, asked.arms, judge=asked.judge), edge, tmp_path / "new", silent)

@@ -1,4 +1,4 @@
-"""Data files are recognized by their digest, and errors name their bad lines."""
+"""Dataset files are recognized by their digest, and errors name their bad lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from evaluation.lab import tasks
 from evaluation.lab.errors import BadData
 from evaluation.lab.tasks import data
-from evaluation.lab.tasks.data import Data, Lines, halves, kept, known_files, load
+from evaluation.lab.tasks.data import Dataset, LineRange, find_data_file, halves, known_files, load
 
 
 def line(number: int, **more: Any) -> str:
@@ -25,8 +25,10 @@ def written(folder: Path, *lines: str) -> Path:
     return file
 
 
-def gsm8k(file: Path, lines: str | None = None, **options: Any) -> Data:
-    return load(tasks.load("gsm8k")[0], file, Lines.parse(lines) if lines else Lines(), any_data=True, **options)
+def gsm8k(file: Path, lines: str | None = None, **options: Any) -> Dataset:
+    return load(
+        tasks.load("gsm8k")[0], file, LineRange.parse(lines) if lines else LineRange(), allow_unknown=True, **options
+    )
 
 
 def test_lines_are_counted_from_one_and_name_their_questions(tmp_path: Path) -> None:
@@ -52,11 +54,11 @@ def test_an_array_is_as_good_as_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "5", "0-3", "3-2", "a-b", "1-2-3", "-1", "1-", "١-٢٣"])
 def test_what_are_no_lines(text: str) -> None:
     with pytest.raises(BadData, match="501-1000"):
-        Lines.parse(text)
+        LineRange.parse(text)
 
 
 def test_more_lines_than_there_are(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="has 2 lines; 1-3 were asked for"):
+    with pytest.raises(BadData, match="has 2 lines, but lines 1-3 were requested"):
         gsm8k(written(tmp_path, line(1), line(2)), "1-3")
 
 
@@ -68,8 +70,8 @@ def test_more_lines_than_there_are(tmp_path: Path) -> None:
         ("", "Expecting value"),
         ('{"question": "What?"}', "answer: Field required"),
         ('{"question": 3, "answer": "#### 3"}', "question: Input should be a valid string"),
-        ('{"question": "What?", "answer": "three"}', "no number stands after ####"),
-        ('{"question": "What?", "answer": "#### three"}', "no number stands after ####"),
+        ('{"question": "What?", "answer": "three"}', "there is no number after ####"),
+        ('{"question": "What?", "answer": "#### three"}', "there is no number after ####"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, bad: str, reason: str) -> None:
@@ -93,8 +95,8 @@ def test_a_line_that_is_no_text(tmp_path: Path) -> None:
 def test_a_file_that_the_lab_does_not_know_is_named_and_may_be_taken_all_the_same(tmp_path: Path) -> None:
     file = written(tmp_path, line(1))
 
-    with pytest.raises(BadData, match=rf"{file} is no data file that the lab knows.*--any-data"):
-        load(tasks.load("gsm8k")[0], file, Lines())
+    with pytest.raises(BadData, match=rf"{file} is not a data file that the lab knows.*--allow-unknown-data"):
+        load(tasks.load("gsm8k")[0], file, LineRange())
 
     assert len(gsm8k(file).questions) == 1
     with pytest.raises(BadData, match="No such file"):
@@ -129,18 +131,18 @@ def test_a_known_file_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(data, "MANIFEST", manifest)
     task = tasks.load("gsm8k")[0]
 
-    assert kept(task) == file
-    assert load(task, kept(task), Lines()).questions, "and is taken without --any-data"
+    assert find_data_file(task) == file
+    assert load(task, find_data_file(task), LineRange()).questions, "and is taken without --allow-unknown-data"
 
     file.unlink()
-    with pytest.raises(BadData, match=r"there is no data of task gsm8k in .*data.*Some sums is somewhere \(MIT\)"):
-        kept(task)
-    with pytest.raises(BadData, match="knows no file of it"):
-        kept(tasks.load("mbpp")[0])
+    with pytest.raises(BadData, match=r"data has no data file of task gsm8k.*Some sums is somewhere \(MIT\)"):
+        find_data_file(task)
+    with pytest.raises(BadData, match="knows no data file of task mbpp"):
+        find_data_file(tasks.load("mbpp")[0])
 
 
 def test_the_halves_of_a_file(tmp_path: Path) -> None:
-    assert halves(written(tmp_path, *map(line, range(7)))) == (Lines(1, 3), Lines(4, 7))
-    assert halves(written(tmp_path, *map(line, range(1200)))) == (Lines(1, 500), Lines(501, 1000))
+    assert halves(written(tmp_path, *map(line, range(7)))) == (LineRange(1, 3), LineRange(4, 7))
+    assert halves(written(tmp_path, *map(line, range(1200)))) == (LineRange(1, 500), LineRange(501, 1000))
     with pytest.raises(BadData, match="too few lines"):
         halves(written(tmp_path, line(1)))

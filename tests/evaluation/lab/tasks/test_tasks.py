@@ -222,7 +222,7 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     assert loaded.name == "capitals"
     assert digest
     assert loaded.verdict(loaded.extract(" Rome "), loaded.item({"q": "Italy?", "a": "Rome"})) == Verdict(True, 0.5)
-    for name, reason in [("nothing", "has to return a Task"), ("broken", "RuntimeError: no"), ("absent", "absent")]:
+    for name, reason in [("nothing", "must return a Task"), ("broken", "RuntimeError: no"), ("absent", "absent")]:
         with pytest.raises(BadTask, match=reason):
             tasks.load(f"{file}:{name}")
     for name in ("gsm9k", "gsm8k.py", f"{tmp_path}/none.py:task"):

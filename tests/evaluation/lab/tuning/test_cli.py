@@ -17,7 +17,7 @@ from tests.running import serving
 
 RIGHT, WRONG = "The answer is 3.", "The answer is 5."
 PAIR = ("--arm", "fixed:40", "--arm", "review:acceptance_threshold=0.1,handback_after=3")
-EVERYTHING = ("--tune-lines", "1-40", "--report-lines", "41-80", "--first-block", "20", "--any-data")
+EVERYTHING = ("--tuning-range", "1-40", "--reporting-range", "41-80", "--first-block", "20", "--allow-unknown-data")
 
 
 def data_file(folder: Path, count: int = 80) -> Path:
@@ -56,12 +56,12 @@ async def tune(url: str, folder: Path, *options: str) -> Outcome:
 async def test_the_cheapest_that_keeps_the_share_is_written_with_its_evidence(tmp_path: Path) -> None:
     edge = ScriptedEdge(good_review)
     async with serving(edge.app) as url:
-        ran = await tune(url, tmp_path, *PAIR, "--by", "tokens", "--keep", "0.9", "--name", "maths")
+        ran = await tune(url, tmp_path, *PAIR, "--minimize", "tokens", "--keep", "0.9", "--name", "maths")
         asked = edge.questions()
         edge.asked.clear()
-        again = await tune(url, tmp_path, *PAIR, "--by", "tokens", "--keep", "0.9", "--name", "maths")
+        again = await tune(url, tmp_path, *PAIR, "--minimize", "tokens", "--keep", "0.9", "--name", "maths")
         assert edge.asked == [], "all of it is there"
-        other = await tune(url, tmp_path, *PAIR, "--by", "tokens", "--keep", "0.8")
+        other = await tune(url, tmp_path, *PAIR, "--minimize", "tokens", "--keep", "0.8")
 
     assert (ran.status, again.status) == (0, 0), ran.err
     policy = read_policy_file(tmp_path / "policy.json")
@@ -82,7 +82,7 @@ async def test_the_cheapest_that_keeps_the_share_is_written_with_its_evidence(tm
 
     assert "stage 1 of 2" in ran.out
     assert "dropped: keeps " in ran.out
-    assert "the rest, reporting lines included:" in ran.out
+    assert "the rest, with the reporting lines, takes at most" in ran.out
     assert "review:acceptance_threshold=0.1,handback_after=3 is the cheapest that keeps" in ran.out
     of_prefix = {question for question, model in asked if model == "gkt"}
     assert len([1 for _, model in asked if model == "gkt"]) == 20 + 40 + 40, "the prefix was asked the first block only"
@@ -114,7 +114,7 @@ async def test_the_teacher_for_a_share_of_the_questions_is_a_policy(tmp_path: Pa
 
 async def test_shares_are_found_without_further_questions(tmp_path: Path) -> None:
     edge = ScriptedEdge(good_review)
-    arms = ("--arm", "fixed:40", "--keep", "0.7", "--shares")
+    arms = ("--arm", "fixed:40", "--keep", "0.7", "--rollout")
     async with serving(edge.app) as url:
         ran = await tune(url, tmp_path, *arms)
         asked = edge.questions()
@@ -135,11 +135,13 @@ async def test_shares_are_found_without_further_questions(tmp_path: Path) -> Non
 async def test_a_search_reuses_what_others_have_asked(tmp_path: Path) -> None:
     edge = ScriptedEdge(good_review)
     async with serving(edge.app) as url:
-        named = ["--data", str(data_file(tmp_path)), "--any-data", "--edge", url, "--lines", "21-80"]
+        named = ["--data", str(data_file(tmp_path)), "--allow-unknown-data", "--edge", url, "--data-range", "21-80"]
         arms = ["--arm", "off", "--arm", "teacher", *PAIR]
         await gkt("eval", "run", "--task", "gsm8k", *named, *arms, "--out", str(tmp_path / "run"))
         edge.asked.clear()
-        ran = await tune(url, tmp_path, *PAIR, "--by", "tokens", "--keep", "0.9", "--reuse", str(tmp_path / "run"))
+        ran = await tune(
+            url, tmp_path, *PAIR, "--minimize", "tokens", "--keep", "0.9", "--reuse", str(tmp_path / "run")
+        )
         asked = edge.questions()
 
     assert ran.status == 0, ran.err
@@ -151,17 +153,17 @@ async def test_a_search_reuses_what_others_have_asked(tmp_path: Path) -> None:
 async def test_where_nothing_reaches_it_the_status_is_3(tmp_path: Path, write: bool) -> None:
     edge = ScriptedEdge(no_good)
     async with serving(edge.app) as url:
-        ran = await tune(url, tmp_path, *PAIR, "--by", "tokens", *(["--write-nearest"] if write else []))
+        ran = await tune(url, tmp_path, *PAIR, "--minimize", "tokens", *(["--write-best-effort"] if write else []))
 
     assert ran.status == 3, ran.err
-    assert "nothing that costs less than the teacher keeps" in ran.out
+    assert "no arm that costs less than the teacher keeps" in ran.out
     assert (tmp_path / "policy.json").exists() is write
     assert (tmp_path / "out" / "report").exists() is write
     if write:
         found = read_policy_file(tmp_path / "policy.json").evidence
         assert found and (found.kept_share, found.shown) == (0.25, False)
     else:
-        assert "what comes nearest is review:acceptance_threshold=0.1,handback_after=3: it keeps 25.0" in " ".join(
+        assert "the best effort is review:acceptance_threshold=0.1,handback_after=3: it keeps 25.0" in " ".join(
             ran.out.split()
         )
 
@@ -175,7 +177,7 @@ async def test_a_choice_that_the_reporting_lines_do_not_bear_out_is_not_written(
         ran = await tune(url, tmp_path, *PAIR)
 
     assert ran.status == 3, ran.err
-    assert "do not bear it out" in ran.out
+    assert "do not confirm" in ran.out
     assert not (tmp_path / "policy.json").exists()
 
 
@@ -199,7 +201,7 @@ async def test_a_search_goes_on_where_it_was_left(tmp_path: Path) -> None:
         ran = await tune(url, tmp_path, *PAIR)
 
     assert stopped.status == 1
-    assert "stage-2: 20 of 60 answers say nothing of their arm" in stopped.err
+    assert "stage-2: 20 of 60 answers do not measure their arm" in stopped.err
     assert "fell back: stalled. The same command asks these again" in stopped.err
     assert (first, len(decided)) == (20 * 4 + 20 * 3, 1)
     assert ran.status == 0, ran.err
@@ -209,13 +211,13 @@ async def test_a_search_goes_on_where_it_was_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [
-        (("--report-lines", "40-80"), 1, "tuning lines 1-40 and reporting lines 40-80 overlap"),
-        (("--arm", "cascade:confidence_threshold=0.9"), 1, "no policy file can say it"),
+        (("--reporting-range", "40-80"), 1, "tuning lines 1-40 and reporting lines 40-80 overlap"),
+        (("--arm", "cascade:confidence_threshold=0.9"), 1, "no policy file can express it"),
         (("--arm", "revue"), 1, "there is no 'revue'"),
-        (("--keep", "nan"), 2, "keep is a share"),
-        (("--keep", "0"), 2, "keep is a share"),
-        (("--report-lines", "41-90"), 1, "has 80 lines"),
-        (("--by", "luck"), 2, "luck"),
+        (("--keep", "nan"), 2, "--keep must be above 0"),
+        (("--keep", "0"), 2, "--keep must be above 0"),
+        (("--reporting-range", "41-90"), 1, "has 80 lines"),
+        (("--minimize", "luck"), 2, "luck"),
     ],
 )
 async def test_what_is_wrong_is_said_before_anything_is_asked(
@@ -228,20 +230,22 @@ async def test_what_is_wrong_is_said_before_anything_is_asked(
 
 async def test_what_is_left_out_has_a_place_of_its_own(tmp_path: Path) -> None:
     async with serving(ScriptedEdge(good_review).app) as url:
-        named = ["--data", str(data_file(tmp_path)), "--any-data", "--edge", url, "--first-block", "20"]
-        ran = await gkt("tune", "--task", "gsm8k", *named, *PAIR, "--keep", "0.9", "--by", "tokens", folder=tmp_path)
+        named = ["--data", str(data_file(tmp_path)), "--allow-unknown-data", "--edge", url, "--first-block", "20"]
+        ran = await gkt(
+            "tune", "--task", "gsm8k", *named, *PAIR, "--keep", "0.9", "--minimize", "tokens", folder=tmp_path
+        )
 
     assert ran.status == 0, ran.err
     assert read_policy_file(tmp_path / "gsm8k-policy.json").evidence is not None
-    plan = json.loads((tmp_path / "tuning-gsm8k" / "tune.json").read_text())["plan"]
-    assert (plan["tune_lines"], plan["report_lines"]) == ("1-40", "41-80"), "the first half and the second"
+    spec = json.loads((tmp_path / "tuning-gsm8k" / "tune.json").read_text())["spec"]
+    assert (spec["tuning_range"], spec["reporting_range"]) == ("1-40", "41-80"), "the first half and the second"
 
 
 async def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letter.txt").write_text("Dear")
     ran = await tune("http://127.0.0.1:9", tmp_path)
-    assert (ran.status, "no folder of gkt tune" in ran.err) == (1, True)
+    assert (ran.status, "neither empty nor a folder of gkt tune" in ran.err) == (1, True)
 
 
 async def test_another_edge_in_the_middle_is_refused(tmp_path: Path) -> None:
@@ -257,4 +261,7 @@ async def test_another_edge_in_the_middle_is_refused(tmp_path: Path) -> None:
         ran = await tune(url, tmp_path, *PAIR)
 
     assert ran.status == 1
-    assert "stage-2 is of other models or templates than stage-1: another and large, there small and large" in ran.err
+    assert (
+        "stage-2 is of other models or templates than stage-1: another and large; stage-1 had small and large"
+        in ran.err
+    )

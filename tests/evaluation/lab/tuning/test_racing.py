@@ -13,12 +13,20 @@ from hypothesis import strategies as st
 
 from evaluation.lab.arms import Arm, parse_all
 from evaluation.lab.errors import BadArm
-from evaluation.lab.results.rows import Row, SideTokens, verdicts
-from evaluation.lab.tuning.racing import Outcomes, blocks, choose, kept_by_lot, kept_share, nearest, race, sound
+from evaluation.lab.results.rows import Arms, Row, SideTokens, verdicts
+from evaluation.lab.tuning.racing import (
+    best_effort,
+    blocks,
+    choose,
+    race,
+    retention,
+    rollout_retention,
+    valid_rows,
+)
 from evaluation.lab.tuning.tuner import check_arms, default_grid
 
 
-def outcomes(reach: Mapping[str, tuple[float, int]], questions: int = 200, *, seed: int = 1) -> Outcomes:
+def outcomes(reach: Mapping[str, tuple[float, int]], questions: int = 200, *, seed: int = 1) -> Arms:
     """Make rows: an arm is right on questions that are easier than its accuracy, and uses this many teacher tokens."""
     chance = random.Random(seed)
     hardness = [chance.random() for _ in range(questions)]
@@ -33,7 +41,7 @@ def outcomes(reach: Mapping[str, tuple[float, int]], questions: int = 200, *, se
         for arm, (accuracy, tokens) in reach.items()
         for at, hard in enumerate(hardness)
     ]
-    return sound(rows)
+    return valid_rows(rows)
 
 
 def tokens(row: Row) -> float:
@@ -52,7 +60,7 @@ REACH = {
 
 def test_hopeless_and_dear_arms_leave_and_the_best_stays() -> None:
     arms = outcomes(REACH)
-    dropped = dict(race(arms, list(REACH), 0.95, tokens, looks=3))
+    dropped = race(arms, list(REACH), 0.95, tokens, stages=3)
     assert dropped["fixed:10"].startswith("keeps ")
     assert dropped["fixed:80"].startswith("keeps ")
     assert dropped["late"] == "review keeps enough for less"
@@ -76,7 +84,7 @@ def test_an_arm_that_is_best_by_far_is_never_dropped(
     reach = {"off": (0.1 * teacher, 0), "teacher": (teacher, 100), "best": (teacher, 10)}
     reach |= {f"arm-{at}": (share * teacher, cost) for at, (share, cost) in enumerate(others)}
     arms = outcomes(reach, questions, seed=seed)
-    assert "best" not in dict(race(arms, list(reach), 0.95, tokens, looks=4))
+    assert "best" not in race(arms, list(reach), 0.95, tokens, stages=4)
     choice = choose(arms, list(reach), 0.95, tokens)
     assert choice is None or choice.arm == "best"
     assert choice or not any(row.correct for row in arms["teacher"].values())
@@ -86,34 +94,34 @@ def test_an_arm_that_is_best_by_far_is_never_dropped(
 @given(seed=st.integers(0, 10_000), questions=st.integers(100, 300))
 def test_hopeless_arms_are_dropped(seed: int, questions: int) -> None:
     arms = outcomes({"off": (0.1, 0), "poor": (0.2, 50), "teacher": (0.7, 100)}, questions, seed=seed)
-    assert [arm for arm, _ in race(arms, ["poor"], 0.95, tokens, looks=4)] == ["poor"]
+    assert list(race(arms, ["poor"], 0.95, tokens, stages=4)) == ["poor"]
 
 
 def test_an_arm_that_another_beats_in_both_is_dropped_though_neither_is_near() -> None:
     arms = outcomes({"off": (0.1, 0), "low": (0.55, 60), "high": (0.75, 20), "teacher": (0.8, 100)}, 300)
-    assert dict(race(arms, ["low", "high"], 0.6, tokens, looks=1))["low"] in {
+    assert race(arms, ["low", "high"], 0.6, tokens, stages=1)["low"] in {
         "high is better for less",
         "high keeps enough for less",
     }
-    assert dict(race(arms, ["low", "high"], 0.93, tokens, looks=1)).keys() == {"low"}
+    assert race(arms, ["low", "high"], 0.93, tokens, stages=1).keys() == {"low"}
 
 
 def test_an_arm_that_costs_more_than_the_teacher_is_dropped_and_never_chosen() -> None:
     arms = outcomes({"off": (0.1, 0), "dear": (0.8, 150), "teacher": (0.8, 100)})
-    assert dict(race(arms, ["dear"], 0.95, tokens, looks=1)) == {"dear": "costs more than the teacher"}
+    assert race(arms, ["dear"], 0.95, tokens, stages=1) == {"dear": "costs more than the teacher"}
     assert choose(arms, ["dear"], 0.95, tokens) is None
 
 
 def test_few_questions_prove_nothing() -> None:
     arms = outcomes({"off": (0.0, 0), "same": (0.9, 10), "teacher": (0.9, 100)}, 10)
-    assert race(arms, ["same"], 0.95, tokens, looks=1) == []
+    assert race(arms, ["same"], 0.95, tokens, stages=1) == {}
     choice = choose(arms, ["same"], 0.95, tokens)
-    assert choice and not choice.shown and choice.kept.value == 1 and choice.kept.low < 0.95
+    assert choice and not choice.shown and choice.retention.value == 1 and choice.retention.low < 0.95
 
 
 def test_a_cheaper_estimate_does_not_win_over_a_shown_arm() -> None:
     arms = outcomes({"off": (0, 0), "cheap": (0.485, 5), "shown": (0.5, 50), "teacher": (0.5, 100)}, 400)
-    kept = kept_share(*[[row.correct for row in arms[arm].values()] for arm in ("cheap", "teacher")])
+    kept = retention(*[[row.correct for row in arms[arm].values()] for arm in ("cheap", "teacher")])
     assert kept and kept.value > 0.95 > kept.low
     choice = choose(arms, ["cheap", "shown"], 0.95, tokens)
     assert choice and choice.arm == "shown"
@@ -123,7 +131,7 @@ def test_a_cheaper_estimate_does_not_win_over_a_shown_arm() -> None:
 def test_where_nothing_reaches_it_the_nearest_is_named() -> None:
     arms = outcomes(REACH)
     assert choose(arms, ["fixed:10", "fixed:80"], 0.95, tokens) is None
-    close = nearest(arms, ["fixed:10", "fixed:80"], 0.95, tokens)
+    close = best_effort(arms, ["fixed:10", "fixed:80"], 0.95, tokens)
     assert close and close.arm == "fixed:80"
 
 
@@ -137,44 +145,44 @@ def test_arms_may_be_for_a_share_of_the_questions() -> None:
     arms = outcomes(REACH, 400)
     running = ["fixed:10", "review", "teacher"]
     whole = choose(arms, running, 0.6, tokens)
-    part = choose(arms, running, 0.6, tokens, by_lot=running)
-    assert whole and (whole.arm, whole.share) == ("review", 1)
+    part = choose(arms, running, 0.6, tokens, rollout=running)
+    assert whole and (whole.arm, whole.rollout_fraction) == ("review", 1)
     assert part and part.arm == "review"
     # The student alone has a third of the accuracy: two fifths of the rest are needed, and a little more to be confident.
-    assert 0.4 < part.share < 0.6
-    assert part.cost == pytest.approx(part.share * whole.cost)
+    assert 0.4 < part.rollout_fraction < 0.6
+    assert part.cost == pytest.approx(part.rollout_fraction * whole.cost)
     assert part.shown
-    less = kept_by_lot(arms, "review", part.share - 0.05)
-    assert less and less.low < 0.6 <= part.kept.low
+    less = rollout_retention(arms, "review", part.rollout_fraction - 0.05)
+    assert less and less.low < 0.6 <= part.retention.low
 
-    teacher = choose(arms, ["fixed:10", "teacher"], 0.6, tokens, by_lot=["fixed:10", "teacher"])
-    assert teacher and (teacher.arm, teacher.share) == ("teacher", part.share)
+    teacher = choose(arms, ["fixed:10", "teacher"], 0.6, tokens, rollout=["fixed:10", "teacher"])
+    assert teacher and (teacher.arm, teacher.rollout_fraction) == ("teacher", part.rollout_fraction)
 
 
 def test_a_share_of_few_questions_is_an_estimate() -> None:
     arms = outcomes({"off": (0.2, 0), "teacher": (0.6, 100)}, 10)
-    few = choose(arms, ["off", "teacher"], 0.8, tokens, by_lot=["teacher"])
+    few = choose(arms, ["off", "teacher"], 0.8, tokens, rollout=["teacher"])
     assert few and not few.shown
-    assert few.kept.value >= 0.8
+    assert few.retention.value >= 0.8
 
 
 def test_all_questions_by_lot_are_all_questions() -> None:
     arms = outcomes(REACH)
     for arm in ("off", "fixed:80", "review"):
-        assert kept_by_lot(arms, arm, 1) == kept_share(*verdicts(arms, arm, "teacher"))
-    assert kept_by_lot(arms, "off", 0.5) == kept_by_lot(arms, "off", 1), "the student for the student"
+        assert rollout_retention(arms, arm, 1) == retention(*verdicts(arms, arm, "teacher"))
+    assert rollout_retention(arms, "off", 0.5) == rollout_retention(arms, "off", 1), "the student for the student"
 
 
 def test_the_share_kept_and_its_bounds() -> None:
-    assert kept_share([], []) is None
-    assert kept_share([True, False], [False, False]) is None
-    few = kept_share([True] * 9 + [False], [True] * 10)
-    many = kept_share([True] * 900 + [False] * 100, [True] * 1000)
+    assert retention([], []) is None
+    assert retention([True, False], [False, False]) is None
+    few = retention([True] * 9 + [False], [True] * 10)
+    many = retention([True] * 900 + [False] * 100, [True] * 1000)
     assert few and many
     assert few.value == many.value == 0.9
     assert few.low < many.low < 0.9 < many.high <= few.high
     assert many.low > 0.87 and many.high < 0.93
-    one = kept_share([True, False], [True, None])
+    one = retention([True, False], [True, None])
     assert one and one.n == 1 and one.high == math.inf
 
 
@@ -182,7 +190,7 @@ def test_rows_without_a_verdict_of_their_arm_do_not_count() -> None:
     row = Row(task="t", question_id="1", arm="a", correct=True)
     others: list[dict[str, Any]] = [{"error": "503"}, {"fallback": "stalled"}, {"correct": None}]
     rows = [row, *(row.model_copy(update={"question_id": str(at), **other}) for at, other in enumerate(others, 2))]
-    assert sound(rows) == {"a": {"1": row}}
+    assert valid_rows(rows) == {"a": {"1": row}}
 
 
 @pytest.mark.parametrize(
@@ -211,8 +219,8 @@ def test_the_default_grid_is_of_arms_that_a_policy_file_can_say() -> None:
         "max_correction_tokens": 0,
         "handback_after": 3,
         "confidence_threshold": 0.1,
-        "tokens": 300,
+        "max_guidance_tokens": 300,
     }
     for text in ("random:10-80", "route:confidence_threshold=0.9", "cascade:confidence_threshold=0.9"):
-        with pytest.raises(BadArm, match="no policy file can say it"):
+        with pytest.raises(BadArm, match="no policy file can express it"):
             check_arms([Arm.parse(text)])
