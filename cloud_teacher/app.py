@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from cloud_teacher.api import guidance, models, usage
-from cloud_teacher.api.metrics_server import metrics_port
+from cloud_teacher.api.metrics_server import metrics_server
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.service import Cloud
 from cloud_teacher.teachers.base import Teacher
@@ -43,7 +43,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Cloud]]:
-        with metrics_port(settings.host, settings.metrics_port, cloud.registries):
+        async with metrics_server(settings.host, settings.metrics_port, cloud.registries):
             running = asyncio.create_task(cloud.run(load, on_failure, on_ready))
             try:
                 yield {"cloud": cloud}

@@ -1,61 +1,57 @@
-"""`/metrics` on a port of its own, for a cloud whose API only its edges may reach.
-
-Not `prometheus_client.start_http_server`: asked for OpenMetrics, as Prometheus asks, it renames what has a colon (`vllm:…`).
-"""
+"""Server for `/metrics` alone on a second port, for a cloud whose API only its edges may reach."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingTCPServer
-from threading import Thread
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
-SILENCE_S = 10
-"""After so long without a whole request a connection is closed."""
+from shared.server.app import add_metrics
+from shared.server.run import Server
+
+SHUTDOWN_GRACE_S = 1
 
 
-@contextmanager
-def metrics_port(host: str, port: int | None, registries: Callable[[], list[CollectorRegistry]]) -> Iterator[None]:
-    """Serve metrics there and nothing else, in threads of its own; without a port do nothing. Raises OSError.
+class _MetricsServer(Server):
+    """A server beside the one that serves the API in the same event loop."""
 
-    Shown is every registry there is when somebody asks: the engine's comes when the teacher is loaded.
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to the API's server."""
+        yield
+
+
+@asynccontextmanager
+async def metrics_server(
+    host: str, port: int | None, registries: Callable[[], list[CollectorRegistry]]
+) -> AsyncGenerator[None]:
+    """Serve metrics over plain HTTP, without a key; without a port do nothing. Raises OSError.
+
+    A page shows the registries of that moment: the engine's registry exists when the teacher is loaded.
     """
     if port is None:
         yield
         return
-
-    class Metrics(BaseHTTPRequestHandler):
-        timeout = SILENCE_S
-
-        def do_GET(self) -> None:
-            if self.path.partition("?")[0] != "/metrics":
-                self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            page = b"".join(map(generate_latest, registries()))
-            self.send_response(HTTPStatus.OK)
-            self.send_header("content-type", CONTENT_TYPE_LATEST)
-            self.send_header("content-length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    class Server(ThreadingTCPServer):  # http.server's own looks its address up in the DNS first
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        allow_reuse_address = True
-        daemon_threads = True
-
-    with Server((host, port), Metrics) as server:
-        thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    app = FastAPI(openapi_url=None)
+    add_metrics(app, registries)
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+    )
+    server = _MetricsServer(config)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving

@@ -65,14 +65,18 @@ def create_service(
             response.status_code = 503
         return state
 
+    add_metrics(app, registries)
+    return app
+
+
+def add_metrics(app: FastAPI, registries: Callable[[], list[CollectorRegistry]]) -> None:
+    """Add `/metrics`, which shows the registries in order and the number of the event loop's tasks."""
     own = CollectorRegistry()
     Gauge("gkt_tasks", "Tasks of the event loop", registry=own).set_function(lambda: len(asyncio.all_tasks()))
 
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(b"".join(map(generate_latest, [*registries(), own])), media_type=CONTENT_TYPE_LATEST)
-
-    return app
 
 
 def request_id(request: Request) -> str:
