@@ -18,8 +18,7 @@ from evaluation.bench.session import ONLY, JsonFile, StartS, Threads, session
 from evaluation.figures import Measurement
 from evaluation.loadgen.client import connected
 from evaluation.servers.processes import model_at
-from evaluation.servers.services import ServicePair, edge_settings, ready_edge, ready_pair
-from shared.colocation import NEIGHBOURLY_EDGE
+from evaluation.servers.services import ServicePair, edge_of, ready_pair
 
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
@@ -38,12 +37,14 @@ def bench(
     *,
     teacher: Annotated[str, typer.Option(help="Model of the cloud that is started.")] = "qwen2.5-coder-1.5b-instruct",
     student: Annotated[str, typer.Option(help="Model of the edge that is started.")] = "qwen2.5-coder-0.5b-instruct",
-    cloud_url: Annotated[str | None, typer.Option(help="URL of a running cloud. If unset, one is started.")] = None,
-    cloud_key_env: Annotated[str, typer.Option(help="Variable with the key of that cloud.")] = "GKT_EDGE_CLOUD_KEY",
-    edge_url: Annotated[
-        str | None, typer.Option(help="URL of a running edge of that cloud; requires --cloud-url.")
+    cloud_url: Annotated[
+        str | None,
+        typer.Option(help="URL of a running cloud; its key is in GKT_EDGE_CLOUD_KEY. If unset, one is started."),
     ] = None,
-    edge_key_env: Annotated[str, typer.Option(help="Variable with the key of that edge.")] = "GKT_EDGE_API_KEY",
+    edge_url: Annotated[
+        str | None,
+        typer.Option(help="URL of a running edge of that cloud; its key is in GKT_EDGE_API_KEY. Requires --cloud-url."),
+    ] = None,
     edge_pid: Annotated[int | None, typer.Option(help="Process id of that edge, to read its memory.")] = None,
     threads: Threads = None,
     only: Annotated[list[Benchmark] | None, ONLY] = None,
@@ -72,7 +73,7 @@ def bench(
             param_hint="--edge-url",
         )
     threads = threads or os.cpu_count() or 1
-    cloud_key, edge_key = os.environ.get(cloud_key_env), os.environ.get(edge_key_env) if edge_url else None
+    cloud_key, edge_key = os.environ.get("GKT_EDGE_CLOUD_KEY"), os.environ.get("GKT_EDGE_API_KEY") if edge_url else None
     if cloud_url:
         services = _running_pair(student, cloud_url, cloud_key, edge_url, edge_pid, threads=threads, start_s=start_s)
     else:
@@ -114,8 +115,7 @@ def _running_pair(
     if edge_url:
         yield ServicePair(cloud_url, key, edge_url, edge_pid, teacher, model_at(edge_url, start_s))
         return
-    settings = edge_settings(cloud_url, key, threads)
-    with ready_edge(student, settings, start_s=start_s, environment=NEIGHBOURLY_EDGE) as edge:
+    with edge_of(cloud_url, key, student, threads=threads, start_s=start_s) as edge:
         yield ServicePair(cloud_url, key, edge.url, edge.pid, teacher, student)
 
 

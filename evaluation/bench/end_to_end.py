@@ -78,12 +78,12 @@ def measure_decoding(client: Client, pair: ServicePair, rounds: Rounds, *, threa
     rounds.progress("decoding: loading the llama.cpp loop")
     with llama_loop(ensure_gguf(pair.student), threads=threads) as loop:
         question, prompt_tokens = _long_question(client)
-        tokens = loop.generate(question, DECODE_TOKENS).prompt_tokens
+        tokens, _ = loop.generate(question, DECODE_TOKENS)
         if tokens != prompt_tokens:
             raise NotMeasured(f"the prompts differ: {tokens} tokens in the loop, {prompt_tokens} at the edge")
         ways: dict[str, Callable[[], float]] = {
             "edge": lambda: _alone(client, question).student_rate,
-            "bare": lambda: loop.generate(question, DECODE_TOKENS).rate,
+            "bare": lambda: loop.generate(question, DECODE_TOKENS)[1],
         }
         rates = rounds.take_turns("decoding", ways, range(rounds.count), lambda way, _: way())
     how = f"{DECODE_TOKENS} tokens, greedy, {threads} threads, medians of {rounds.count} rounds, the cloud idle"

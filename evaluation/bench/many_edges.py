@@ -10,9 +10,9 @@ import secrets
 import string
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import pairwise
 from urllib.parse import urlsplit
 
@@ -36,24 +36,17 @@ HOT_REQUESTS, HOT_STREAMS, HOT_TOKENS, HOT_ROUNDS = 320, 16, 10, 3
 MB = 1 << 20
 WAIT_S = 1.0
 """Pause of an edge after a refusal without Retry-After."""
-
-
-@dataclass(frozen=True)
-class EchoCloud:
-    """A cloud whose teacher has no model."""
-
-    server: Server
-    pid: int
+WHOLE, LOST, REFUSED, NO_RETRY_AFTER = "whole", "lost", "refused", "refused without Retry-After"
 
 
 @contextmanager
-def echo_cloud(*, start_s: float, key: str | None = None, **settings: str) -> Iterator[EchoCloud]:
-    """Run a cloud that is ready. `key` is one that its store has. Settings have their names without the prefix, in capitals."""
+def echo_cloud(*, start_s: float, key: str | None = None, **settings: str) -> Iterator[tuple[Server, int]]:
+    """Run a cloud without a model. Yield it and its process id. `key` is one that its store has."""
     own_key = secrets.token_urlsafe(16)
     settings = {"MODEL": "echo", "KEYS": own_key, **settings}
-    with listening("cloud", settings, start_s=start_s, module="cloud_teacher.echo") as process:
+    with listening("cloud_teacher.echo", settings, start_s=start_s) as process:
         process.await_ready(start_s)
-        yield EchoCloud(Server("cloud", process.url, api=GUIDANCE, key=key or own_key), process.pid)
+        yield Server("cloud", process.url, api=GUIDANCE, key=key or own_key), process.pid
 
 
 def new_requests(count: int, tokens: int) -> list[StreamRequest]:
@@ -65,14 +58,14 @@ def new_requests(count: int, tokens: int) -> list[StreamRequest]:
 def measure_fleet(progress: Progress, *, start_s: float, edges: int = EDGES, tokens: int = TOKENS) -> Measurement:
     """Run a stream of every edge at once. Measure lost streams, the delay added to a token, and the memory of an edge."""
     name = f"fleet{edges}"
-    with echo_cloud(start_s=start_s, MAX_RUNNING=str(edges), TOKEN_MS=str(TOKEN_MS)) as cloud:
+    with echo_cloud(start_s=start_s, MAX_RUNNING=str(edges), TOKEN_MS=str(TOKEN_MS)) as (cloud, pid):
         progress(f"{name}: warming up")
-        run_streams(cloud.server, new_requests(edges, 2))
-        idle_mb = resident_bytes(cloud.pid) / MB
-        reset_peak(cloud.pid)
+        run_streams(cloud, new_requests(edges, 2))
+        idle_mb = resident_bytes(pid) / MB
+        reset_peak(pid)
         progress(f"{name}: {edges} streams of {tokens} tokens")
-        streams = run_streams(cloud.server, new_requests(edges, tokens))
-        peak_mb = resident_bytes(cloud.pid, peak=True) / MB
+        streams = run_streams(cloud, new_requests(edges, tokens))
+        peak_mb = resident_bytes(pid, peak=True) / MB
     lost = sum(stream.finish != "length" or stream.completion_tokens != tokens for stream in streams)
     added_ms = [1000 * (later - earlier) - TOKEN_MS for stream in streams for earlier, later in pairwise(stream.times)]
     if min(stream.end_s for stream in streams) <= max(stream.first_s for stream in streams):
@@ -90,37 +83,26 @@ def measure_fleet(progress: Progress, *, start_s: float, edges: int = EDGES, tok
     )
 
 
-@dataclass
-class Tally:
-    """Counts of the requests of many edges, by how they ended."""
-
-    whole: int = 0
-    lost: int = 0
-    refused: int = 0
-    no_retry_after: int = 0
-    """Refusals without a Retry-After header."""
-    errors: set[str] = field(default_factory=set)
-
-
 def measure_many(
     progress: Progress, *, start_s: float, edges: int = MANY_EDGES, seconds: float = MANY_S
 ) -> Measurement:
     """Run more edges than the cloud has room for: admitted streams must be complete, the others refused with Retry-After."""
     name = f"fleet{edges}"
     settings = {"MAX_RUNNING": str(EDGES), "MAX_QUEUE": "50", "TOKEN_MS": str(TOKEN_MS)}
-    with echo_cloud(start_s=start_s, **settings) as cloud:
+    with echo_cloud(start_s=start_s, **settings) as (cloud, _):
         progress(f"{name}: {edges} edges for {seconds:g} s")
         with asyncio.Runner() as runner:  # inspect_ai replaces `asyncio.run` by one that leaves its loop open
-            tally = runner.run(run_edges(cloud.server, edges, seconds))
-    if not tally.whole:
-        raise NotMeasured(f"no request was admitted: {', '.join(sorted(tally.errors)) or 'there was no response'}")
+            ends = runner.run(run_edges(cloud, edges, seconds))
+    whole, lost, refused, unexplained = (ends[end] for end in (WHOLE, LOST, REFUSED, NO_RETRY_AFTER))
+    if not whole:
+        raise NotMeasured(f"no request was admitted; requests by their end: {dict(ends)}")
     how = (
-        f"admitted streams that were incomplete ({tally.lost} of {tally.whole + tally.lost}) and refusals without Retry-After "
-        f"({tally.no_retry_after} of {tally.refused}): {edges} edges for {seconds:g} s on a cloud with room for {EDGES}"
+        f"admitted streams that were incomplete ({lost} of {whole + lost}) and refusals without Retry-After ({unexplained} of "
+        f"{refused}): {edges} edges for {seconds:g} s on a cloud with room for {EDGES}"
     )
     return Measurement(
-        [Figure(f"{name}_lost", tally.lost + tally.no_retry_after, how, at_most=0)],
-        {f"{name}_whole": tally.whole, f"{name}_sent_away": tally.refused},
+        [Figure(f"{name}_lost", lost + unexplained, how, at_most=0)],
+        {f"{name}_whole": whole, f"{name}_sent_away": refused},
     )
 
 
@@ -135,9 +117,9 @@ def measure_hot_path(progress: Progress, *, start_s: float) -> Measurement:
             echo_cloud(start_s=start_s, key=key, STORE_URL=store, **quick) as metered,
         ):
             targets = {"plain": plain, "metered": metered}
-            for cloud in targets.values():
+            for target in targets.values():
                 progress("hot_path_ms: warming up")
-                _cpu_ms(cloud, 0)
+                _cpu_ms(target, 0)
             spent = Rounds(HOT_ROUNDS, progress=progress).take_turns("hot_path_ms", targets, range(HOT_ROUNDS), _cpu_ms)
     extra_ms = [one - other for one, other in zip(spent["metered"], spent["plain"], strict=True)]
     how = (
@@ -150,45 +132,43 @@ def measure_hot_path(progress: Progress, *, start_s: float) -> Measurement:
     )
 
 
-def _cpu_ms(cloud: EchoCloud, _: int) -> float:
-    before = cpu_seconds(cloud.pid)
+def _cpu_ms(target: tuple[Server, int], _: int) -> float:
+    cloud, pid = target
+    before = cpu_seconds(pid)
     for _ in range(HOT_REQUESTS // HOT_STREAMS):
         requests = new_requests(HOT_STREAMS, HOT_TOKENS)
-        complete(run_streams(cloud.server, requests), requests)
-    return 1000 * (cpu_seconds(cloud.pid) - before) / HOT_REQUESTS
+        complete(run_streams(cloud, requests), requests)
+    return 1000 * (cpu_seconds(pid) - before) / HOT_REQUESTS
 
 
 def _make_key(store: str) -> str:
     """Create a key with limits that are never reached."""
     limits = ["--max-running", "1000", "--requests-per-minute", "1000000", "--tokens-per-minute", "1000000000"]
-    return gkt_output("keys", "create", "bench", *limits, environment={"GKT_CLOUD_STORE_URL": store}).split()[-1]
+    return gkt_output("keys", "create", "bench", *limits, variables={"GKT_CLOUD_STORE_URL": store}).split()[-1]
 
 
-async def run_edges(server: Server, edges: int, seconds: float) -> Tally:
-    tally = Tally()
+async def run_edges(server: Server, edges: int, seconds: float) -> Counter[str]:
+    """Run edges for some seconds. Return the number of requests by their end."""
+    ends: Counter[str] = Counter()
     until = time.monotonic() + seconds
-    await asyncio.gather(*(_edge(server, until, tally) for _ in range(edges)))
-    return tally
+    await asyncio.gather(*(_edge(server, until, ends) for _ in range(edges)))
+    return ends
 
 
-async def _edge(server: Server, until: float, tally: Tally) -> None:
+async def _edge(server: Server, until: float, ends: Counter[str]) -> None:
     """Send one request after the other; after a refusal, wait as long as it asks."""
     while time.monotonic() < until:
         try:
             status, headers, body = await _send(server, new_requests(1, TOKENS)[0])
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-            tally.lost += 1
-            tally.errors.add(type(error).__name__)
+            ends.update((LOST, type(error).__name__))
             continue
         if status == 200:
-            whole = b"event: done" in body
-            tally.whole += whole
-            tally.lost += not whole
+            ends[WHOLE if b"event: done" in body else LOST] += 1
             continue
-        tally.errors.add(str(status))
-        tally.refused += 1
+        ends.update((REFUSED, str(status)))
         retry_after = headers.get("retry-after")
-        tally.no_retry_after += retry_after is None or status not in {429, 503}
+        ends[NO_RETRY_AFTER] += retry_after is None or status not in {429, 503}
         await asyncio.sleep(min(float(retry_after or WAIT_S), max(0.0, until - time.monotonic())))
 
 

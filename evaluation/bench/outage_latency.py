@@ -13,7 +13,7 @@ from evaluation.bench.prompts import questions
 from evaluation.figures import Figure, Measurement, NotMeasured, median
 from evaluation.loadgen.client import Client, connected
 from evaluation.loadgen.timeline import TimedAnswer
-from evaluation.servers.services import ready_edge
+from evaluation.servers.services import lone_edge
 from shared.protocol.gkt import FallbackReason, Mode
 
 MAX_TOKENS = 16
@@ -36,7 +36,7 @@ def measure_outage(student: str, rounds: Rounds, *, threads: int, start_s: float
             "BREAKER_OPEN_S": "3600",
             "THREADS": str(threads),
         }
-        with ready_edge(student, settings, start_s=start_s) as edge, connected(edge.url, url, None) as client:
+        with lone_edge(student, settings, start_s=start_s) as edge, connected(edge.url, url, None) as client:
             return measure_dead_link(client, rounds, deadline_s=DEADLINE_S)
 
 

@@ -21,7 +21,7 @@ from evaluation.bench.session import ONLY, JsonFile, StartS, Threads, session
 from evaluation.figures import Measurement, NotMeasured
 from evaluation.loadgen.apis import Server
 from evaluation.servers.baselines import ServerSize, llama_cpp_server, llama_server, llama_server_version
-from evaluation.servers.services import ready_edge
+from evaluation.servers.services import lone_edge
 from shared.model_hub.catalog import ensure_gguf
 
 CONTEXT_TOKENS = 4096
@@ -31,7 +31,6 @@ PREFIX_REQUEST_TOKENS = 1024
 """Upper bound of a request with the shared prefix."""
 WHOLE_PROMPT = dict.fromkeys(("prefill_chunk_tokens", "batch_tokens"), engine.PROMPT_TOKENS + 500)
 """Settings with which the long prompt and the decoding streams fit into one batch."""
-LLAMA_SERVER_AT_LEAST = 0.95
 LLAMA_CPP_SERVER_AT_LEAST = {4: 1.1, 16: 2.5}
 
 Baseline = Callable[[ServerSize], AbstractContextManager[Server]]
@@ -71,7 +70,7 @@ class Setup:
             "threads": size.threads,
         }
         variables = {key.upper(): str(value) for key, value in (sized | settings).items()}
-        with ready_edge(self.student, variables, start_s=self.start_s) as process:
+        with lone_edge(self.student, variables, start_s=self.start_s) as process:
             yield Server(name, process.url)
 
     def llama_server(self, size: ServerSize) -> AbstractContextManager[Server]:
@@ -148,9 +147,8 @@ def student(
             "threads": str(setup.threads),
             "llama_server": llama_server_installed,
         }
-        all_measurements = measurements(setup, numbers, Rounds(rounds, tokens, run.progress))
-        for benchmark in StudentBenchmark:
-            for name, measurement in all_measurements[benchmark].items() if not only or benchmark in only else ():
+        for benchmark, name, measurement in measurements(setup, numbers, Rounds(rounds, tokens, run.progress)):
+            if not only or benchmark in only:
                 run.progress(f"{name}: starting the servers")
                 run.measure(name, measurement)
         run.report(student, about, json_file, Console())
@@ -158,44 +156,37 @@ def student(
 
 def measurements(
     setup: Setup, numbers: Sequence[int], rounds: Rounds
-) -> dict[StudentBenchmark, dict[str, Callable[[], Measurement]]]:
-    """Return the measurements of each benchmark by their names."""
+) -> Iterator[tuple[StudentBenchmark, str, Callable[[], Measurement]]]:
+    """Yield the measurements of all benchmarks, with their names."""
 
-    def compare(
-        baseline: Baseline, size: ServerSize, measure: Callable[[Server, Server, Rounds], Measurement]
+    def against(
+        baseline: Baseline, streams: int, tokens: int, measure: Callable[[Server, Server, Rounds], Measurement]
     ) -> Measurement:
+        size = setup.size(streams, tokens)
         with baseline(size) as other, setup.edge(size) as edge:
             return measure(edge, other, rounds)
 
-    def rates(name: str, baseline: Baseline, streams: int, at_least: float) -> Measurement:
-        size = setup.size(streams, SHORT_PROMPT_TOKENS + rounds.tokens)
-        with baseline(size) as other, setup.edge(size) as edge:
-            return engine.measure_rates(edge, other, rounds, name=name, streams=streams, at_least=at_least)
-
-    def alone(size: ServerSize, measure: Callable[[Server, Rounds], Measurement]) -> Measurement:
-        with setup.edge(size) as edge:
+    def alone(streams: int, tokens: int, measure: Callable[[Server, Rounds], Measurement]) -> Measurement:
+        with setup.edge(setup.size(streams, tokens)) as edge:
             return measure(edge, rounds)
 
-    prefix_size = setup.size(engine.PREFIX_REQUESTS, PREFIX_REQUEST_TOKENS)
-    chunk_size = setup.size(engine.DECODING_STREAMS + 1, 0)
-    python_size = setup.size(engine.PYTHON_STREAMS, SHORT_PROMPT_TOKENS + rounds.tokens)
-    score_size = setup.size(1, PREFIX_REQUEST_TOKENS)
-    return {
-        StudentBenchmark.LLAMA_SERVER: {
-            f"llama_server_{n}": partial(rates, f"llama_server_{n}", setup.llama_server, n, LLAMA_SERVER_AT_LEAST)
-            for n in numbers
-        },
-        StudentBenchmark.LLAMA_CPP_SERVER: {
-            f"llama_cpp_server_{n}": partial(rates, f"llama_cpp_server_{n}", setup.llama_cpp_server, n, at_least)
-            for n, at_least in LLAMA_CPP_SERVER_AT_LEAST.items()
-            if n in numbers
-        },
-        StudentBenchmark.SHARED_PREFIX: {
-            "shared_prefix_16": partial(compare, setup.llama_server, prefix_size, engine.measure_shared_prefix)
-        },
-        StudentBenchmark.CHUNKED: {
-            "itl_p95_chunked": partial(compare, setup.unchunked_edge, chunk_size, engine.measure_chunking)
-        },
-        StudentBenchmark.PYTHON: {"python_share": partial(alone, python_size, engine.measure_python_share)},
-        StudentBenchmark.SCORES: {"scores_cost": partial(alone, score_size, engine.measure_scores)},
-    }
+    room = SHORT_PROMPT_TOKENS + rounds.tokens
+    targets = [(StudentBenchmark.LLAMA_SERVER, "llama_server", setup.llama_server, n, 0.95) for n in numbers]
+    targets += [
+        (StudentBenchmark.LLAMA_CPP_SERVER, "llama_cpp_server", setup.llama_cpp_server, n, at_least)
+        for n, at_least in LLAMA_CPP_SERVER_AT_LEAST.items()
+        if n in numbers
+    ]
+    for benchmark, prefix, baseline, n, at_least in targets:
+        name = f"{prefix}_{n}"
+        rates = partial(engine.measure_rates, name=name, streams=n, at_least=at_least)
+        yield benchmark, name, partial(against, baseline, n, room, rates)
+    prefixes = partial(
+        against, setup.llama_server, engine.PREFIX_REQUESTS, PREFIX_REQUEST_TOKENS, engine.measure_shared_prefix
+    )
+    chunks = partial(against, setup.unchunked_edge, engine.DECODING_STREAMS + 1, 0, engine.measure_chunking)
+    yield StudentBenchmark.SHARED_PREFIX, "shared_prefix_16", prefixes
+    yield StudentBenchmark.CHUNKED, "itl_p95_chunked", chunks
+    python_share = partial(alone, engine.PYTHON_STREAMS, room, engine.measure_python_share)
+    yield StudentBenchmark.PYTHON, "python_share", python_share
+    yield StudentBenchmark.SCORES, "scores_cost", partial(alone, 1, PREFIX_REQUEST_TOKENS, engine.measure_scores)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,21 +14,7 @@ from shared.protocol.answer_stream import AnswerFailed, recorded_answer_chunks
 from shared.protocol.gkt import ChunkSource, GktReport, Source
 from shared.protocol.guidance import ErrorBody
 from shared.protocol.openai import ChatCompletion
-
-
-class FirstText:
-    """Finds the first text of a stream that is still running."""
-
-    def __init__(self) -> None:
-        self.at_s: float | None = None
-        """Time of the first text by `time.monotonic`, or None."""
-        self.source: Source | None = None
-
-    def __call__(self, body: bytes) -> bool:
-        """Take all bytes so far. Return False if the student wrote the first text."""
-        if self.at_s is None and (source := _first_source(body)):
-            self.at_s, self.source = time.monotonic(), source
-        return self.source is not Source.STUDENT
+from shared.protocol.sse import TimedBytes
 
 
 class MalformedAnswer(Exception):
@@ -123,10 +109,10 @@ def _merged(pieces: list[tuple[Source, str]]) -> list[tuple[Source, str]]:
     return [(source, "".join(text for _, text in run)) for source, run in runs]
 
 
-def _first_source(body: bytes) -> Source | None:
-    """Return the source of the first text in a stream that may not have ended."""
+def first_text(reads: Sequence[TimedBytes]) -> tuple[float, Source] | None:
+    """Return time and source of the first text in a stream that may still run."""
     with suppress(StreamError):  # the stream still runs, or `parse` will reject it
-        for _, chunk in recorded_answer_chunks([(0.0, body)]):
+        for at_s, chunk in recorded_answer_chunks(reads):
             if isinstance(chunk.gkt, ChunkSource) and any(choice.delta.content for choice in chunk.choices):
-                return chunk.gkt.source
+                return at_s, chunk.gkt.source
     return None

@@ -15,7 +15,7 @@ from rich.console import Console
 from evaluation.bench.session import print_failure
 from evaluation.chaos.clocks import Clocks, find_library
 from evaluation.chaos.cluster import ClusterModels, cluster
-from evaluation.chaos.faults import CLOUD, FaultKind
+from evaluation.chaos.faults import CLOUD, ChaosFault
 from evaluation.chaos.invariants import ScriptedModels
 from evaluation.chaos.report import figures, show, write_log
 from evaluation.chaos.run import RunConfig, RunResult, run
@@ -39,7 +39,7 @@ def chaos(
         str, typer.Option(help="Model of edge-b, on llama.cpp; `none` lets it write scripted words, as edge-a does.")
     ] = SMALL,
     only: Annotated[
-        list[FaultKind] | None, typer.Option(help="Inject only this kind of fault; may be repeated. If unset, all.")
+        list[ChaosFault] | None, typer.Option(help="Inject only this kind of fault; may be repeated. If unset, all.")
     ] = None,
     models: Annotated[
         bool, typer.Option("--models", help="Use a real teacher and real students: fewer invariants can be checked.")
@@ -69,10 +69,10 @@ def chaos(
     err = Console(stderr=True)
     folder = logs or Path(tempfile.mkdtemp(prefix="gkt-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
-    without = {kind for kind in FaultKind if only and kind not in only}
+    without = {kind for kind in ChaosFault if only and kind not in only}
     library = find_library()
-    if not library and FaultKind.CLOCK_JUMP not in without:
-        without.add(FaultKind.CLOCK_JUMP)
+    if not library and ChaosFault.CLOCK_JUMP not in without:
+        without.add(ChaosFault.CLOCK_JUMP)
         err.print("no clock jumps: libfaketime is not installed (apt-get install libfaketime)")
     clocks = Clocks(library, folder) if library else None
     config = RunConfig(seed, requests, per_s, deadline_s, scripted, without)
@@ -99,10 +99,10 @@ def chaos(
 def _run(
     models: ClusterModels, config: RunConfig, folder: Path, clocks: Clocks | None, *, start_s: float, err: Console
 ) -> RunResult:
-    environments = {name: clocks.environment(name) for name in (CLOUD, *models.students)} if clocks else {}
+    variables = {name: clocks.variables(name) for name in (CLOUD, *models.students)} if clocks else {}
     with (
         err.status("starting the services") as status,
-        cluster(models, folder, start_s=start_s, environments=environments) as services,
+        cluster(models, folder, start_s=start_s, variables=variables) as services,
     ):
         return asyncio.run(run(services, config, clocks, status.update))
 

@@ -6,13 +6,16 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
 
 from evaluation.chaos.workload import Behaviour, ClientRequest
+from shared.protocol.sse import TimedBytes
+
+Stays = Callable[[Sequence[TimedBytes]], bool]
 
 RECEIVE_BUFFER_BYTES = 4096
 """Bytes that the system receives for a client that never reads."""
@@ -26,10 +29,14 @@ class Response:
     sent_s: float
     ended_s: float
     status: int | None = None
-    body: bytes = b""
+    reads: Sequence[TimedBytes] = ()
     connection_error: str | None = None
     late: bool = False
     """True if the request had not ended at its deadline."""
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(data for _, data in self.reads)
 
 
 class Clients:
@@ -49,8 +56,8 @@ class Clients:
         """Disconnect the clients that never read."""
         self._finished.set()
 
-    async def send(self, request: ClientRequest, stays: Callable[[bytes], bool] | None = None) -> Response:
-        """Send a request. A client that reads disconnects if `stays`, called with all bytes so far, returns False."""
+    async def send(self, request: ClientRequest, stays: Stays | None = None) -> Response:
+        """Send a request. A client that reads disconnects if `stays`, called with all reads so far, returns False."""
         began = time.monotonic()
         match request.behaviour:
             case Behaviour.READS:
@@ -64,11 +71,9 @@ class Clients:
             case Behaviour.NEVER_READS:
                 return await self._never_read(request, began)
 
-    async def _read(
-        self, request: ClientRequest, began: float, stays: Callable[[bytes], bool] | None = None
-    ) -> Response:
+    async def _read(self, request: ClientRequest, began: float, stays: Stays | None = None) -> Response:
         status: int | None = None
-        body = bytearray()
+        reads: list[TimedBytes] = []
         problem: str | None = None
         deadline = asyncio.timeout(self._deadline_s)
         try:
@@ -76,15 +81,15 @@ class Clients:
             async with deadline, self._http.stream("POST", url, json=request.body) as response:
                 status = response.status_code
                 async for data in response.aiter_bytes():
-                    body += data
-                    if stays and not stays(bytes(body)):
+                    reads.append((time.monotonic(), data))
+                    if stays and not stays(reads):
                         break
         except httpx.TransportError as error:
             problem = f"{type(error).__name__} {error}".strip()
         except TimeoutError:
             if not deadline.expired():
                 raise
-        return Response(request, began, time.monotonic(), status, bytes(body), problem, late=deadline.expired())
+        return Response(request, began, time.monotonic(), status, reads, problem, late=deadline.expired())
 
     async def _never_read(self, request: ClientRequest, began: float) -> Response:
         address = urlsplit(self._urls[request.edge])

@@ -22,8 +22,8 @@ class Clocks:
         self._library = library
         self._folder = folder
 
-    def environment(self, name: str) -> dict[str, str]:
-        """Return the environment of a service, whose clock is right at first."""
+    def variables(self, name: str) -> dict[str, str]:
+        """Return environment variables for a service, whose clock is right at first."""
         self.jump(name, 0)
         return {
             "LD_PRELOAD": str(self._library),

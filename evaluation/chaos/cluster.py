@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from evaluation.servers.processes import ServerProcess
+from evaluation.servers.processes import ServerProcess, Variables
 from evaluation.servers.services import service
 
 BREAKER_OPEN_S = 2.0
@@ -65,15 +65,15 @@ def cluster(
     folder: Path,
     *,
     start_s: float,
-    environments: Mapping[str, Mapping[str, str]],
+    variables: Mapping[str, Variables],
 ) -> Iterator[Cluster]:
-    """Run all services. `environments` are additional variables of services. Raise NotMeasured."""
+    """Run all services. `variables` are additional ones of services. Raise NotMeasured."""
     key = secrets.token_urlsafe(16)
     started: list[ServerProcess] = []
     until = time.monotonic() + start_s
 
     def start(node: ServerProcess) -> ServerProcess:
-        node.environment |= environments.get(node.name, {})
+        node.variables |= variables.get(node.name, {})
         started.append(node)
         node.start()
         node.await_port(start_s)
@@ -100,19 +100,19 @@ def _cloud(model: str | None, key: str, folder: Path) -> ServerProcess:
     replay.unlink(missing_ok=True)  # another run may have left it
     settings = {"KEYS": key, "MAX_RUNNING": "64", "REPLAY_FILE": str(replay), "SHUTDOWN_GRACE_S": "1"}
     if model:
-        return service("cloud", settings | {"MODEL": model}, folder)
+        return service("cloud_teacher", settings | {"MODEL": model}, folder, "cloud")
     settings |= {"MAX_MODEL_LEN": "100000", "MAX_PROMPT_TOKENS": "90000", "TOKEN_MS": "15"}
-    return service("cloud", settings, folder, module="cloud_teacher.echo")
+    return service("cloud_teacher.echo", settings, folder, "cloud")
 
 
 def _edge(name: str, model: str | None, key: str, link: str, folder: Path) -> ServerProcess:
     settings = {"CLOUD_URL": f"http://{link}", "CLOUD_KEY": key, **EDGE_SETTINGS}
     if model is None:
         settings |= {"CONTEXT_TOKENS": "100000", "MAX_SEQUENCES": "128"}
-        return service("edge", settings, folder, name=name, module="edge_student.echo")
+        return service("edge_student.echo", settings, folder, name)
     # One thread: several that wait for each other suffer most on a machine with other load.
     settings |= {"MODEL": model, "CONTEXT_TOKENS": "2048", "KV_CACHE_TOKENS": "16384", "THREADS": "1"}
-    return service("edge", settings, folder, name=name)
+    return service("edge_student", settings, folder, name)
 
 
 def _wan(edges: list[str], cloud: ServerProcess, folder: Path) -> ServerProcess:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class FaultKind(StrEnum):
+class ChaosFault(StrEnum):
     """Kinds of faults of links, of services, and of the machines that they run on."""
 
     LATENCY = "latency"
@@ -30,7 +30,7 @@ class FaultKind(StrEnum):
     """The wall clock is wrong by an hour or a day."""
 
 
-LINK_FAULTS = tuple(FaultKind)[: tuple(FaultKind).index(FaultKind.CLOUD_KILLED)]
+LINK_FAULTS = tuple(ChaosFault)[: tuple(ChaosFault).index(ChaosFault.CLOUD_KILLED)]
 CLOUD = "cloud"
 
 
@@ -39,23 +39,23 @@ class ScheduledFault:
     """`at_s` is the earliest start, from the start of the load; the fault waits for the one before it in its sequence."""
 
     at_s: float
-    kind: FaultKind
+    kind: ChaosFault
     target: str
     lasts_s: float
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def schedule(
-    seed: int, edges: Sequence[str], *, span_s: float, without: Collection[FaultKind] = ()
+    seed: int, edges: Sequence[str], *, span_s: float, without: Collection[ChaosFault] = ()
 ) -> list[list[ScheduledFault]]:
     """Return sequences of faults. Faults of one sequence never overlap; each kind of a sequence occurs at least once."""
     services = [CLOUD, *edges]
-    sequences: list[tuple[Sequence[FaultKind], Sequence[str], float]] = [  # kinds, targets, seconds for each fault
+    sequences: list[tuple[Sequence[ChaosFault], Sequence[str], float]] = [  # kinds, targets, seconds for each fault
         *((LINK_FAULTS, [edge], 3.0) for edge in edges),
-        ([FaultKind.CLOUD_KILLED, FaultKind.CLOUD_PAUSED], [CLOUD], 8.0),
-        ([FaultKind.EDGE_KILLED], edges, 20.0),
-        ([FaultKind.DISK_FULL], services, 5.0),
-        ([FaultKind.CLOCK_JUMP], services, 3.0),
+        ([ChaosFault.CLOUD_KILLED, ChaosFault.CLOUD_PAUSED], [CLOUD], 8.0),
+        ([ChaosFault.EDGE_KILLED], edges, 20.0),
+        ([ChaosFault.DISK_FULL], services, 5.0),
+        ([ChaosFault.CLOCK_JUMP], services, 3.0),
     ]
     return [
         _sequence(f"faults {seed} {number}", [kind for kind in kinds if kind not in without], targets, slot_s, span_s)
@@ -64,14 +64,14 @@ def schedule(
 
 
 def _sequence(
-    seed: str, kinds: Sequence[FaultKind], targets: Sequence[str], slot_s: float, span_s: float
+    seed: str, kinds: Sequence[ChaosFault], targets: Sequence[str], slot_s: float, span_s: float
 ) -> list[ScheduledFault]:
     if not kinds:
         return []
     draw = random.Random(seed)  # noqa: S311 - nothing secret
     slot_s = min(slot_s, span_s / len(kinds))
     faults: list[ScheduledFault] = []
-    next_kinds: list[FaultKind] = []
+    next_kinds: list[ChaosFault] = []
     next_targets: list[str] = []
     for number in range(int(span_s / slot_s)):
         next_kinds = next_kinds or draw.sample(kinds, len(kinds))
@@ -83,18 +83,18 @@ def _sequence(
     return faults
 
 
-def _options(kind: FaultKind, draw: random.Random) -> dict[str, Any]:
+def _options(kind: ChaosFault, draw: random.Random) -> dict[str, Any]:
     direction = draw.choice(["up", "down", "both"])
     match kind:
-        case FaultKind.LATENCY:
+        case ChaosFault.LATENCY:
             return {"latency_ms": draw.choice([150, 400, 900]), "jitter_ms": 50, "down_kbit": draw.choice([64, 256])}
-        case FaultKind.STALL:
+        case ChaosFault.STALL:
             return {"direction": direction}
-        case FaultKind.CUT_AFTER:
+        case ChaosFault.CUT_AFTER:
             return {"direction": "down", "after_bytes": draw.randint(200, 8000)}
-        case FaultKind.CORRUPT:
+        case ChaosFault.CORRUPT:
             return {"direction": direction, "rate": draw.choice([0.0003, 0.001, 0.003]), "seed": draw.randrange(10**6)}
-        case FaultKind.CLOCK_JUMP:
+        case ChaosFault.CLOCK_JUMP:
             return {"jump_s": draw.choice([-86_400, -3600, 3600, 86_400])}
         case _:
             return {}

@@ -15,7 +15,7 @@ import httpx
 
 from evaluation.chaos.clocks import Clocks
 from evaluation.chaos.cluster import Cluster
-from evaluation.chaos.faults import FaultKind, ScheduledFault
+from evaluation.chaos.faults import ChaosFault, ScheduledFault
 from evaluation.chaos.invariants import Downtime
 from evaluation.figures import NotMeasured
 from shared.child_process import ProcessFailed
@@ -28,7 +28,7 @@ CONTROL_TIMEOUT_S = 60.0
 class InjectedFaults:
     """The faults so far. Times are of `time.monotonic`."""
 
-    counts: Counter[FaultKind] = field(default_factory=Counter)
+    counts: Counter[ChaosFault] = field(default_factory=Counter)
     downtimes: list[Downtime] = field(default_factory=list)
     log: list[tuple[float, str]] = field(default_factory=list)
 
@@ -73,34 +73,34 @@ class _FaultInjector:
         node = self._cluster.nodes[fault.target]
         began_s = time.monotonic()
         match fault.kind:
-            case FaultKind.LATENCY:
+            case ChaosFault.LATENCY:
                 await self._link("PUT", fault.target, fault.options)
-            case FaultKind.CLOUD_KILLED | FaultKind.EDGE_KILLED:
+            case ChaosFault.CLOUD_KILLED | ChaosFault.EDGE_KILLED:
                 await asyncio.to_thread(node.kill)
-            case FaultKind.CLOUD_PAUSED:
+            case ChaosFault.CLOUD_PAUSED:
                 node.signal(signal.SIGSTOP)
-            case FaultKind.DISK_FULL:
+            case ChaosFault.DISK_FULL:
                 node.limit_file_size(0)
-            case FaultKind.CLOCK_JUMP:
+            case ChaosFault.CLOCK_JUMP:
                 if self._clocks:
                     self._clocks.jump(fault.target, fault.options["jump_s"])
             case _:
-                action = FaultKind.CUT if fault.kind is FaultKind.CUT_AFTER else fault.kind
+                action = ChaosFault.CUT if fault.kind is ChaosFault.CUT_AFTER else fault.kind
                 await self._link("POST", f"{fault.target}/{action}", fault.options)
         try:
             yield
         finally:
             match fault.kind:
-                case FaultKind.LATENCY:
+                case ChaosFault.LATENCY:
                     await self._link("PUT", fault.target, {})
-                case FaultKind.CLOUD_KILLED | FaultKind.EDGE_KILLED:
+                case ChaosFault.CLOUD_KILLED | ChaosFault.EDGE_KILLED:
                     await asyncio.to_thread(self._cluster.restart, node)
                     self.injected.downtimes.append(Downtime(fault.target, began_s, time.monotonic()))
-                case FaultKind.CLOUD_PAUSED:
+                case ChaosFault.CLOUD_PAUSED:
                     node.signal(signal.SIGCONT)
-                case FaultKind.DISK_FULL:
+                case ChaosFault.DISK_FULL:
                     node.limit_file_size(resource.RLIM_INFINITY)
-                case FaultKind.CLOCK_JUMP:
+                case ChaosFault.CLOCK_JUMP:
                     pass  # the next jump sets another time
                 case _:
                     await self._link("POST", f"{fault.target}/resume", {})

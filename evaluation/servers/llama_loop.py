@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,14 +22,6 @@ CONTEXT_TOKENS = 4096
 LIMIT_S = 300.0
 
 
-@dataclass(frozen=True)
-class LoopRun:
-    """Length of a prompt, and tokens per second behind it, from the first to the last."""
-
-    prompt_tokens: int
-    rate: float
-
-
 class LlamaLoop:
     """A process that computes while `generate` waits, and sleeps otherwise."""
 
@@ -38,11 +29,13 @@ class LlamaLoop:
         self._connection = connection
         self._receive()
 
-    def generate(self, question: str, max_tokens: int) -> LoopRun:
-        """Write exactly `max_tokens` with greedy decoding. Raise NotMeasured."""
+    def generate(self, question: str, max_tokens: int) -> tuple[int, float]:
+        """Write exactly `max_tokens` with greedy decoding. Return the prompt's tokens, and the tokens/s after the first.
+
+        Raise NotMeasured.
+        """
         self._connection.send((question, max_tokens))
-        prompt_tokens, rate = self._receive()
-        return LoopRun(prompt_tokens, rate)
+        return self._receive()
 
     def _receive(self) -> tuple[int, float]:
         try:

@@ -6,18 +6,17 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.servers.processes import ServerProcess
+from evaluation.servers.processes import ServerProcess, Variables
 from shared.colocation import NEIGHBOURLY_CLOUD, NEIGHBOURLY_EDGE
 
-MODULES = {"cloud": "cloud_teacher", "edge": "edge_student"}
 BENCH_SETTINGS = {
-    "cloud": {"LOG_LEVEL": "warning", "COALESCE": "off"},  # a repeated request is measured twice
-    "edge": {"LOG_LEVEL": "warning", "API_KEYS": ""},  # no key is required, even if the environment has one
+    "cloud_teacher": {"LOG_LEVEL": "warning", "COALESCE": "off"},  # a repeated request is measured twice
+    "edge_student": {"LOG_LEVEL": "warning", "API_KEYS": ""},  # no key is required, even if the environment has one
 }
 
 
@@ -33,35 +32,23 @@ class ServicePair:
     student: str
 
 
-def service(
-    side: str,
-    settings: Mapping[str, str],
-    folder: Path,
-    *,
-    name: str | None = None,
-    module: str | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> ServerProcess:
-    """Return the process of a "cloud" or an "edge", not started. Settings have their names without the prefix, in capitals."""
-    prefix = f"GKT_{side.upper()}_"
+def service(module: str, settings: Variables, folder: Path, name: str) -> ServerProcess:
+    """Return the process of a service, not started. Settings have their names without the prefix, in capitals."""
+    prefix = "GKT_CLOUD_" if module.startswith("cloud_teacher") else "GKT_EDGE_"
     variables = {prefix + key: value for key, value in {"HOST": "127.0.0.1", **settings}.items()}
-    command = [sys.executable, "-m", module or MODULES[side]]
-    return ServerProcess(name or side, command, folder, {**(environment or {}), **variables}, prefix=prefix)
+    return ServerProcess(name, [sys.executable, "-m", module], folder, variables, prefix)
 
 
 @contextmanager
 def listening(
-    side: str,
-    settings: Mapping[str, str],
-    *,
-    start_s: float,
-    module: str | None = None,
-    environment: Mapping[str, str] | None = None,
+    module: str, settings: Variables, *, start_s: float, variables: Variables | None = None
 ) -> Iterator[ServerProcess]:
-    """Run a service. It listens, but may not be ready yet."""
+    """Run a service. It listens, but may not be ready yet. `variables` have their full names."""
+    package = module.split(".", 1)[0]
     with tempfile.TemporaryDirectory(prefix="gkt-bench-") as folder:
-        settings = {**BENCH_SETTINGS[side], **settings}
-        process = service(side, settings, Path(folder), module=module, environment=environment)
+        name = "cloud" if package == "cloud_teacher" else "edge"
+        process = service(module, {**BENCH_SETTINGS[package], **settings}, Path(folder), name)
+        process.variables |= variables or {}
         try:
             process.start()
             process.await_port(start_s)
@@ -71,23 +58,22 @@ def listening(
 
 
 @contextmanager
-def ready_edge(
-    student: str,
-    settings: Mapping[str, str],
-    *,
-    start_s: float,
-    environment: Mapping[str, str] | None = None,
+def lone_edge(
+    student: str, settings: Variables, *, start_s: float, variables: Variables | None = None
 ) -> Iterator[ServerProcess]:
-    """Run an edge. It is ready."""
-    with listening("edge", {"MODEL": student, **settings}, start_s=start_s, environment=environment) as edge:
+    """Run an edge, which needs no cloud. It is ready."""
+    with listening("edge_student", {"MODEL": student, **settings}, start_s=start_s, variables=variables) as edge:
         edge.await_ready(start_s)
         yield edge
 
 
-def edge_settings(cloud_url: str, key: str | None, threads: int) -> dict[str, str]:
-    """Return the settings of an edge that is measured with a cloud."""
+@contextmanager
+def edge_of(cloud_url: str, key: str | None, student: str, *, threads: int, start_s: float) -> Iterator[ServerProcess]:
+    """Run an edge of a cloud on the same machine. It is ready."""
     settings = {"CLOUD_URL": cloud_url, "THREADS": str(threads), "CONTEXT_TOKENS": "4096"}
-    return settings | ({"CLOUD_KEY": key} if key else {})
+    settings |= {"CLOUD_KEY": key} if key else {}
+    with lone_edge(student, settings, start_s=start_s, variables=NEIGHBOURLY_EDGE) as edge:
+        yield edge
 
 
 @contextmanager
@@ -95,9 +81,10 @@ def ready_pair(teacher: str, student: str, *, threads: int, start_s: float) -> I
     """Run a cloud and an edge, both ready. `start_s` is for both: the first start downloads and converts models."""
     key = secrets.token_urlsafe(16)
     until = time.monotonic() + start_s
-    cloud_settings = {"MODEL": teacher, "KEYS": key}
-    with listening("cloud", cloud_settings, start_s=start_s, environment=NEIGHBOURLY_CLOUD) as cloud:
-        settings = edge_settings(cloud.url, key, threads)
-        with ready_edge(student, settings, start_s=start_s, environment=NEIGHBOURLY_EDGE) as edge:
-            cloud.await_ready(max(0.0, until - time.monotonic()))
-            yield ServicePair(cloud.url, key, edge.url, edge.pid, teacher, student)
+    settings = {"MODEL": teacher, "KEYS": key}
+    with (
+        listening("cloud_teacher", settings, start_s=start_s, variables=NEIGHBOURLY_CLOUD) as cloud,
+        edge_of(cloud.url, key, student, threads=threads, start_s=start_s) as edge,
+    ):
+        cloud.await_ready(max(0.0, until - time.monotonic()))
+        yield ServicePair(cloud.url, key, edge.url, edge.pid, teacher, student)

@@ -28,15 +28,7 @@ class Shared:
         self.prompts: list[str] = []
         self._token_s, self._share_s, self._first_s = token_s, share_s, first_s
 
-    def __call__(
-        self,
-        server: Server,
-        requests: Sequence[StreamRequest],
-        *,
-        concurrency: int | None = None,
-        straggler: StreamRequest | None = None,
-    ) -> list[StreamResult]:
-        assert concurrency
+    def __call__(self, server: Server, requests: Sequence[StreamRequest], *, concurrency: int) -> list[StreamResult]:
         self.asked.append((concurrency, [request.max_tokens for request in requests]))
         self.prompts += [request.prompt for request in requests]
         free = [0.0] * concurrency

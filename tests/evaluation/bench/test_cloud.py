@@ -38,14 +38,7 @@ class ScriptedServers:
         self.asked: list[str] = []
         self._first_s, self._token_s, self._cut_short = first_s, token_s, cut_short
 
-    def __call__(
-        self,
-        server: Server,
-        requests: Sequence[StreamRequest],
-        *,
-        concurrency: int | None = None,
-        straggler: StreamRequest | None = None,
-    ) -> list[StreamResult]:
+    def __call__(self, server: Server, requests: Sequence[StreamRequest]) -> list[StreamResult]:
         short = len(self.asked) in self._cut_short
         self.asked.append(server.name)
         return [self._result(server, request, short=short) for request in requests]

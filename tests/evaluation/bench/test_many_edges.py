@@ -7,7 +7,15 @@ import asyncio
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from evaluation.bench.many_edges import measure_fleet, measure_many, run_edges
+from evaluation.bench.many_edges import (
+    LOST,
+    NO_RETRY_AFTER,
+    REFUSED,
+    WHOLE,
+    measure_fleet,
+    measure_many,
+    run_edges,
+)
 from evaluation.loadgen.apis import GUIDANCE, Server
 from tests.running import serving
 
@@ -48,6 +56,6 @@ async def test_what_breaks_off_and_what_is_refused_without_a_word_is_counted() -
     async with serving(app, ready=False) as url:
         server = Server("cloud", url, api=GUIDANCE, key="k")
         first, later = await run_edges(server, 1, 0.1), await run_edges(server, 1, 0.1)
-    assert (first.whole, first.lost) == (0, 1)
-    assert (later.whole, later.lost) == (0, 0)
-    assert later.no_retry_after == later.refused >= 1
+    assert (first[WHOLE], first[LOST]) == (0, 1)
+    assert (later[WHOLE], later[LOST]) == (0, 0)
+    assert later[NO_RETRY_AFTER] == later[REFUSED] >= 1

@@ -70,14 +70,8 @@ def test_the_gain_is_of_answers_a_second() -> None:
     def review(server: Server, answers: Sequence[ReviewedAnswer], at_once: int) -> list[StreamResult]:
         return take(2.0, [one.question for one in answers], at_once)
 
-    def write(
-        server: Server,
-        requests: Sequence[StreamRequest],
-        *,
-        concurrency: int | None = None,
-        straggler: StreamRequest | None = None,
-    ) -> list[StreamResult]:
-        return take(5.0, [request.prompt for request in requests], concurrency or 1)
+    def write(server: Server, requests: Sequence[StreamRequest], *, concurrency: int) -> list[StreamResult]:
+        return take(5.0, [request.prompt for request in requests], concurrency)
 
     answers = [
         ReviewedAnswer("Why?", [Draft("", "So", is_final=True)], 0),

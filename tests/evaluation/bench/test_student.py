@@ -44,12 +44,7 @@ class ScriptedServers:
         self._cut_short = cut_short
 
     def __call__(
-        self,
-        server: Server,
-        requests: Sequence[StreamRequest],
-        *,
-        concurrency: int | None = None,
-        straggler: StreamRequest | None = None,
+        self, server: Server, requests: Sequence[StreamRequest], *, straggler: StreamRequest | None = None
     ) -> list[StreamResult]:
         short = len(self.asked) in self._cut_short
         self.asked.append((server.name, requests))
@@ -199,7 +194,7 @@ def test_a_missing_llama_server_is_said_with_the_package_that_builds_it(
 def test_every_figure_that_was_asked_for_has_its_name(tmp_path: Path) -> None:
     setup = student.Setup("s", tmp_path, 2, "llama-server", sys.executable, 1)
 
-    names = [name for part in student.measurements(setup, [1, 4, 8, 16], Rounds()).values() for name in part]
+    names = [name for _, name, _ in student.measurements(setup, [1, 4, 8, 16], Rounds())]
 
     assert names == [
         *("llama_server_1", "llama_server_4", "llama_server_8", "llama_server_16"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.chaos.answers import FirstText, MalformedAnswer, ParsedAnswer, parse
+from evaluation.chaos.answers import MalformedAnswer, ParsedAnswer, first_text, parse
 from evaluation.chaos.clients import Response
 from evaluation.chaos.invariants import Downtime, Invariant, ScriptedModels, judge
 from evaluation.chaos.leaks import ResourceUsage, growth
@@ -63,7 +63,7 @@ def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
 
 
 def outcome(body: bytes = b"", status: int | None = 200, *, request: ClientRequest = REQUEST, **more: Any) -> Response:
-    return Response(request, 10.0, 12.0, status, body, **more)
+    return Response(request, 10.0, 12.0, status, [(12.0, body)], **more)
 
 
 def found(one: Response, *downtimes: Downtime) -> list[Invariant]:
@@ -82,19 +82,14 @@ def test_a_good_stream_breaks_nothing() -> None:
     assert judge(outcome(streamed(written()), request=request), {MINE, OTHERS}, [], SCRIPTED).kind == "whole"
 
 
-def test_who_wrote_the_first_text_is_heard_as_it_comes() -> None:
+def test_the_source_of_the_first_text_is_known_as_it_comes() -> None:
     body = streamed(written(teacher=2))
     until = body.index(b"data: ", body.index(b'"source"'))
-    early, guided, alone = FirstText(), FirstText(), FirstText()
 
-    assert early(body[: until - 1])
-    assert early.source is None, "an event that is not whole says nothing"
-    assert guided(body[:until])
-    assert guided.source is Source.TEACHER
-    came_s = guided.at_s
-    assert guided(body), "the student's words come behind"
-    assert guided.at_s == came_s
-    assert not alone(streamed(written(teacher=0)[1:]))
+    assert first_text([(1.0, body[: until - 1])]) is None, "an event that is not whole has no source"
+    assert first_text([(1.0, body[: until - 1]), (2.0, body[until - 1 : until])]) == (2.0, Source.TEACHER)
+    assert first_text([(1.0, body[:until]), (2.0, body[until:])]) == (1.0, Source.TEACHER)
+    assert first_text([(1.0, streamed(written(teacher=0)[1:]))]) == (1.0, Source.STUDENT)
 
 
 def test_an_answer_that_fell_back_is_degraded_and_breaks_nothing() -> None:

@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-from evaluation.chaos.faults import FaultKind, schedule
+from evaluation.chaos.faults import ChaosFault, schedule
 from evaluation.chaos.workload import Behaviour, workload
 from tests.gkt.run_command import gkt
 
@@ -26,7 +26,7 @@ async def test_faults_of_every_kind_lose_and_mix_no_answer(tmp_path: Path) -> No
     assert not any(held.values()), outcome.err + outcome.out
     assert figures["recovered_s"] is not None
     assert figures["requests"] == 60
-    assert {kind for kind in FaultKind if kind is not FaultKind.CLOCK_JUMP} <= figures["faults"].keys()
+    assert {kind for kind in ChaosFault if kind is not ChaosFault.CLOCK_JUMP} <= figures["faults"].keys()
     assert figures["whole"] > 0
     assert (tmp_path / "logs" / "requests.jsonl").exists()
 
@@ -42,7 +42,7 @@ def test_every_kind_of_fault_and_of_client_has_its_turn() -> None:
     kinds = {fault.kind for sequence in schedule(3, EDGES, span_s=12) for fault in sequence}
     drawn = workload(3, 300, EDGES, span_s=30)
 
-    assert kinds == set(FaultKind)
+    assert kinds == set(ChaosFault)
     assert {ask.behaviour for ask in drawn} == set(Behaviour)
     assert len({ask.mark.nonce for ask in drawn}) == 300
     assert len({(ask.mode, ask.stream) for ask in drawn}) == 14
