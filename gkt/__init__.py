@@ -1,1 +1,1 @@
-"""The command line: starts either side, both, asks, and manages models."""
+"""The command line: start one or both sides, ask questions, manage models and keys."""

@@ -1,4 +1,4 @@
-"""`gkt`: the command line. What a command needs is imported when that command is called, so that `gkt --help` is fast."""
+"""`gkt`: the command line. A command's imports run when it is called, so that `gkt --help` is fast."""
 
 from __future__ import annotations
 
@@ -17,41 +17,37 @@ from shared.errors import GktError
 
 class _Command(NamedTuple):
     module: str
-    """Where its Typer app is, as `app`."""
+    """Module that has the command's Typer app, as `app`."""
     summary: str
 
 
 COMMANDS = {
     "up": _Command(
         "gkt.commands.up",
-        "Start a cloud and an edge on this machine, and keep them running: the quickest way to try gkt.",
+        "Start a cloud and an edge on this machine: the quickest way to try gkt.",
     ),
-    "ask": _Command("gkt.commands.ask", "Ask a question; who wrote what is shown in two colours."),
+    "ask": _Command("gkt.commands.ask", "Ask a question and see who writes the answer, in two colours."),
     "cloud": _Command("gkt.commands.cloud", "Start a cloud: the teacher, on vLLM."),
-    "edge": _Command("gkt.commands.edge", "Start an edge: the student, on llama.cpp, which clients talk to."),
-    "demo": _Command("gkt.commands.demo", "A tour: answers over links of every kind, and one whose cable is cut."),
-    "wan": _Command("wan.commands", "A wide-area link that can be made slow, lossy or dead while requests run."),
-    "keys": _Command(
-        "gkt.commands.keys", "Who may call the cloud, and how much: make keys, list, revoke and rotate them."
-    ),
-    "usage": _Command("gkt.commands.usage", "What was used of the cloud, by key and day."),
-    "models": _Command("gkt.commands.models", "The models gkt knows by name: list them, fetch them, check them."),
+    "edge": _Command("gkt.commands.edge", "Start an edge for clients: the student, on llama.cpp."),
+    "demo": _Command("gkt.commands.demo", "Show answers over links of every kind, and over a cut cable."),
+    "wan": _Command("wan.commands", "Emulate a wide-area link that can be slow, lossy or dead while requests run."),
+    "keys": _Command("gkt.commands.keys", "Create, list, revoke and rotate the cloud's API keys, with their limits."),
+    "usage": _Command("gkt.commands.usage", "Report the cloud's usage, by key and day."),
+    "models": _Command("gkt.commands.models", "List, fetch and verify the models of the catalogue."),
     "bench": _Command(
-        "evaluation.bench.cli", "Measure the main job on this machine: a table, and with --json the figures."
+        "evaluation.bench.cli", "Measure guided answers on this machine; prints a table, and JSON with --json."
     ),
-    "chaos": _Command(
-        "evaluation.chaos.cli", "Strike running services with faults of every kind, and check that no answer is lost."
-    ),
-    "eval": _Command("evaluation.lab.cli", "The laboratory: how much guidance is worth, and how much is enough."),
+    "chaos": _Command("evaluation.chaos.cli", "Inject faults into running services, and check that no answer is lost."),
+    "eval": _Command("evaluation.lab.cli", "Evaluate the modes: accuracy, cost and latency of guidance."),
     "tune": _Command(
         "evaluation.lab.tuning.cli",
-        "Find the cheapest policy that keeps the teacher's accuracy, and write it as a policy file.",
+        "Find the cheapest policy that keeps the teacher's accuracy, and write it to a policy file.",
     ),
 }
 
 
 class _Lazy(TyperGroup):
-    """Puts the real command in its placeholder's place once it is called."""
+    """Replaces a placeholder by its real command when it is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in COMMANDS:
@@ -65,17 +61,17 @@ app = typer.Typer(
     cls=_Lazy,
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,  # they show local variables, a key may be among them
+    pretty_exceptions_enable=False,  # such tracebacks show local variables, which may include a key
     help="A large teacher in the cloud begins the answer; a small student on the edge finishes it.\n\n"
-    'To see it work: `gkt up` in one terminal, `gkt ask "Why is the sky blue?"` in another. The edge speaks OpenAI\'s API, so '
-    "any OpenAI client can be pointed at it.\n\n"
+    'Try it: run `gkt up` in one terminal and `gkt ask "Why is the sky blue?"` in another. The edge implements OpenAI\'s API, so '
+    "any OpenAI client can use it.\n\n"
     "Settings come from the environment: GKT_CLOUD_... for the cloud, GKT_EDGE_... for the edge (docs/reference/configuration.md "
-    "lists them), GKT_HOME for where models and logs are kept. Options of a command go before the environment.",
+    "lists them), GKT_HOME for the folder of models and logs. Options of a command override the environment.",
 )
 
 
 def _placeholder() -> None:
-    """Never called."""
+    """Stand in for a command; never called."""
 
 
 for _name, _entry in COMMANDS.items():
@@ -84,11 +80,11 @@ for _name, _entry in COMMANDS.items():
 
 @app.callback()
 def _root() -> None:
-    """Keeps `gkt` a group of commands."""
+    """Keep `gkt` a group of commands."""
 
 
 def main() -> NoReturn:
-    """Run `gkt`. An error of ours is one line on standard error and status 1; wrong usage has status 2."""
+    """Run `gkt`. A GktError is one line on standard error and status 1; wrong usage has status 2."""
     try:
         app()
     except GktError as error:

@@ -1,4 +1,4 @@
-"""`python -m gkt.settings_docs`: docs/reference/configuration.md, made from the settings themselves."""
+"""`python -m gkt.settings_docs`: generate docs/reference/configuration.md from the settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ This page is generated: `python -m gkt.settings_docs > docs/reference/configurat
 
 
 def page() -> str:
-    """The whole page, Markdown."""
+    """Return the whole page as Markdown."""
     return "\n".join([HEAD, *_table("The edge", EdgeSettings), *_table("The cloud", CloudSettings), *_entry()])
 
 

@@ -26,7 +26,7 @@ def program(name: str) -> str:
     places = [*Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), *Path("/usr/pgsql").glob(f"*/bin/{name}")]
     found = str(max(places)) if places else shutil.which(name)
     if found is None:
-        pytest.fail(f"{name} is not installed. This installs it: apt-get install postgresql")
+        pytest.fail(f"{name} is not installed. Install it with: apt-get install postgresql")
     return found
 
 

@@ -1,4 +1,4 @@
-"""`gkt ask`: one question to the edge, the answer on the terminal as it comes."""
+"""`gkt ask`: send one question to the edge and stream the answer to the terminal."""
 
 from __future__ import annotations
 
@@ -16,38 +16,35 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    question: Annotated[str, typer.Argument(help="Question; - reads it from standard input.")],
     *,
     url: Annotated[str, typer.Option(help="Base URL of the edge.")] = "http://127.0.0.1:8081",
     model: Annotated[
         str,
-        typer.Option(
-            help="gkt (guided), gkt-student (never asks the cloud) or gkt-teacher (the teacher writes it all)."
-        ),
+        typer.Option(help="Model: gkt (guided), gkt-student (the student alone) or gkt-teacher (the teacher alone)."),
     ] = "gkt",
-    mode: Annotated[
-        Mode | None, typer.Option(help="Who writes the answer; goes before what the model name says.")
-    ] = None,
+    mode: Annotated[Mode | None, typer.Option(help="Mode of the answer; overrides the model.")] = None,
     max_guidance_tokens: Annotated[
-        int | None, typer.Option(min=0, help="The teacher's tokens, at most. Without it the edge decides.")
+        int | None, typer.Option(min=0, help="Maximum tokens of guidance. If unset, the edge's default.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of the answer, at most, both sides together.")
+        int | None, typer.Option(min=1, help="Maximum tokens of the answer, both sides together.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="A system message to put before the question.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message before the question.")] = None,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Wait for the whole answer and print the edge's JSON, in which `gkt` says who wrote what."
+            "--json",
+            help="Wait for the whole answer and print the edge's JSON; its `gkt` object reports who wrote what.",
         ),
     ] = False,
 ) -> None:
-    """Ask a question, and watch who writes the answer: the teacher's part in orange, the student's in blue.
+    """Ask a question and stream the answer: the teacher's part in orange, the student's in blue.
 
-    The last line has each side's tokens and the time it added, and how many of the answer's tokens the cloud was spared; where
-    the cloud failed, why. In a pipe, or with NO_COLOR set, the answer alone goes to standard output and the figures to
-    standard error. An edge that wants a key gets the one in GKT_EDGE_API_KEY; there is no option for it, because anyone on the
-    machine can read command lines.
+    The last line has each side's tokens and the time it added, the percentage of tokens that the student wrote, and the reason
+    if the cloud failed. In a pipe, or with NO_COLOR set, only the answer goes to standard output, and the figures go to
+    standard error. The key for the edge is read from GKT_EDGE_API_KEY; there is no option for it, because anyone on the machine
+    can read command lines.
 
     Examples: gkt ask "What is 17 * 23?" · gkt ask --mode off - < question.txt · gkt ask --json "Hi" | jq .gkt.segments
     """

@@ -19,17 +19,19 @@ def cloud(
     model: Annotated[
         str | None,
         typer.Option(
-            help="The teacher: a name from `gkt models list`, a GGUF file, a model folder, or owner/repo on the hub."
+            help="Teacher: a name from `gkt models list`, a GGUF file, a model folder, or owner/repo on the hub."
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond this machine only with a key.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Addresses beyond this machine require a key.")
+    ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="Log level: debug, info, warning or error.")] = None,
     ray: Annotated[bool, typer.Option("--ray", help="Serve with Ray Serve, with replicas of the teacher.")] = False,
     replicas: Annotated[
         str | None,
         typer.Option(
-            metavar="MIN[:MAX]", help="With --ray: as many replicas, or as many as requests need. [default: 1]"
+            metavar="MIN[:MAX]", help="With --ray: number of replicas, or a range that follows the load. [default: 1]"
         ),
     ] = None,
 ) -> None:
@@ -62,7 +64,7 @@ def cloud(
 
     settings = read_settings(CloudSettings)
     if replicas and not ray:
-        raise ConfigurationError("--replicas goes with --ray")
+        raise ConfigurationError("--replicas: requires --ray")
     wanted = Replicas.parse(replicas or "1")
     if ray:
         need_ray()
@@ -73,7 +75,7 @@ def cloud(
     free_port(settings.host, settings.port, option="--port")
     if settings.metrics_port:
         free_port(settings.host, settings.metrics_port, option="GKT_CLOUD_METRICS_PORT")
-    leave_on_sigterm()  # while the teacher is fetched; the service then takes signals itself
+    leave_on_sigterm()  # during the download; later the service handles signals itself
 
     from cloud_teacher.model_files.conversion import ensure_folder
     from gkt.commands.models import shown_progress
@@ -81,7 +83,7 @@ def cloud(
     if model_here:
         ensure_folder(model_here, progress=shown_progress())
     if ray:
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads it as it is imported; by itself it drops lines alike
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # Ray reads this at import; by default it drops repeated lines
         from gkt.local.ray_cluster import serve_here
 
         raise typer.Exit(serve_here(settings, wanted))

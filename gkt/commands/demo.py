@@ -1,4 +1,4 @@
-"""`gkt demo`: what guidance is worth over links of every kind, and that an answer ends when its link does not hold."""
+"""`gkt demo`: show the worth of guidance over links of every kind, and a complete answer over a link that breaks."""
 
 from __future__ import annotations
 
@@ -26,35 +26,37 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def demo(
     *,
-    edge: Annotated[str | None, typer.Option(help="Base URL of an edge that runs; with --control.")] = None,
-    control: Annotated[str | None, typer.Option(help="Control API of the wide-area link before its cloud.")] = None,
-    link: Annotated[str | None, typer.Option(help="The edge's link, where there are several.")] = None,
+    edge: Annotated[str | None, typer.Option(help="Base URL of a running edge; requires --control.")] = None,
+    control: Annotated[
+        str | None, typer.Option(help="Base URL of the control API of the link between that edge and its cloud.")
+    ] = None,
+    link: Annotated[str | None, typer.Option(help="Name of the edge's link. If unset, the only one.")] = None,
     teacher: Annotated[
-        str | None, typer.Option(envvar="GKT_CLOUD_MODEL", help="The teacher, where the demo starts its own.")
+        str | None, typer.Option(envvar="GKT_CLOUD_MODEL", help="Teacher, if the demo starts its own services.")
     ] = None,
     student: Annotated[
-        str | None, typer.Option(envvar="GKT_EDGE_MODEL", help="The student, where the demo starts its own.")
+        str | None, typer.Option(envvar="GKT_EDGE_MODEL", help="Student, if the demo starts its own services.")
     ] = None,
     profile: Annotated[
         list[str] | None,
-        typer.Option(help=f"Only these profiles of {', '.join(QUESTIONS)}; may be given several times."),
+        typer.Option(help=f"Profile of the link: {', '.join(QUESTIONS)}. Repeat it for several. If unset, all."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most, both sides together.")] = 64,
-    max_guidance_tokens: Annotated[int, typer.Option(min=1, help="The teacher's tokens of an answer, at most.")] = 16,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer, both sides together.")] = 64,
+    max_guidance_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of guidance in an answer.")] = 16,
 ) -> None:
-    """Ask over a fibre, 4G, a train's, a satellite's and no link, then cut the cable in the middle of the guidance.
+    """Ask over fibre, 4G, a train's link, a satellite and no link, then cut the cable during the guidance.
 
-    Each answer is shown with the teacher's part in orange and the student's in blue, and a table has what it took, over the
-    link too, and what the teacher alone would have taken over the same one. Without --edge and --control it starts a cloud, a
-    link and an edge of its own on this machine, and stops them at the end.
+    Each answer is shown with the teacher's part in orange and the student's in blue. A table compares times and bytes with those
+    of the teacher alone over the same link. Without --edge and --control, the demo starts a cloud, a link and an edge on this
+    machine, and stops them at the end.
 
     Example: gkt demo --edge http://127.0.0.1:8081 --control http://127.0.0.1:9000 --link edge-a
     """
     if (edge is None) != (control is None):
-        raise typer.BadParameter("--edge and --control go together")
+        raise typer.BadParameter("--edge and --control: set both or none")
     profiles = profile or list(QUESTIONS)
     if unknown := [name for name in profiles if name not in QUESTIONS]:
-        raise typer.BadParameter(f"--profile {unknown[0]}: one of {', '.join(QUESTIONS)}")
+        raise typer.BadParameter(f"--profile {unknown[0]}: not one of {', '.join(QUESTIONS)}")
 
     def tour(edge_url: str, control_url: str, key: str | None = None) -> None:
         with reached(edge_url, key) as client, Control(control_url) as controls:
@@ -68,7 +70,7 @@ def demo(
 
 
 def _with_own(teacher: str | None, student: str | None, tour: Callable[[str, str, str | None], None]) -> None:
-    """Start all three, at free ports, and have the tour."""
+    """Start all three on free ports, and run the tour."""
     leave_on_sigterm()
     need_cloud_engine()
     need_edge_engine()
@@ -112,7 +114,7 @@ async def _run(pair: Pair, screen: Screen, tour: Callable[[str, str, str | None]
             raise typer.Exit(130)  # a signal
     finally:
         if showing:
-            # Where its services are gone before it is done, it fails on that, and that is no news.
+            # If the services end first, the tour fails too; that error adds nothing.
             with suppress(GktError) if not showing.done() else nullcontext():
                 await showing
 
@@ -122,5 +124,5 @@ def _link(controls: Control, name: str | None) -> str:
     if name is None and len(names) == 1:
         return names[0]
     if name not in names:
-        raise ConfigurationError(f"--link: one of {', '.join(names)}")
+        raise ConfigurationError(f"--link: expected one of {', '.join(names)}")
     return name

@@ -29,13 +29,13 @@ QUESTIONS = {
 }
 CUT_QUESTION = "Explain in three sentences how rain comes about."
 CUT_GUIDANCE_TOKENS = 40
-"""So many that the cut finds the teacher writing."""
+"""Budget of guidance that is large enough for the cut to happen during it."""
 TRAIN_SEED = 3
 
 
 @dataclass(frozen=True)
 class Asked:
-    """An answer, and what it took as its reader sees it."""
+    """An answer with its times at the client and its bytes on the link."""
 
     report: GktReport
     first_word_s: float
@@ -50,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Stop:
-    """A profile, its guided answer, and the teacher's alone, where the link reaches it."""
+    """A profile, its guided answer, and the teacher's own answer if the link reaches it."""
 
     profile: str
     guided: Asked
@@ -58,7 +58,7 @@ class Stop:
 
 
 class Tour:
-    """Prints as it goes. Raises what the clients of edge and link raise."""
+    """Runs the tour and prints each step. Raises the errors of the clients of edge and link."""
 
     def __init__(
         self,
@@ -80,9 +80,11 @@ class Tour:
         self._console = console if console.is_terminal else Console(highlight=False, width=120)
 
     def run(self) -> None:
-        """The whole of it. At the end the link has no profile and no fault."""
+        """Run the whole tour. At the end the link has no profile and no fault."""
         try:
-            self._ask("Hello", max_tokens=4)  # what is loaded at the first question is no link's fault
+            self._ask(
+                "Hello", max_tokens=4
+            )  # the first request also loads parts of the engines, which is not the link's latency
             stops = [self._visit(name) for name in self._profiles]
             self._console.print(_table(stops))
             self._cut()
@@ -96,18 +98,18 @@ class Tour:
         link = "" if state.fault else f", {conditions.latency_ms:g} ms round trip"
         up, down = bandwidth(conditions.up_kbit), bandwidth(conditions.down_kbit)
         link += f", {up} up, {down} down" if up and down else ""
-        changing = " to begin with" if PROFILES[name].kinds else ""
+        changing = " at first" if PROFILES[name].kinds else ""
         self._head(f"{name}: {PROFILES[name].summary}{link}{changing}")
         guided = self._show(QUESTIONS[name])
         alone = None
         if not state.fault:
-            # Asked second: the prompt is in the teacher's cache by now, so its time is a lower bound.
+            # The second request: the prompt is in the teacher's cache by now, so this time is a lower bound.
             alone = self._ask(QUESTIONS[name], model="gkt-teacher", gkt=None)
         return Stop(name, guided, alone)
 
     def _cut(self) -> None:
         self._control.do(self._link, "profile", name="4g")
-        self._head("the cable is cut in the middle of the guidance")
+        self._head("the cable is cut during the guidance")
 
         def cut() -> None:
             self._control.do(self._link, FaultKind.CUT)
@@ -117,15 +119,15 @@ class Tour:
         arrived, rest = (sum(s.tokens for s in segments if s.source is who) for who in (Source.TEACHER, Source.STUDENT))
         reason = asked.report.fallback
         self._console.print(
-            f"{arrived} of at most {CUT_GUIDANCE_TOKENS} tokens of guidance had arrived. They stay, the student wrote {rest} "
-            f"more, and the answer ended. It says why: fallback: {reason.value if reason else 'none'}.",
+            f"{arrived} of at most {CUT_GUIDANCE_TOKENS} tokens of guidance had arrived. They stay, and the student completed "
+            f"the answer with {rest} more. Its report gives the reason: fallback: {reason.value if reason else 'none'}.",
             soft_wrap=True,
         )
         self._control.do(self._link, "resume")
         again = self._ask(QUESTIONS["4g"])
         mended = again.report.fallback
         self._console.print(
-            f"The cable is mended: the next answer has {again.teacher.completion_tokens} tokens of the teacher"
+            f"The cable is connected again: the teacher wrote {again.teacher.completion_tokens} tokens of the next answer"
             f" (fallback: {mended.value if mended else 'none'}).",
             soft_wrap=True,
         )
@@ -151,7 +153,7 @@ class Tour:
         on_teacher: Callable[[], None] | None = None,
         **body: Any,
     ) -> Asked:
-        """`on_teacher` is called once, when the first guidance is here."""
+        """Ask the edge. `on_teacher` is called once, when the first guidance arrives."""
         request = {
             "model": "gkt",
             "messages": [{"role": "user", "content": question}],
@@ -180,13 +182,11 @@ class Tour:
             if text and source is Source.TEACHER and on_teacher:
                 on_teacher()
                 on_teacher = None
-        raise StreamBroken("the answer came without its report")
+        raise StreamBroken("the answer ended without its report")
 
 
 def _table(stops: list[Stop]) -> Table:
-    table = Table(
-        title="\nGuided, and what the teacher alone would have taken", title_justify="left", box=None, pad_edge=False
-    )
+    table = Table(title="\nGuided answers, and the teacher alone", title_justify="left", box=None, pad_edge=False)
     table.add_column("profile")
     table.add_column("mode")
     for heading in ("first word", "in all", "bytes up", "down", "teacher's\ntokens"):
@@ -214,7 +214,7 @@ def _table(stops: list[Stop]) -> Table:
 
 
 def _alone_time(alone: Asked | None) -> str:
-    """Where the student had to stand in, the figures are not the teacher's, and that is said."""
+    """Format the time of the teacher alone, with the reason if the student had to answer instead."""
     if alone is None:
         return "never"
     reason = alone.report.fallback

@@ -17,20 +17,18 @@ def edge(
     *,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="The student: a name from `gkt models list`, a GGUF file, or owner/repo:file.gguf on the hub."
-        ),
+        typer.Option(help="Student: a name from `gkt models list`, a GGUF file, or owner/repo:file.gguf on the hub."),
     ] = None,
     cloud_url: Annotated[
-        str | None, typer.Option(help="Base URL of the cloud. Without one the student works alone.")
+        str | None, typer.Option(help="Base URL of the cloud. If unset, the student answers alone.")
     ] = None,
-    policy: Annotated[Path | None, typer.Option(dir_okay=False, help="Policy file, as `gkt tune` writes it.")] = None,
+    policy: Annotated[Path | None, typer.Option(dir_okay=False, help="Policy file, such as `gkt tune` writes.")] = None,
     max_guidance_tokens: Annotated[
-        int | None, typer.Option(min=1, help="The teacher's tokens per answer, where a request names no number.")
+        int | None, typer.Option(min=1, help="Maximum tokens of guidance in an answer, if the request sets none.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="Log level: debug, info, warning or error.")] = None,
 ) -> None:
     """Start an edge: the student, on llama.cpp, until Ctrl-C or SIGTERM. The student is fetched where it is missing.
 
@@ -59,10 +57,10 @@ def edge(
     from shared.server.settings import read_settings
 
     settings = read_settings(EdgeSettings)
-    with_policy_file(settings)  # a bad one is said before anything is fetched or loaded
+    with_policy_file(settings)  # report a bad policy file before any download
     need_edge_engine()
     free_port(settings.host, settings.port, option="--port")
-    leave_on_sigterm()  # while the student is fetched; the service then takes signals itself
+    leave_on_sigterm()  # during the download; later the service handles signals itself
 
     from gkt.commands.models import shown_progress
     from shared.model_hub.catalog import ensure_gguf

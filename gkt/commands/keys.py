@@ -1,4 +1,4 @@
-"""`gkt keys`: who may call the cloud, and how much."""
+"""`gkt keys`: manage the cloud's API keys and their limits."""
 
 from __future__ import annotations
 
@@ -22,36 +22,44 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Who may call the cloud, and how much: make keys, list, revoke and rotate them.\n\n"
-    "They are in the database of GKT_CLOUD_STORE_URL, which the cloud has to be set to as well. Every replica of it follows "
-    "within two seconds. Keys of GKT_CLOUD_KEYS go on working, without limits of their own.",
+    help="Create, list, revoke and rotate the cloud's API keys, with their limits.\n\n"
+    "Keys are in the database of GKT_CLOUD_STORE_URL, which the cloud must use too. Every replica follows within two seconds. "
+    "Keys in GKT_CLOUD_KEYS work too, without limits.",
 )
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 NANO = 1_000_000_000
 
-Name = Annotated[str, typer.Argument(help="The key's name.")]
-Expires = Annotated[str | None, typer.Option(help="It ends after so long: 90d, 12h, 30m, 10s. Unset: never.")]
+Name = Annotated[str, typer.Argument(help="Name of the key.")]
+Expires = Annotated[str | None, typer.Option(help="Time until the key expires: 90d, 12h, 30m, 10s. If unset, never.")]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="A name for logs, reports and the other commands, as `edge-17`.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the key in logs, reports and the other commands, such as `edge-17`.")
+    ],
     *,
     expires: Expires = None,
-    weight: Annotated[float, typer.Option(min=0.01, help="Its share of a full cloud, beside the others'.")] = 1.0,
-    priority: Annotated[int, typer.Option(min=-100, max=100, help="Lower goes first where the cloud is full.")] = 0,
-    max_running: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Of prompts and guidance together.")] = None,
-    daily_tokens: Annotated[int | None, typer.Option(min=1, help="The same in a day (UTC), never exceeded.")] = None,
+    weight: Annotated[
+        float, typer.Option(min=0.01, help="Weight of the key in a full cloud, relative to other keys.")
+    ] = 1.0,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Priority in a full cloud; lower goes first.")] = 0,
+    max_running: Annotated[int | None, typer.Option(min=1, help="Maximum concurrent requests.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Maximum requests per minute.")] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Maximum tokens per minute, prompts and guidance together.")
+    ] = None,
+    daily_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Maximum tokens per day (UTC), never exceeded.")
+    ] = None,
     daily_usd: Annotated[
         float | None,
-        typer.Option(min=0.000001, help="What it may cost in a day by the cloud's prices, never exceeded."),
+        typer.Option(min=0.000001, help="Maximum cost per day (UTC) by the cloud's prices, never exceeded."),
     ] = None,
-    operator: Annotated[bool, typer.Option("--operator", help="It may see what all keys used.")] = False,
+    operator: Annotated[bool, typer.Option("--operator", help="Let the key read the usage of all keys.")] = False,
 ) -> None:
-    """Make a key and show it, this once: only its hash is kept.
+    """Create a key and print it once; the database keeps only its hash.
 
     Example: gkt keys create edge-17 --expires 90d --requests-per-minute 60 --daily-usd 2
     """
@@ -73,10 +81,10 @@ def create(
 
 @app.command("list")
 def list_() -> None:
-    """All keys, with their secrets as far as they may be shown."""
+    """List all keys, with the public part of their secrets."""
     from cloud_teacher.store.keys import every
 
-    table = Table("name", "secret", "made", "ends", "limits", box=None, header_style="bold")
+    table = Table("name", "secret", "created", "expires", "limits", box=None, header_style="bold")
     with opened() as engine:
         for key in every(engine):
             limits = _limits(key.caller.allowance) + (["operator"] if key.caller.operator else [])
@@ -97,10 +105,11 @@ def revoke(
     name: Name,
     *,
     secret: Annotated[
-        str | None, typer.Option(help="Only this secret of it, as `gkt keys list` shows its beginning.")
+        str | None,
+        typer.Option(help="Secret to revoke, by its beginning in `gkt keys list`. If unset, all secrets of the key."),
     ] = None,
 ) -> None:
-    """End a key now. Answers under way are still written to their end. Its name stays taken, and its usage known."""
+    """Revoke a key now. Running answers are completed. The name stays reserved, and the usage is kept."""
     from cloud_teacher.store.keys import START
     from cloud_teacher.store.keys import revoke as end
 
@@ -117,7 +126,7 @@ def rotate(
     grace_period: Annotated[str, typer.Option(help="How long the old secret stays valid; 0s revokes it now.")] = "1h",
     expires: Expires = None,
 ) -> None:
-    """Give a key a new secret and show it, this once. Name, limits and what it used stay.
+    """Give a key a new secret and print it once. Name, limits and usage stay.
 
     Example: gkt keys rotate edge-17 --grace-period 24h
     """
@@ -133,7 +142,9 @@ def _ms(duration: str | None) -> int | None:
         return None
     match = re.fullmatch(r"(\d{1,6})([smhd])", duration)
     if not match:
-        raise ConfigurationError(f"{duration!r} is no duration: a whole number and s, m, h or d, as in 90d")
+        raise ConfigurationError(
+            f"{duration!r} is not a duration: expected a whole number and s, m, h or d, such as 90d"
+        )
     return int(match[1]) * UNITS_S[match[2]] * 1000
 
 

@@ -1,4 +1,4 @@
-"""`gkt models`: what the catalogue has, what of it is here, fetching and verifying it. progress of everything that takes long."""
+"""`gkt models`: list, fetch and verify the models of the catalogue, with progress of long work."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from shared.model_hub.progress import Logged, Progress
 app = typer.Typer(
     name="models",
     no_args_is_help=True,
-    help="The models gkt knows by name: list them, fetch them, check them.\n\n"
-    "They are kept under GKT_HOME, by default in your cache folder. Wherever gkt takes a name from this list it also takes "
-    "a path to a GGUF file of yours, or owner/repo:file.gguf on the model hub.",
+    help="List, fetch and verify the models of the catalogue.\n\n"
+    "Models are stored under GKT_HOME, by default in your cache folder. Every command that accepts a name from this list also "
+    "accepts a path to a GGUF file, or owner/repo:file.gguf on the model hub.",
 )
 
 
@@ -55,7 +55,7 @@ class Bars:
 
 
 def shown_progress() -> Progress:
-    """Bars on a terminal; elsewhere lines, so that the log of a container says how far it is."""
+    """Return progress bars for a terminal, and lines for other outputs, such as the log of a container."""
     console = Console(stderr=True)
     if console.is_terminal:
         return Bars(console)
@@ -64,7 +64,7 @@ def shown_progress() -> Progress:
 
 @app.command("list")
 def list_models() -> None:
-    """Show every model of the catalogue: what it is for, its licence and size, and whether it is here."""
+    """List the catalogue: each model's use, licence and size, and whether it is on this machine."""
     table = Table("name", "for", "licence", "size", "here", box=None, header_style="bold", pad_edge=False)
     for entry in Catalog.load().models.values():
         roles = ", ".join(entry.roles)
@@ -84,12 +84,12 @@ def _state(entry: ModelEntry) -> str:
 def pull(
     names: Annotated[list[str], typer.Argument(help="Names from `gkt models list`, or owner/repo:file.gguf.")],
     convert: Annotated[
-        bool, typer.Option("--convert", help="Also make the folder that vLLM loads, for a teacher.")
+        bool, typer.Option("--convert", help="Also convert a teacher into the folder that vLLM loads.")
     ] = False,
 ) -> None:
-    """Fetch models, verify them, and only then move them into place.
+    """Download and verify models, and move them into place only then.
 
-    What is here already costs nothing. A download that was broken off goes on from the parts that arrived.
+    Models that are here are not downloaded again. An interrupted download continues with the missing parts.
 
     Example: gkt models pull qwen2.5-coder-0.5b-instruct
     """
@@ -107,10 +107,10 @@ def pull(
 @app.command("verify")
 def verify_models(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names from `gkt models list`; without any, all that are here.")
+        list[str] | None, typer.Argument(help="Names from `gkt models list`. If unset, all models on this machine.")
     ] = None,
 ) -> None:
-    """Read model files again and compare them with the sizes and digests of the catalogue. Ends with 1 if one is wrong."""
+    """Compare model files with the sizes and digests of the catalogue. The status is 1 if one differs."""
     console = Console()
     catalog = Catalog.load()
     wrong = 0
@@ -121,14 +121,14 @@ def verify_models(
             wrong += 1
             console.print(f"[red]{escape(name)}: {escape(error.message)}[/red]", soft_wrap=True, highlight=False)
         else:
-            console.print(f"[green]{escape(name)}: as it should be[/green]")
+            console.print(f"[green]{escape(name)}: correct[/green]")
     if wrong:
         raise typer.Exit(1)
 
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """An error of ours ends the command with its message and no traceback."""
+    """Print the message of a GktError without a traceback, and end with status 1."""
     try:
         yield
     except GktError as error:

@@ -1,4 +1,4 @@
-"""`gkt usage`: what was used of the cloud, from its ledger."""
+"""`gkt usage`: report the cloud's usage from its ledger."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DATE = ["%Y-%m-%d"]
 @app.command()
 def usage(
     *,
-    key: Annotated[str | None, typer.Option(help="Of this key only.")] = None,
-    since: Annotated[datetime | None, typer.Option(formats=DATE, help="From this day on (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(formats=DATE, help="Up to this day, which is included.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, one object a line.")] = False,
+    key: Annotated[str | None, typer.Option(help="Show only this key's usage.")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=DATE, help="First day (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=DATE, help="Last day (UTC), included.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
-    """What was used of the cloud, by key and day, from the ledger in the database of GKT_CLOUD_STORE_URL.
+    """Report the cloud's usage by key and day, from the ledger in the database of GKT_CLOUD_STORE_URL.
 
     Example: gkt usage --key edge-17 --since 2026-11-01
     """
@@ -39,9 +39,9 @@ def usage(
             typer.echo(json.dumps(day.model_dump(mode="json")))
         return
     table = Table("day", "key", box=None, header_style="bold")
-    for column in ("requests", "prompt", "of it cached", "guidance", "told again", "$"):
+    for column in ("requests", "prompt", "cached", "guidance", "reused", "$"):
         table.add_column(column, justify="right")
     for day in told:
         numbers = (day.requests, day.prompt_tokens, day.cached_tokens, day.completion_tokens, day.reused_tokens)
         table.add_row(day.day.isoformat(), day.key, *(f"{number:,}" for number in numbers), f"{day.cost_usd:.6f}")
-    Console().print(table if told else f"nothing was used, as of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    Console().print(table if told else f"no usage, as of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")

@@ -1,4 +1,4 @@
-"""The edge as the command line asks it: an answer piece by piece, and every failure as an error of ours."""
+"""The command line's client of the edge: streams an answer, and raises every failure as a GktError."""
 
 from __future__ import annotations
 
@@ -25,42 +25,41 @@ class EdgeUnreachable(GktError):
 
 
 class EdgeRefused(GktError):
-    """The edge answered with an error."""
+    """The edge returned an error."""
 
     code = "edge_refused"
 
 
 @contextmanager
 def reached(url: str, key: str | None = None) -> Iterator[httpx.Client]:
-    """A client of the edge, for an answer that may take its time. Says what to do where nobody is there.
+    """Open a client of the edge without a read timeout. If the edge is unreachable, the error has the command to start one.
 
-    An edge that wants a key gets this one, or the one in GKT_EDGE_API_KEY. Raises ConfigurationError for a key that cannot be
-    one.
+    The key is the given one, or the one in GKT_EDGE_API_KEY. Raises ConfigurationError for an invalid key.
     """
     key = key or os.environ.get(API_KEY)
     if key and not is_sendable(key):
-        raise ConfigurationError(f"{API_KEY}: a key is printable ASCII without spaces")
+        raise ConfigurationError(f"{API_KEY}: expected printable ASCII without spaces")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     timeout = httpx.Timeout(None, connect=5)
     try:
-        # The edge is near: no proxy of the environment stands between.
+        # The edge is near, so proxies of the environment are ignored.
         with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False) as client:
             yield client
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise EdgeUnreachable(
-            f"no edge can be reached at {url} ({error}). Start one with: gkt up (or say where it is with --url)"
+            f"no edge at {url} ({error}). Start one with: gkt up (or set its address with --url)"
         ) from None
     except httpx.TransportError as error:
         raise StreamBroken(f"the connection to the edge broke: {error}") from None
 
 
 def complete(client: httpx.Client, body: dict[str, Any]) -> str:
-    """The edge's answer as JSON, in lines."""
+    """Return the edge's whole answer as indented JSON."""
     response = client.post("/v1/chat/completions", json=body)
     if response.status_code != 200:
         raise _refusal(response)
     try:
-        return json.dumps(response.json(), indent=2)  # ASCII, so that no terminal takes it for more than text
+        return json.dumps(response.json(), indent=2)  # ASCII, so that it contains no control sequence for a terminal
     except ValueError:
         raise StreamGarbled("not an answer of an edge: the body is not JSON") from None
 
@@ -82,5 +81,5 @@ def _refusal(response: httpx.Response) -> EdgeRefused:
     try:
         message = ErrorBody.model_validate_json(response.content).error.message
     except ValidationError:
-        message = "what answered is not an edge"
-    return EdgeRefused(f"the edge refused ({response.status_code}): {message}")
+        message = "the server is not an edge"
+    return EdgeRefused(f"the edge rejected the request ({response.status_code}): {message}")

@@ -1,4 +1,4 @@
-"""`gkt cloud --ray`: Ray Serve on this machine, a Ray of its own or the one that RAY_ADDRESS names, until told to go."""
+"""`gkt cloud --ray`: run Ray Serve on this machine, on a Ray of its own or the one at RAY_ADDRESS, until a signal."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from shared.server.run import KEEP_ALIVE_S
 logger = logging.getLogger("gkt.cloud")
 
 OBJECT_STORE_BYTES = 128 << 20
-"""Streams do not go through it."""
+"""Size of Ray's object store; streams do not pass through it."""
 
 
 class Told(BaseException):
-    """To go, by a signal."""
+    """A signal ends the service."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -42,9 +42,9 @@ class Told(BaseException):
 
 
 def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp = engine_app) -> int:
-    """Serve until SIGINT or SIGTERM; guidance under way may take the settings' grace to end then. Returns the exit status.
+    """Serve until SIGINT or SIGTERM; running guidance then has the configured grace to end. Returns the exit status.
 
-    A second signal ends it at once. No process is left behind, unless this one is killed. Raises ConfigurationError.
+    A second signal ends the service at once. No process is left, unless this one is killed. Raises ConfigurationError.
     """
     check_fields(settings, replicas, machines=False)
     port = free_port(settings.host, settings.port, option="--port")
@@ -55,7 +55,7 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
             app = application(settings, replicas, read=Given(settings), gpus=gpus, make_app=make_app)
             try:
                 serve.run(app, name=NAME, route_prefix="/")
-            except RuntimeError as error:  # which Serve raises where replicas cannot be started
+            except RuntimeError as error:  # Serve raises this if replicas cannot start
                 logger.error("%s", error)
                 return 1
             if settings.port_file:
@@ -69,20 +69,20 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
 
 @contextmanager
 def _ray(replicas: Replicas) -> Iterator[None]:
-    """A Ray to run on. One of our own is gone behind it, with all its processes."""
+    """Start or join a Ray. One that was started here ends with all its processes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined = bool(os.environ.get("RAY_ADDRESS"))
     own: dict[str, Any] = {
         "address": "local",
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
-        # As many as replicas reserve, with room for others while they are replaced. In truth they share what there is.
+        # As many as replicas reserve, with room for their replacements. In fact all share the real ones.
         "num_cpus": max(os.cpu_count() or 1, 2 * replicas.most),
     }
     try:
         ray.init(logging_level=logging.WARNING, **({} if joined else own))
     except ConnectionError as error:
-        raise ConfigurationError(f"RAY_ADDRESS: there is no Ray to join: {error}") from error
+        raise ConfigurationError(f"RAY_ADDRESS: no Ray to join: {error}") from error
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _tell)
     try:
@@ -101,10 +101,10 @@ def _tell(signum: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
-    """Serve's proxy, and nothing served behind it once that is over."""
+    """Run Serve's proxy, and delete the application at the end."""
     if serve.status().proxies:
         raise ConfigurationError(
-            "that Ray has a Serve already: give it deploy/ray/serve.yaml with `serve deploy`, and leave RAY_ADDRESS away here"
+            "this Ray runs a Serve already: deploy deploy/ray/serve.yaml with `serve deploy` there, or unset RAY_ADDRESS"
         )
     http: dict[str, Any] = {"host": settings.host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE_S}
     if settings.tls:
@@ -114,7 +114,7 @@ def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
         http_options=http,
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # this process's own
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # of this process
     try:
         yield
     finally:
@@ -123,22 +123,22 @@ def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
 
 
 def _delete(grace_s: float) -> None:
-    """End the replicas while the proxy is still there for what they write. `serve.shutdown` would end both at once."""
+    """End the replicas while the proxy still forwards their streams; `serve.shutdown` would end both at once."""
     until = time.monotonic() + grace_s + CLOSING_S
     while True:
         try:
             serve.delete(NAME)
             return
-        except TimeoutError:  # after a minute
+        except TimeoutError:  # raised after a minute
             if time.monotonic() > until:
                 return
 
 
 def _gpus(settings: CloudSettings, replicas: Replicas) -> float:
-    """Of each replica. Raises ConfigurationError where there are not enough."""
+    """Return the number of GPUs for each replica. Raises ConfigurationError if there are too few."""
     there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
     if not own_engine(settings) or not there:
         return 0
     if replicas.least > there:
-        raise ConfigurationError(f"{replicas.least} replicas want a GPU each, and Ray has {there:g}")
+        raise ConfigurationError(f"{replicas.least} replicas need one GPU each, and Ray has {there:g}")
     return 1

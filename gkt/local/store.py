@@ -1,4 +1,4 @@
-"""The cloud's database, for the commands that work on it."""
+"""The cloud's database, for the commands that use it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened() -> Generator[Engine]:
-    """The database of GKT_CLOUD_STORE_URL, its tables brought up to date. Raises ConfigurationError."""
+    """Open the database of GKT_CLOUD_STORE_URL and migrate its tables. Raises ConfigurationError."""
     from cloud_teacher.config.settings import CloudSettings
     from shared.server.settings import read_settings
 
     settings = read_settings(CloudSettings)
     if settings.store_url is None:
-        raise ConfigurationError("GKT_CLOUD_STORE_URL names no database; sqlite:////path/to/file will do")
+        raise ConfigurationError("GKT_CLOUD_STORE_URL is not set; expected a database such as sqlite:////path/to/file")
     if importlib.util.find_spec("sqlalchemy") is None:
-        raise ConfigurationError("SQLAlchemy is not installed. This installs it: pip install 'gkt[fleet]'")
+        raise ConfigurationError("SQLAlchemy is not installed. Install it with: pip install 'gkt[fleet]'")
     from cloud_teacher.store.database import connect
 
     engine = connect(settings.store_url.get_secret_value())

@@ -1,1 +1,1 @@
-"""What the command line prints."""
+"""Terminal output of the command line."""

@@ -1,4 +1,4 @@
-"""What models and servers wrote, so that it cannot steer the terminal it is shown on."""
+"""Remove control sequences from text of models and servers, which must not control the terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Plain:
-    """Takes control characters and escape sequences out of text that comes in pieces. Line feeds and tabs stay."""
+    """Removes control characters and escape sequences from streamed text. Line feeds and tabs stay."""
 
     def __init__(self) -> None:
         self._begun = ""
 
     def push(self, text: str) -> str:
-        """What can be shown now: the beginning of a sequence waits for its end."""
+        """Return the text that can be shown now; an incomplete escape sequence is held until its end."""
         text = _SEQUENCE.sub("", self._begun + text)
         begun = _BEGUN.search(text)
         self._begun = begun.group() if begun else ""
@@ -24,5 +24,5 @@ class Plain:
 
 
 def plain(text: str) -> str:
-    """The same for a whole text."""
+    """Remove control characters and escape sequences from a whole text."""
     return _CONTROL.sub("", _SEQUENCE.sub("", text))

@@ -1,4 +1,4 @@
-"""What a command that starts services says while they start."""
+"""Status output of commands that start services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.status import Status
 
 
 class Screen:
-    """Says on standard error what goes on: in a line that changes, or where nobody sees that, a line for each change."""
+    """Shows the status on standard error: in one changing line on a terminal, elsewhere in a line for each change."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""An answer on the terminal: who wrote what in two colours, and a last line of figures."""
+"""An answer on the terminal: each writer in its colour, and a last line of figures."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from rich.text import Text
 from gkt.terminal.sanitize import Plain, plain
 from shared.protocol.gkt import GktReport, Side, Source
 
-# Orange and sky blue of Okabe and Ito's palette, which people tell apart whichever colours they see.
+# Orange and sky blue of Okabe and Ito's palette, which people with any colour vision can tell apart.
 STYLES = {Source.TEACHER: Style.parse("#e69f00"), Source.STUDENT: Style.parse("#56b4e9")}
 
 
 class Transcript:
-    """Shows an answer as it comes.
+    """Prints an answer while it streams.
 
-    In colour where standard output is a terminal that has any and NO_COLOR is not set. Elsewhere the answer alone is written
-    there, as plain text, and the figures go to standard error; with `marks` each segment there begins with its source, and the
-    figures follow.
+    It is in colour if standard output is a terminal with colours and NO_COLOR is not set. Otherwise only the plain answer goes
+    to standard output, and the figures go to standard error; with `marks`, each segment begins with its source, and the figures
+    follow on standard output.
     """
 
     def __init__(self, *, marks: bool = False) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # an answer may hold what the terminal's encoding lacks
+            sys.stdout.reconfigure(errors="replace")  # an answer may have characters that the terminal's encoding lacks
         self._console = Console(highlight=False)
         self._colours = self._console.is_terminal and bool(self._console.color_system) and not self._console.no_color
         self._marks = marks and not self._colours
@@ -50,7 +50,7 @@ class Transcript:
             sys.stdout.flush()
 
     def close(self) -> None:
-        """End the line. Whatever is said next begins at its start."""
+        """End the current line, so that the next output begins a new one."""
         if self._line_open:
             sys.stdout.write("\n")
             sys.stdout.flush()
@@ -67,10 +67,10 @@ class Transcript:
 
 
 def figures(report: GktReport) -> Text:
-    """Tokens and time of each side, and what the teacher was spared: `teacher 40 tokens in 900 ms · student ...`.
+    """Format tokens and time of each side, and the saved tokens: `teacher 40 tokens in 900 ms · student ...`.
 
-    A side's time is what it added to the answer's. Saved is the student's share of all tokens written: about what a teacher
-    alone would have had to write too.
+    A side's time is what it added to the answer's time. Saved is the student's fraction of all tokens, which a teacher alone
+    would have written.
     """
     student = report.student
     teacher = report.teacher or Side(model="")

@@ -125,7 +125,7 @@ async def test_settings_that_contradict_each_other_are_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [(["--replicas", "2"], "--replicas goes with --ray"), (["--ray", "--replicas", "2:1"], "it is MIN or MIN:MAX")],
+    [(["--replicas", "2"], "--replicas: requires --ray"), (["--ray", "--replicas", "2:1"], "it is MIN or MIN:MAX")],
 )
 async def test_replicas_that_cannot_be_are_one_line(options: list[str], complaint: str) -> None:
     outcome = await gkt("cloud", *options)
@@ -163,6 +163,6 @@ async def test_a_port_in_use_is_found_before_anything_is_loaded(option: str, tmp
         outcome = await gkt("up", option, port, other, "0", environment={"GKT_HOME": str(tmp_path)})
     assert outcome.status == 1
     assert outcome.err == (
-        f"gkt: cannot listen on 127.0.0.1:{port}: Address already in use. {option} chooses another port\n"
+        f"gkt: cannot listen on 127.0.0.1:{port}: Address already in use. Choose another port with {option}\n"
     )
     assert list(tmp_path.iterdir()) == [], "no model was fetched and no log begun"

@@ -95,7 +95,7 @@ async def test_the_tour_shows_every_link_and_the_answer_outlives_the_cable() -> 
     assert "[teacher] Light[student]  and so on." in cut
     assert "1 of at most 40 tokens of guidance had arrived" in cut
     assert "fallback: broken." in cut
-    assert re.search(r"the next answer has [2-8] tokens of the teacher \(fallback: none\)", cut)
+    assert re.search(r"the teacher wrote [2-8] tokens of the next answer \(fallback: none\)", cut)
     assert (state.profile, state.fault, state.conditions.latency_ms) == (None, None, 0)
 
 
@@ -103,7 +103,7 @@ async def test_one_of_several_links_has_to_be_named() -> None:
     async with running("edge-a", "edge-b") as r:
         places = ["--edge", r.edge, "--control", r.control, "--profile", "offline"]
         unnamed = await gkt("demo", *places)
-        assert (unnamed.status, unnamed.err) == (1, "gkt: --link: one of edge-a, edge-b\n")
+        assert (unnamed.status, unnamed.err) == (1, "gkt: --link: expected one of edge-a, edge-b\n")
         outcome = await gkt("demo", *places, "--link", "edge-a", "--max-guidance-tokens", "8")
         assert (outcome.status, outcome.err) == (0, "")
         assert row(outcome.out, "offline")
@@ -126,7 +126,7 @@ async def test_wrong_usage() -> None:
 
 def row(shown: str, profile: str) -> list[str]:
     """Return the cells of a profile's line in the table."""
-    table = shown[shown.index("Guided, and") :].splitlines()
+    table = shown[shown.index("Guided answers") :].splitlines()
     return re.split(r" {2,}", next(line for line in table if line.startswith(f"{profile} ")).strip())
 
 

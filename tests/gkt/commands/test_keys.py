@@ -70,11 +70,11 @@ async def test_without_a_database_it_is_said(monkeypatch: pytest.MonkeyPatch) ->
     for command in (["keys", "list"], ["usage"]):
         outcome = await gkt(*command)
         assert (outcome.status, outcome.out) == (1, "")
-        assert outcome.err.startswith("gkt: GKT_CLOUD_STORE_URL names no database")
+        assert outcome.err.startswith("gkt: GKT_CLOUD_STORE_URL is not set")
 
 
 def test_usage_by_key_and_day(url: str) -> None:
-    assert "nothing was used" in said("usage")
+    assert "no usage" in said("usage")
     engine = connect(url)
     made = [
         Row(uuid.uuid4().hex, "r", key, "guidance", "m", "t", date(2026, 11, day), 1, None, None, 1.0, 1000, 400, 30, 0,
@@ -89,4 +89,4 @@ def test_usage_by_key_and_day(url: str) -> None:
     assert table[1].split()[2:] == ["1", "1,000", "400", "30", "0", "0.005000"]
     (day,) = [json.loads(line) for line in said("usage", "--key", "a", "--since", "2026-11-02", "--json").splitlines()]
     assert (day["key"], day["day"], day["completion_tokens"], day["cost_usd"]) == ("a", "2026-11-02", 30, 0.005)
-    assert "nothing was used" in said("usage", "--until", "2026-10-31")
+    assert "no usage" in said("usage", "--until", "2026-10-31")
