@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from cloud_teacher.config.settings import CloudSettings
 from edge_student.settings import EdgeSettings
 from evaluation.lab import tasks
 from evaluation.lab.arms import parse_all
+from gkt.__main__ import app
 from gkt.settings_docs import page
 from tests.edge_student.scripted_edge import edge
 
@@ -81,6 +84,15 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     assert "nowhere" in built.stderr
 
 
+def _options(words: list[str]) -> set[str]:
+    """Options of the command of `gkt` that `words` call."""
+    command: Any = typer.main.get_command(app)
+    context = TyperGroup.context_class(command)
+    while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
+        _, command, words = command.resolve_command(context, words)
+    return {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+
+
 def _shell_lines(document: Path) -> list[str]:
     """The lines of a page's code blocks, joined where they end with a backslash, without comments."""
     text = document.read_text()
@@ -100,6 +112,15 @@ def _commands(document: Path) -> list[list[str]]:
         if words and words[0] == "gkt" and "…" not in words[:3]:
             calls.append(words[1:])
     return calls
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_a_page_has_its_options(document: Path) -> None:
+    for words in _commands(document):
+        options = _options(words)
+        for word in words:
+            name = word.partition("=")[0]
+            assert not name.startswith("--") or name in options, f"gkt {' '.join(words)}"
 
 
 @pytest.mark.parametrize("document", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
