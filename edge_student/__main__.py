@@ -8,7 +8,7 @@ import sys
 from types import FrameType
 
 from edge_student.app import create_app
-from edge_student.policy import with_policy_file
+from edge_student.policy import PolicyResolver
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
 from shared.observability.telemetry import Telemetry, telemetry_from
@@ -19,7 +19,7 @@ from shared.server.settings import read_settings
 def main() -> int:
     try:
         settings = read_settings(EdgeSettings)
-        with_policy_file(settings)
+        PolicyResolver.from_settings(settings)
     except ConfigurationError as error:
         sys.stderr.write(f"gkt edge: {error.message}\n")
         return 1

@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI
 from edge_student.api import chat, completions
 from edge_student.api.dependencies import authorized
 from edge_student.cloud.client import Cloud, HttpCloud, NoCloud
-from edge_student.service import Edge
+from edge_student.service import EdgeService
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
 from shared.observability.telemetry import OFF, Telemetry
@@ -34,10 +34,10 @@ def create_app(
 
     It closes `telemetry` at its end.
     """
-    edge = Edge(settings, cloud or _cloud(settings, telemetry), started=int(time.time()), telemetry=telemetry)
+    edge = EdgeService(settings, cloud or _cloud(settings, telemetry), started=int(time.time()), telemetry=telemetry)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Edge]]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, EdgeService]]:
         async def load() -> None:
             try:
                 await edge.load(lambda: student or _llama(settings))

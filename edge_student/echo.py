@@ -16,7 +16,7 @@ from pydantic import Field
 
 from edge_student.app import create_app
 from edge_student.settings import EdgeSettings
-from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, Word
+from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, TokenOutput
 from shared.echo_text import next_word, read_mark
 from shared.errors import InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Message
@@ -67,7 +67,7 @@ class EchoStudent:
         prompt: Sequence[int],
         *,
         text: str = "",
-        held: bool = False,
+        deferred: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
         cache_salt: str | None = None,
@@ -99,13 +99,13 @@ class EchoSequence:
         self._answer += text
         self.scores.append(Score(text.encode(), SURE, 0, 0.0))
 
-    def foresee(self, text: str) -> None:
+    def prefill_ahead(self, text: str) -> None:
         """There is nothing to prepare."""
 
-    async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+    async def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
         try:
             if sampling.max_tokens < 1:
-                yield Word("", end="length")
+                yield TokenOutput("", end="length")
                 return
             for number in range(1, sampling.max_tokens + 1):
                 await asyncio.sleep(self._student.token_s)
@@ -119,16 +119,16 @@ class EchoSequence:
     def close(self) -> None:
         self._student.open_sequences.discard(self)
 
-    def _word(self, sampling: Sampling, *, last: bool) -> Word:
+    def _word(self, sampling: Sampling, *, last: bool) -> TokenOutput:
         text = next_word(self._mark, self._answer, "s")
         if text is None:
-            return Word("", end="stop")
+            return TokenOutput("", end="stop")
         begins_odd_line = self._answer.endswith("\n") and self._answer.count("\n") % 2 == 1
         logprob = UNSURE if begins_odd_line else SURE
         self._answer += text
         token = text.encode()
         top = sampling.top_logprobs
-        return Word(
+        return TokenOutput(
             text,
             token,
             len(text),

@@ -1,4 +1,4 @@
-"""What the edge's endpoints work with: the student once it is loaded, the use case, the settings."""
+"""The service object behind the edge's routes: student, use case, policies, keys, metrics."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from edge_student.answering.service import Answering
+from edge_student.answering.context import AnswerOptions
+from edge_student.answering.service import AnswerService
 from edge_student.cloud.client import Cloud
 from edge_student.metrics import EdgeMetrics
-from edge_student.policy import with_policy_file
+from edge_student.policy import PolicyResolver
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
 from shared.errors import ConfigurationError, NotReady, UnknownTemplate
@@ -21,16 +22,22 @@ from shared.server.bearer_keys import Keys
 logger = logging.getLogger("gkt.edge")
 
 
-class Edge:
-    """One edge: loads its student beside the event loop, and serves once that is there.
+class EdgeService:
+    """One edge: loads its student off the event loop, and answers once the student is loaded.
 
-    Raises ConfigurationError where its policy file cannot be read, or its template of hints.
+    Raises ConfigurationError if its policy file or its expand template is invalid.
     """
 
     def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int, telemetry: Telemetry = OFF) -> None:
-        self.settings, self.policy = with_policy_file(settings)
+        self.settings = settings
+        self.policies = PolicyResolver.from_settings(settings)
         self.started = started
-        self._hint = _hint(self.settings.expand_template)
+        self._options = AnswerOptions(
+            expand_template=_expand_template(settings.expand_template),
+            draft_ahead=settings.draft_ahead,
+            fallback_prefetch_after_s=settings.fallback_prefetch_after_s,
+            prefill_after_teacher=settings.prefill_after_teacher,
+        )
         self.keys = Keys(settings.api_keys)
         self.metrics = EdgeMetrics()
         self.student: Student | None = None
@@ -39,7 +46,7 @@ class Edge:
         self._load_failure: str | None = None
 
     async def load(self, load: Callable[[], Student]) -> None:
-        """Loads the student off the event loop. A failure is kept for `health` and raised again."""
+        """Load the student off the event loop. `health` reports a failure, which is raised again."""
         try:
             self.student = await asyncio.to_thread(load)
         except Exception as error:
@@ -47,24 +54,24 @@ class Edge:
             raise
         logger.info("the student %s is ready", self.student.model)
         if self.settings.policy_file:
-            logger.info("policy file %s; it decides the mode: %s", self.settings.policy_file, self.policy is not None)
+            logger.info(
+                "policy file %s; it decides the mode: %s", self.settings.policy_file, self.policies.file_decides_mode
+            )
 
     @property
-    def answering(self) -> Answering:
-        return Answering(
+    def answering(self) -> AnswerService:
+        return AnswerService(
             self.ready_student(),
             self._cloud,
             self.metrics,
-            hint=self._hint,
-            draft_ahead=self.settings.draft_ahead,
-            fallback_prefetch_after_s=self.settings.fallback_prefetch_after_s,
+            options=self._options,
             telemetry=self._telemetry,
         )
 
     def ready_student(self) -> Student:
-        """The student. Raises NotReady while it loads."""
+        """Return the student. Raises NotReady while it loads."""
         if self.student is None:
-            raise NotReady(self._load_failure or f"{self.settings.model} is being loaded", retry_after_s=2)
+            raise NotReady(self._load_failure or f"{self.settings.model} is loading", retry_after_s=2)
         return self.student
 
     def health(self) -> Health:
@@ -72,7 +79,7 @@ class Edge:
         if failure:
             return Health(status="failed", model=self.settings.model, detail=failure)
         if self.student is None:
-            return Health(status="loading", model=self.settings.model, detail="the student is being loaded")
+            return Health(status="loading", model=self.settings.model, detail="the student is loading")
         return Health(status="ok", model=self.student.model)
 
     async def close(self) -> None:
@@ -82,11 +89,11 @@ class Edge:
         await asyncio.to_thread(self._telemetry.close)
 
 
-def _hint(name: str) -> Template:
+def _expand_template(name: str) -> Template:
     try:
         template = Templates.load().get(name)
     except UnknownTemplate as error:
         raise ConfigurationError(f"expand_template: {error.message}") from None
     if not template.takes_answer:
-        raise ConfigurationError(f"expand_template: {name} has no place for a draft")
+        raise ConfigurationError(f"expand_template: the template {name!r} does not use the variable `answer`")
     return template

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from shared.protocol.gkt import Mode
+from shared.protocol.gkt import PolicyFields
 from shared.server.bearer_keys import BearerKeys
 from shared.server.settings import ServiceSettings
 from shared.server.tls import client_context
@@ -18,7 +18,9 @@ MOST_KEPT = 128
 """Sequences that may be kept for their beginnings."""
 
 
-class EdgeSettings(ServiceSettings):
+class EdgeSettings(PolicyFields, ServiceSettings):
+    """Settings of one edge. The policy fields are those of requests and policy files."""
+
     model_config = SettingsConfigDict(env_prefix="GKT_EDGE_")
 
     port: int = Field(default=8081, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -62,53 +64,7 @@ class EdgeSettings(ServiceSettings):
 
     policy_file: str | None = Field(
         default=None,
-        description="policy file, as `gkt tune` writes it. Its values replace the defaults of the policy settings below; "
-        "a value that is set here wins",
-    )
-    mode: Mode = Field(default=Mode.FIXED, description="mode of requests that ask for model `gkt` and name no mode")
-    max_guidance_tokens: int = Field(
-        default=40, ge=1, description="most teacher tokens per answer; 40 is the paper's length on GSM8K"
-    )
-    acceptance_threshold: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="mode `review`: reject a draft token that is not the teacher's top choice and has a probability below "
-        "this. At 0.5 or more only top choices pass",
-    )
-    handback_after: int = Field(
-        default=3,
-        ge=0,
-        le=1000,
-        description="modes `adaptive`, `on_demand` and `review`: the student takes over after this many teacher tokens in a "
-        "row that the student would have written too. At 0 it takes over only at the end of a line",
-    )
-    max_correction_tokens: int | None = Field(
-        default=None,
-        ge=0,
-        description="modes `on_demand` and `review`: most tokens of one correction by the teacher. At 0 the teacher writes "
-        "to the end of the line. If unset, 1 in `review` and 0 in `on_demand`",
-    )
-    confidence_threshold: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="mode `on_demand`: the teacher writes a line if the student's first-token probability is below this. "
-        "Mode `review`: a draft ends when its joint probability falls below this; at 0 a draft is `draft_lines` lines. "
-        "If unset, 0.5 in `on_demand`, 0.1 in `review`, or 0 if `draft_lines` is set",
-    )
-    draft_lines: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000,
-        description="mode `review` with `confidence_threshold` 0: lines of one draft",
-    )
-    rollout_fraction: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="fraction of the requests without a mode of their own that use `mode`, by a hash of prompt and seed; the "
-        "student answers the rest alone",
+        description="policy file, as `gkt tune` writes it. Its values apply to the policy settings that are not set here",
     )
     draft_ahead: bool = Field(
         default=True, description="mode `review`: the student writes the next step while the teacher reads the last one"
@@ -117,16 +73,6 @@ class EdgeSettings(ServiceSettings):
         default=1024,
         ge=1,
         description="the teacher's tokens in mode `teacher` where the request sets no max_tokens; at most what the cloud allows",
-    )
-    template: str | None = Field(
-        default=None,
-        description="guidance template, `name` or `name@version`; unset: `answer`, in mode `outline` `outline`",
-    )
-    teacher: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=100,
-        description="the teacher, by its name in the cloud; unset: the cloud's first",
     )
     expand_template: str = Field(
         default="expand",

@@ -72,7 +72,7 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Word:
+class TokenOutput:
     """One token of the student. `text` is empty where the token ends inside a character; `end` is set on the last one only."""
 
     text: str
@@ -120,11 +120,11 @@ class StudentSequence(Protocol):
         """Take in more guidance. Returns at once; the prefill happens beside."""
         ...
 
-    def foresee(self, text: str) -> None:
+    def prefill_ahead(self, text: str) -> None:
         """Prepare for text that will probably come next. It is no guidance until `extend` says so. Returns at once."""
         ...
 
-    def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+    def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
         """Write on from the exact end of prompt and guidance. Once only. Of no tokens at all it waits for the scores, if wanted.
 
         Raises EngineFailed where the engine cannot go on. Closing the generator leaves the engine's batch at its next step.
@@ -185,12 +185,12 @@ class Student(Protocol):
         prompt: Sequence[int],
         *,
         text: str = "",
-        held: bool = False,
+        deferred: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
         cache_salt: str | None = None,
     ) -> StudentSequence:
-        """Begin to prefill a prompt and what is written of the answer already: at once, or `held` until there is guidance or
+        """Begin to prefill a prompt and what is written of the answer already: at once, or `deferred` until there is guidance or
         the hand-over.
 
         Scores are of the prompt from a position on, or of the guidance behind the text. `top` is how many alternatives each has.

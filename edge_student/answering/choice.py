@@ -14,7 +14,7 @@ from shared.protocol.openai import AnswerEnd, TokenLogprob
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPart:
     """Text of a choice, fit to be shown."""
 
     index: int
@@ -26,7 +26,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Counted:
+class PromptUsage:
     """What of a prompt was computed, and what was there already."""
 
     index: int
@@ -35,7 +35,7 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Scored:
+class PromptScores:
     """How probable the prompt was to the student, from where it was asked for. Comes before everything else of a choice."""
 
     index: int
@@ -43,7 +43,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ChoiceEnded:
     """A choice is complete."""
 
     index: int
@@ -62,7 +62,7 @@ class Finished:
     usage: Usage
 
 
-Part = Counted | Scored | Piece | Ended | Finished
+Part = PromptUsage | PromptScores | TextPart | ChoiceEnded | Finished
 
 
 class Choice:
@@ -97,7 +97,7 @@ class Choice:
         tokens: int = 0,
         logprobs: Sequence[TokenLogprob] = (),
         ids: Sequence[int] = (),
-    ) -> list[Piece | Ended]:
+    ) -> list[TextPart | ChoiceEnded]:
         """Words arrived. The choice ends here if they complete a stop string."""
         segment = self._segment(source)
         segment.tokens += tokens
@@ -105,21 +105,21 @@ class Choice:
         self._ids += ids
         if text:
             self._unshown.append((segment, len(text)))
-        parts: list[Piece | Ended] = [*self._show(self._stops.push(text))]
+        parts: list[TextPart | ChoiceEnded] = [*self._show(self._stops.push(text))]
         if self._stops.found is not None:
             parts += self.end("stop")
         return parts
 
-    def end(self, reason: AnswerEnd, logprob: TokenLogprob | None = None) -> list[Piece | Ended]:
+    def end(self, reason: AnswerEnd, logprob: TokenLogprob | None = None) -> list[TextPart | ChoiceEnded]:
         """Nothing more comes: show what is still held."""
-        parts: list[Piece | Ended] = [*self._show(self._stops.flush())]
+        parts: list[TextPart | ChoiceEnded] = [*self._show(self._stops.flush())]
         if self._logprobs or self._ids:
             parts.append(self._piece("", self.segments[-1].source))
         self.reason = reason
-        return [*parts, Ended(self.index, reason, logprob, self._stops.found)]
+        return [*parts, ChoiceEnded(self.index, reason, logprob, self._stops.found)]
 
-    def _show(self, text: str) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _show(self, text: str) -> list[TextPart]:
+        pieces: list[TextPart] = []
         at = 0
         while at < len(text):
             segment, length = self._unshown.popleft()
@@ -131,9 +131,9 @@ class Choice:
             at += shown
         return pieces
 
-    def _piece(self, text: str, source: Source) -> Piece:
+    def _piece(self, text: str, source: Source) -> TextPart:
         """A piece with all that has come of its tokens."""
-        piece = Piece(self.index, text, source, tuple(self._logprobs), tuple(self._ids))
+        piece = TextPart(self.index, text, source, tuple(self._logprobs), tuple(self._ids))
         self._logprobs, self._ids = [], []
         return piece
 

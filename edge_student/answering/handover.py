@@ -22,7 +22,7 @@ class Place(NamedTuple):
     escaped: bool = False
 
 
-class Seam:
+class WordBoundaryBuffer:
     """Sorts a growing guidance text into what may be used now and what is held back.
 
     `budget` is the teacher's limit in tokens. None: nothing follows the guidance, so nothing needs to be held back. In JSON,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_student.student import Word
+from edge_student.student import TokenOutput
 from shared.protocol.guidance import Guidance
 from shared.protocol.openai import TokenLogprob, TopLogprob
 
@@ -13,20 +13,20 @@ def logprobs_of_guidance(event: Guidance) -> list[TokenLogprob]:
     return [TokenLogprob(token=event.text, bytes=list(event.text.encode()), logprob=sum(event.logprobs))]
 
 
-def logprobs_of_word(word: Word) -> list[TokenLogprob]:
-    if word.logprob is None:
+def logprobs_of_token(token: TokenOutput) -> list[TokenLogprob]:
+    if token.logprob is None:
         return []
     return [
         TokenLogprob(
-            token=word.token.decode(errors="replace"),
-            bytes=list(word.token),
-            logprob=word.logprob,
-            token_id=word.token_id,
+            token=token.token.decode(errors="replace"),
+            bytes=list(token.token),
+            logprob=token.logprob,
+            token_id=token.token_id,
             top_logprobs=[
                 TopLogprob(
                     token=a.token.decode(errors="replace"), bytes=list(a.token), logprob=a.logprob, token_id=a.token_id
                 )
-                for a in word.alternatives
+                for a in token.alternatives
             ],
         )
     ]

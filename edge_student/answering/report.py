@@ -1,4 +1,4 @@
-"""What a request took, on both sides: tokens, times, cost, and why it fell back if it did."""
+"""Records tokens, times, cost and the fallback reason of an answer, and reports them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from shared.protocol.gkt import FallbackReason, GktReport, GuidanceScore, Mode, 
 from shared.protocol.guidance import Done, Guidance, Start, Usage, Verdict
 
 
-class Account:
-    """Kept while a request is under way; times are milliseconds from its arrival."""
+class AnswerRecorder:
+    """Recorded while an answer is under way. Times are milliseconds from the request's arrival."""
 
-    def __init__(self, mode: Mode, request_id: str, student: str, *, policy: str | None = None) -> None:
+    def __init__(self, mode: Mode, request_id: str, student: str, *, policy_file: str | None = None) -> None:
         self._mode = mode
-        self._policy = policy
+        self._policy_file = policy_file
         self._request_id = request_id
         self._started = time.monotonic()
         self._template: str | None = None
         self._cost_usd: float | None = None
         self._before = Side(model="")
-        """The teacher's side before the call under way."""
+        """The teacher's figures before the current call."""
         self.traffic = Traffic()
         self.student = Side(model=student)
         self.teacher: Side | None = None
@@ -37,14 +37,14 @@ class Account:
         return self.teacher.completion_tokens if self.teacher else 0
 
     def teacher_began(self, start: Start) -> None:
-        """A call to the teacher has begun. There may be several, one after the other."""
+        """Record the start of a call to the teacher. Calls of an answer follow one another."""
         self.teacher = self.teacher or Side(model=start.model)
         self.teacher.calls += 1
         self._before = self.teacher.model_copy()
         self._template = start.template
 
-    def teacher_said(self, event: Verdict | Guidance) -> None:
-        """Part of a call arrived."""
+    def teacher_wrote(self, event: Verdict | Guidance) -> None:
+        """Record words or a verdict of the teacher."""
         assert self.teacher is not None  # noqa: S101 - a stream has its start first
         if event.usage:
             self._count_prompt(event.usage)
@@ -59,7 +59,7 @@ class Account:
             self.teacher.completion_tokens = self._before.completion_tokens + done.usage.completion_tokens
 
     def teacher_left(self) -> None:
-        """The stream has ended, in whichever way."""
+        """Record that the stream ended, completely or not."""
         if self.teacher:
             self.teacher.total_ms = self._elapsed_ms()
             self.teacher.bytes_sent = self.traffic.sent
@@ -69,12 +69,12 @@ class Account:
         self._wrote(self.student, tokens)
 
     def student_done(self, cached_tokens: int) -> None:
-        """`cached_tokens` of the prompt were found computed."""
+        """Record the end of the student's part. It found `cached_tokens` of the prompt in its cache."""
         self.student.total_ms = self._elapsed_ms()
         self.student.cached_tokens = cached_tokens
 
     def usage(self, prompt_tokens: int, answer_tokens: int | None = None) -> Usage:
-        """What OpenAI's clients are told. `answer_tokens` where not all that was written is part of the answer."""
+        """Return the usage for clients. `answer_tokens` counts the answer if not all written tokens are part of it."""
         written = self.student.completion_tokens + self.teacher_tokens
         return Usage(
             prompt_tokens=prompt_tokens,
@@ -82,29 +82,29 @@ class Account:
             completion_tokens=written if answer_tokens is None else answer_tokens,
         )
 
-    def report(self, choices: Sequence[Choice], scores: Sequence[Score] | None) -> GktReport:
+    def report(self, choices: Sequence[Choice], scores: Sequence[Score] | None = None) -> GktReport:
         return GktReport(
             mode=self._mode,
-            policy=self._policy,
+            policy=self._policy_file,
             segments=[[s for s in choice.segments if s.tokens or s.chars] for choice in choices],
             student=self.student,
             teacher=self.teacher,
             template=self._template,
             fallback=self.fallback,
             cost_usd=self._cost_usd,
-            scores=None if scores is None else [_said(score) for score in scores],
+            scores=None if scores is None else [_reported(score) for score in scores],
             request_id=self._request_id,
         )
 
     def summary(self) -> str:
-        """For the log: figures, and nothing of what was said."""
+        """Return figures for the log. They contain no text of users or models."""
         return (
             f"mode={self._mode} teacher_tokens={self.teacher_tokens} "
             f"student_tokens={self.student.completion_tokens} fallback={self.fallback}"
         )
 
     def _count_prompt(self, usage: Usage) -> None:
-        """Of the call so far."""
+        """Add the prompt of the current call, as counted so far."""
         assert self.teacher is not None  # noqa: S101 - a stream has its start first
         self.teacher.prompt_tokens = self._before.prompt_tokens + usage.prompt_tokens
         self.teacher.cached_tokens = self._before.cached_tokens + usage.cached_tokens
@@ -118,6 +118,6 @@ class Account:
         return round(self.elapsed_s() * 1000, 1)
 
 
-def _said(score: Score) -> GuidanceScore:
+def _reported(score: Score) -> GuidanceScore:
     token = score.token.decode(errors="replace")
     return GuidanceScore(token=token, logprob=score.logprob, rank=score.rank, entropy=score.entropy)

@@ -1,60 +1,76 @@
-"""One request, as the use case takes it, and what of it the teacher is asked."""
+"""One request as the use case takes it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from edge_student.policy import Plan
+from edge_student.policy import Policy
 from edge_student.student import Sampling
 from edge_student.tools.tool_use import ToolUse
 from shared.protocol.guidance import GuidanceRequest, Message
-from shared.protocol.sampling import SamplingParams
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One request, understood. `messages` is None for raw text, which only the student can go on with."""
+class AnswerRequest:
+    """One parsed request. `messages` is None for raw text, which only the student can continue."""
 
     request_id: str
     prompt: list[int]
     messages: Sequence[Message] | None
-    plan: Plan
+    policy: Policy
     sampling: Sampling
-    """Its `max_tokens` counts both sides."""
+    """`max_tokens` counts the tokens of both sides."""
+    max_tokens: int | None = None
+    """Limit of the answer as the client set it, in tokens of both sides. None if it set none."""
     stops: tuple[str, ...] = ()
+    include_stop: bool = False
+    """Whether the stop string that ends the answer is part of it."""
     n: int = 1
     tools: ToolUse | None = None
-    """What the answer may call. It is text here all the same: `ToolUse.reader` finds the calls in it."""
-    scored_from: int | None = None
-    """From which token on, at least 1, the prompt's own log-probabilities are wanted, with alternatives as the answer's."""
-    stops_shown: bool = False
-    """Whether the stop string that ends the answer is part of it."""
-    counted: bool = False
-    """Whether a part says what was computed of the prompt, before the student's first word."""
+    """Tools that the answer may call. Calls are plain text here; `ToolUse.reader` finds them."""
+    prompt_scores_from: int | None = None
+    """First prompt token, at least 1, whose log-probability the client wants. Alternatives come as for the answer's tokens."""
+    prompt_usage_first: bool = False
+    """Whether a part with the prompt's token counts precedes the student's first token."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Headers that the cloud gets too, such as `traceparent`."""
+    """Headers for the cloud, such as `traceparent`."""
     cache_salt: str | None = None
-    """Prompts are shared in the caches of both models only with requests of the same."""
+    """Both models reuse a cached prompt only between requests with the same salt."""
     model: str = "gkt"
-    """The name it was asked for by."""
+    """Model name that the client requested."""
 
     @property
     def cloud_headers(self) -> dict[str, str]:
-        """What the cloud gets with each call."""
+        """Headers of each call to the cloud."""
         return {"x-request-id": self.request_id, **self.headers}
 
-    def guidance(self, messages: Sequence[Message]) -> GuidanceRequest:
-        """What the teacher is asked for, of a conversation as it may leave the device."""
-        plan, sampling = self.plan, self.sampling
-        return GuidanceRequest(
-            messages=list(messages),
-            template=plan.template,
-            max_guidance_tokens=plan.budget,
-            **{name: getattr(sampling, name) for name in SamplingParams.model_fields},
-            json_schema=sampling.structure.json_schema if sampling.structure else None,
-            logprobs=sampling.top_logprobs is not None,
-            stop_at_word_boundary=not plan.alone,
-            model=plan.teacher,
-            cache_salt=self.cache_salt,
-        )
+    @property
+    def teacher_may_finish(self) -> bool:
+        """Whether the teacher's budget covers the whole answer, so that the student adds nothing to it."""
+        return self.policy.max_guidance_tokens == self.max_tokens
+
+    def guidance(self, *, template: str = "answer", **changes: Any) -> GuidanceRequest:
+        """Build the request to the teacher. `template` applies if the policy names none. Raises ValueError for raw text."""
+        if self.messages is None:
+            raise ValueError("raw text has no conversation to send to the teacher")
+        sampling = self.sampling
+        fields = {
+            "messages": list(self.messages),
+            "template": self.policy.template or template,
+            "max_guidance_tokens": self.policy.max_guidance_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "repetition_penalty": sampling.repetition_penalty,
+            "seed": sampling.seed,
+            "json_schema": sampling.structure.json_schema if sampling.structure else None,
+            "logprobs": sampling.top_logprobs is not None,
+            "model": self.policy.teacher,
+            "cache_salt": self.cache_salt,
+        }
+        return GuidanceRequest(**{**fields, **changes})

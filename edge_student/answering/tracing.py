@@ -1,40 +1,40 @@
-"""What the edge's spans tell: OpenTelemetry's names for generative models where there are any, ours under `gkt.`."""
+"""Spans of answers. Attribute names are OpenTelemetry's for generative models, or start with `gkt.` if it has none."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from edge_student.answering.choice import Ended, Finished, Part, Piece
-from edge_student.answering.request import Ask
-from edge_student.student import Sampling, StudentSequence, Word
+from edge_student.answering.choice import ChoiceEnded, Finished, Part, TextPart
+from edge_student.answering.request import AnswerRequest
+from edge_student.student import Sampling, StudentSequence, TokenOutput
 from shared.observability.telemetry import Attributes, Span, Telemetry
 from shared.protocol.gkt import GktReport
 
 
-def request_span(telemetry: Telemetry, ask: Ask) -> Span:
-    """The span of a request, below its client's own where that names one."""
-    operation = "text_completion" if ask.messages is None else "chat"
+def request_span(telemetry: Telemetry, request: AnswerRequest) -> Span:
+    """Return the span of a request. Its parent is the client's span if the headers name one."""
+    operation = "text_completion" if request.messages is None else "chat"
     attributes: Attributes = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": "gkt",
-        "gen_ai.request.model": ask.model,
-        "gen_ai.request.max_tokens": ask.sampling.max_tokens,
-        "gen_ai.request.temperature": ask.sampling.temperature,
-        "gen_ai.request.top_p": ask.sampling.top_p,
-        "gen_ai.request.seed": ask.sampling.seed,
-        "gen_ai.request.choice.count": ask.n if ask.n > 1 else None,
-        "gkt.request_id": ask.request_id,
-        "gkt.mode": ask.plan.mode,
-        "gkt.policy": ask.plan.policy,
+        "gen_ai.request.model": request.model,
+        "gen_ai.request.max_tokens": request.sampling.max_tokens,
+        "gen_ai.request.temperature": request.sampling.temperature,
+        "gen_ai.request.top_p": request.sampling.top_p,
+        "gen_ai.request.seed": request.sampling.seed,
+        "gen_ai.request.choice.count": request.n if request.n > 1 else None,
+        "gkt.request_id": request.request_id,
+        "gkt.mode": request.policy.mode,
+        "gkt.policy": request.policy.file,
     }
-    span = telemetry.span(f"{operation} {ask.model}", "server", ask.headers, attributes)
-    span.text("input", ((message.role, message.content) for message in ask.messages or ()))
+    span = telemetry.span(f"{operation} {request.model}", "server", request.headers, attributes)
+    span.text("input", ((message.role, message.content) for message in request.messages or ()))
     return span
 
 
-class Answered:
-    """What the span of a request tells of its answer."""
+class AnswerSpan:
+    """Adds an answer's parts and its report to the span of its request."""
 
     def __init__(self, span: Span, n: int) -> None:
         self._span = span
@@ -42,17 +42,17 @@ class Answered:
         self._texts = [""] * n
         self._begun = False
 
-    def take(self, part: Part) -> None:
+    def add(self, part: Part) -> None:
         if not self._span.recording:
             return
         match part:
-            case Piece():
+            case TextPart():
                 if not self._begun:
                     self._begun = True
                     self._span.event("first_token")
                 if self._span.content:
                     self._texts[part.index] += part.text
-            case Ended():
+            case ChoiceEnded():
                 self._reasons[part.index] = part.reason
             case Finished():
                 self._span.set(
@@ -83,31 +83,33 @@ class Answered:
         self._span.text("output", (("assistant", text) for text in self._texts))
 
 
-def written(sequence: StudentSequence, sampling: Sampling, model: str, within: Span) -> AsyncGenerator[Word, None]:
-    """What the student writes in a sequence, with a span of its own where spans are recorded."""
-    words = sequence.generate(sampling)
-    return _recorded(words, sampling, model, within) if within.recording else words
+def traced_tokens(
+    sequence: StudentSequence, sampling: Sampling, model: str, within: Span
+) -> AsyncGenerator[TokenOutput, None]:
+    """Decode in a sequence, with a span of its own if spans are recorded."""
+    tokens = sequence.generate(sampling)
+    return _recorded(tokens, sampling, model, within) if within.recording else tokens
 
 
 async def _recorded(
-    words: AsyncGenerator[Word, None], sampling: Sampling, model: str, within: Span
-) -> AsyncGenerator[Word, None]:
+    tokens: AsyncGenerator[TokenOutput, None], sampling: Sampling, model: str, within: Span
+) -> AsyncGenerator[TokenOutput, None]:
     attributes: Attributes = {
         "gen_ai.operation.name": "text_completion",
         "gen_ai.provider.name": "gkt",
         "gen_ai.request.model": model,
         "gen_ai.request.max_tokens": sampling.max_tokens,
     }
-    tokens = 0
+    count = 0
     with within.child(f"text_completion {model}", attributes) as span:
         try:
-            async with aclosing(words):
-                async for word in words:
-                    tokens += bool(word.token)
-                    if tokens == 1:
+            async with aclosing(tokens):
+                async for token in tokens:
+                    count += bool(token.token)
+                    if count == 1:
                         span.event("first_token")
-                    if word.end:
-                        span.set({"gen_ai.response.finish_reasons": [word.end]})
-                    yield word
+                    if token.end:
+                        span.set({"gen_ai.response.finish_reasons": [token.end]})
+                    yield token
         finally:
-            span.set({"gen_ai.usage.output_tokens": tokens})
+            span.set({"gen_ai.usage.output_tokens": count})

@@ -9,13 +9,13 @@ from contextlib import aclosing
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
-from edge_student.answering.choice import Ended, Finished, Part, Piece
-from edge_student.answering.request import Ask
+from edge_student.answering.choice import ChoiceEnded, Finished, Part, TextPart
+from edge_student.answering.request import AnswerRequest
 from edge_student.api.chat_chunks import GrowingMessage, joined
 from edge_student.api.dependencies import TheEdge
-from edge_student.api.requests import chat_ask, collect, stream
+from edge_student.api.requests import collect, parse_chat_request, stream
 from edge_student.policy import MODEL_MODES
-from edge_student.service import Edge
+from edge_student.service import EdgeService
 from shared.errors import UnknownModel
 from shared.protocol.gkt import ChunkSource, GktReport, Source
 from shared.protocol.openai import (
@@ -38,7 +38,7 @@ async def chat_completions(
     body: ChatCompletionRequest, request: Request, edge: TheEdge
 ) -> EventSourceResponse | ChatCompletion:
     """Answer a conversation, with the teacher's guidance where the plan says so."""
-    ask = await chat_ask(body, request, edge)
+    ask = await parse_chat_request(body, request, edge)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return await stream(_chunks(ask, body.model, edge, include_usage=usage), request)
@@ -58,18 +58,18 @@ async def model(name: str, edge: TheEdge) -> ModelCard:
     return _card(name, edge)
 
 
-def _card(name: str, edge: Edge) -> ModelCard:
+def _card(name: str, edge: EdgeService) -> ModelCard:
     return ModelCard(id=name, created=edge.started)
 
 
-def _completion(ask: Ask, model: str, parts: Sequence[Part]) -> ChatCompletion:
+def _completion(ask: AnswerRequest, model: str, parts: Sequence[Part]) -> ChatCompletion:
     messages = [GrowingMessage(index, ask.tools) for index in range(ask.n)]
     chunks: list[list[ChunkChoice]] = [[] for _ in messages]
     report: GktReport | None = None
     usage: CompletionUsage | None = None
     for part in parts:
         match part:
-            case Piece() | Ended():
+            case TextPart() | ChoiceEnded():
                 chunks[part.index] += messages[part.index].chunks(part)
             case Finished():
                 report, usage = part.report, CompletionUsage.of(part.usage)
@@ -85,7 +85,9 @@ def _completion(ask: Ask, model: str, parts: Sequence[Part]) -> ChatCompletion:
     )
 
 
-async def _chunks(ask: Ask, model: str, edge: Edge, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+async def _chunks(
+    ask: AnswerRequest, model: str, edge: EdgeService, *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
     created = int(time.time())
 
     def chunk(
@@ -111,8 +113,8 @@ async def _chunks(ask: Ask, model: str, edge: Edge, *, include_usage: bool) -> A
                 for index in range(ask.n):
                     yield chunk([ChunkChoice(index=index, delta=delta)])
             match part:
-                case Piece() | Ended():
-                    if isinstance(part, Piece):
+                case TextPart() | ChoiceEnded():
+                    if isinstance(part, TextPart):
                         sources[part.index] = part.source
                     for choice in messages[part.index].chunks(part):
                         if not choice.finish_reason:

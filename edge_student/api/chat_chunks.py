@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_student.answering.choice import Ended, Piece
+from edge_student.answering.choice import ChoiceEnded, TextPart
 from edge_student.tools.parser import CallArguments, CallBegan, Event, Text
 from edge_student.tools.tool_use import ToolUse
 from shared.protocol.openai import (
@@ -32,13 +32,13 @@ class GrowingMessage:
         self._logprobs: list[TokenLogprob] = []
         """Of tokens of which nothing was told yet."""
 
-    def chunks(self, part: Piece | Ended) -> list[ChunkChoice]:
+    def chunks(self, part: TextPart | ChoiceEnded) -> list[ChunkChoice]:
         """What a part adds. The end is a chunk of its own, the last one."""
         match part:
-            case Piece():
+            case TextPart():
                 self._logprobs += part.logprobs
                 return self._told(self._reader.push(part.text) if self._reader else [Text(part.text)])
-            case Ended():
+            case ChoiceEnded():
                 chunks = self._told(self._reader.finish() if self._reader else [])
                 if self._logprobs:
                     chunks.append(self._chunk(Delta(content="")))

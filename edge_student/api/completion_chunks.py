@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from edge_student.answering.choice import Counted, Ended, Piece, Scored
+from edge_student.answering.choice import ChoiceEnded, PromptScores, PromptUsage, TextPart
 from shared.protocol.openai import TextChoice, TextLogprobs, TokenLogprob, TopLogprob
 
 
@@ -33,26 +33,26 @@ class GrowingText:
         self._columns = Columns(by_ids=named_by_ids) if logprobs else None
         self._ids = ids
 
-    def chunks(self, part: Counted | Scored | Piece | Ended) -> list[TextChoice]:
+    def chunks(self, part: PromptUsage | PromptScores | TextPart | ChoiceEnded) -> list[TextChoice]:
         """What a part adds. The first one brings the echo, so that what fails before it can still be a status."""
         chunks: list[TextChoice] = []
-        if isinstance(part, Counted):
+        if isinstance(part, PromptUsage):
             return chunks
         if self._echo:
             echo, self._echo = self._echo, ""
             columns = None
-            if self._columns and isinstance(part, Scored):
+            if self._columns and isinstance(part, PromptScores):
                 columns = self._columns.of_prompt(echo, self._prompt, part)
             chunks.append(TextChoice(index=self._index, text=echo, logprobs=columns, finish_reason=None))
         match part:
-            case Piece():
+            case TextPart():
                 columns = self._columns.of_answer(part.logprobs) if self._columns else None
                 ids = list(part.token_ids) if self._ids else None
                 choice = TextChoice(
                     index=self._index, text=part.text, logprobs=columns, finish_reason=None, token_ids=ids
                 )
                 chunks.append(choice)
-            case Ended():
+            case ChoiceEnded():
                 # As OpenAI does: whoever reads the columns of an echo counts on a token of the answer, be it only its end.
                 columns = self._columns.of_answer([part.logprob]) if self._columns and part.logprob else None
                 choice = TextChoice(
@@ -99,7 +99,7 @@ class Columns:
         self._at = 0
         self._new_decoder()
 
-    def of_prompt(self, text: str, tokens: Sequence[Token], scored: Scored) -> TextLogprobs:
+    def of_prompt(self, text: str, tokens: Sequence[Token], scored: PromptScores) -> TextLogprobs:
         """The prompt's tokens. Nothing stands before the first, so it has no log-probability."""
         # Some vocabularies see a space before the text (SentencePiece): it is a part of the first token, and not of the text.
         self._at = len(text) - len(b"".join(token.bytes for token in tokens).decode(errors="replace"))

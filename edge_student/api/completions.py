@@ -12,13 +12,13 @@ from functools import partial
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
-from edge_student.answering.choice import Counted, Finished, Part, Piece
+from edge_student.answering.choice import Finished, Part, PromptUsage, TextPart
 from edge_student.answering.merge import merge
-from edge_student.answering.request import Ask
+from edge_student.answering.request import AnswerRequest
 from edge_student.api.completion_chunks import GrowingText, Token, joined
 from edge_student.api.dependencies import TheEdge
-from edge_student.api.requests import collect, stream, text_asks
-from edge_student.service import Edge
+from edge_student.api.requests import collect, parse_completion_request, stream
+from edge_student.service import EdgeService
 from shared.errors import Overloaded
 from shared.protocol.guidance import Usage
 from shared.protocol.openai import CompletionRequest, CompletionUsage, TextChoice, TextCompletion
@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1")
 @router.post("/completions", response_model=TextCompletion)
 async def completions(body: CompletionRequest, request: Request, edge: TheEdge) -> EventSourceResponse | TextCompletion:
     """Continue text. Choices are numbered prompt by prompt, as OpenAI does."""
-    answers = _Answers(await text_asks(body, request, edge), body, edge)
+    answers = _Answers(await parse_completion_request(body, request, edge), body, edge)
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return await stream(answers.chunks(include_usage=usage), request)
@@ -43,7 +43,7 @@ async def completions(body: CompletionRequest, request: Request, edge: TheEdge) 
 class _Answers:
     """The answers to all prompts of a request, as one stream of parts with choices numbered across them."""
 
-    def __init__(self, asks: list[Ask], body: CompletionRequest, edge: Edge) -> None:
+    def __init__(self, asks: list[AnswerRequest], body: CompletionRequest, edge: EdgeService) -> None:
         self._asks = asks
         self._body = body
         self._edge = edge
@@ -59,7 +59,7 @@ class _Answers:
             async for part in parts:
                 yield part
 
-    async def _of(self, at: int, ask: Ask) -> AsyncGenerator[Part, None]:
+    async def _of(self, at: int, ask: AnswerRequest) -> AsyncGenerator[Part, None]:
         """One prompt's answer, when its turn has come: a large batch does not fill the queue that others wait in too."""
         async with self._at_once:
             while True:
@@ -115,7 +115,7 @@ class _Answers:
         student = self._edge.ready_student()
         ask = self._asks[at]
         # Of what stands before the first score nothing is told; that has the token in front of it, for whose place it is.
-        first = (ask.scored_from or 1) - 1
+        first = (ask.prompt_scores_from or 1) - 1
         tokens = [Token(student.piece(token), token) for token in ask.prompt[first:]]
         given = self._body.prompt
         one = given if isinstance(given, str) else given[at]
@@ -136,9 +136,9 @@ class _Answers:
 def _used(part: Part) -> Usage:
     """What a part adds to the usage of the answer so far."""
     match part:
-        case Counted(prompt_tokens=prompt, cached_tokens=cached):
+        case PromptUsage(prompt_tokens=prompt, cached_tokens=cached):
             return Usage(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=0)
-        case Piece(token_ids=ids):
+        case TextPart(token_ids=ids):
             return Usage(prompt_tokens=0, completion_tokens=len(ids))
     return Usage(prompt_tokens=0, completion_tokens=0)
 

@@ -6,16 +6,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from edge_student.service import Edge
+from edge_student.service import EdgeService
 
 
-async def _edge(request: Request) -> Edge:  # without `async` each request would wait for a thread
+async def _edge(request: Request) -> EdgeService:  # without `async` each request would wait for a thread
     edge = request.state.edge
-    assert isinstance(edge, Edge)  # noqa: S101 - the lifespan put it there
+    assert isinstance(edge, EdgeService)  # noqa: S101 - the lifespan put it there
     return edge
 
 
-TheEdge = Annotated[Edge, Depends(_edge)]
+TheEdge = Annotated[EdgeService, Depends(_edge)]
 
 
 async def authorized(request: Request, edge: TheEdge) -> None:

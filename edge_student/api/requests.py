@@ -1,4 +1,4 @@
-"""From OpenAI's request bodies to an `Ask`, and what holds for the HTTP side of every answer."""
+"""From OpenAI's request bodies to an `AnswerRequest`, and what holds for the HTTP side of every answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fastapi import Request
 from fastapi.sse import EventSourceResponse
 
 from edge_student.answering.choice import Part
-from edge_student.answering.request import Ask
-from edge_student.policy import lot, plan
-from edge_student.service import Edge
+from edge_student.answering.request import AnswerRequest
+from edge_student.policy import rollout_bucket
+from edge_student.service import EdgeService
 from edge_student.student import Sampling, Structure, Student
 from edge_student.tools.tool_use import ToolUse, conversation, tool_use
 from shared.errors import GktError, InternalError, InvalidRequest, PromptTooLong
@@ -31,7 +31,7 @@ MAX_ECHOED_LOGPROBS = 1_000_000
 """Of one request: they are all kept until the answer is sent."""
 
 
-async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) -> Ask:
+async def parse_chat_request(body: ChatCompletionRequest, request: Request, edge: EdgeService) -> AnswerRequest:
     """Raises InvalidRequest, UnknownModel, NotReady."""
     student = edge.ready_student()
     tools = tool_use(body)
@@ -43,20 +43,19 @@ async def chat_ask(body: ChatCompletionRequest, request: Request, edge: Edge) ->
     prompt = await tokenised(lambda: student.encode(messages), messages)  # only tokens tell whether a text is too long
     structure = await _structure(body, tools, student)
     sampling = _sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs)
-    return Ask(
+    return AnswerRequest(
         request_id=request_id(request),
         prompt=prompt,
         messages=messages,
-        plan=plan(
+        policy=edge.policies.resolve(
             body.model,
             body.gkt,
-            max_tokens,
-            edge.settings,
+            max_tokens=max_tokens,
             structured=structure is not None,
-            policy=edge.policy,
-            lot=partial(lot, prompt, body.seed),
+            bucket=partial(rollout_bucket, prompt, body.seed),
         ),
         sampling=replace(sampling, structure=structure),
+        max_tokens=max_tokens,
         stops=tuple(body.stop or ()),
         n=_choices(body, edge),
         tools=tools,
@@ -74,28 +73,28 @@ async def _structure(body: ChatCompletionRequest, tools: ToolUse | None, student
     return None if schema is None else await asyncio.to_thread(student.structure, schema)
 
 
-async def text_asks(body: CompletionRequest, request: Request, edge: Edge) -> list[Ask]:
+async def parse_completion_request(body: CompletionRequest, request: Request, edge: EdgeService) -> list[AnswerRequest]:
     """One ask for each prompt of the body. Raises InvalidRequest, UnknownModel, NotReady."""
     student = edge.ready_student()
-    scored_from = max(1, body.logprob_start_len or 1) if body.echo and body.logprobs is not None else None
-    if body.logprob_start_len is not None and scored_from is None:
+    prompt_scores_from = max(1, body.logprob_start_len or 1) if body.echo and body.logprobs is not None else None
+    if body.logprob_start_len is not None and prompt_scores_from is None:
         raise InvalidRequest("logprob_start_len: needs echo and logprobs", param="logprob_start_len")
     if body.max_tokens == 0 and not body.echo:
         raise InvalidRequest("max_tokens: 0 is for echo, which needs no answer", param="max_tokens")
-    if plan(body.model, None, body.max_tokens, edge.settings).mode is Mode.TEACHER:
+    if edge.policies.resolve(body.model).mode is Mode.TEACHER:
         raise InvalidRequest("model: the teacher takes conversations only; use /v1/chat/completions", param="model")
     return [
-        Ask(
+        AnswerRequest(
             request_id=request_id(request),
             prompt=prompt,
             messages=None,
-            plan=plan(body.model, GktOptions(mode=Mode.OFF), body.max_tokens, edge.settings),
+            policy=edge.policies.resolve(body.model, GktOptions(mode=Mode.OFF)),
             sampling=_sampling(body, edge, prompt, max_tokens=body.max_tokens, top_logprobs=body.logprobs),
             stops=tuple(body.stop or ()),
             n=_choices(body, edge),
-            scored_from=scored_from,
-            stops_shown=body.include_stop_str_in_output,
-            counted=body.stream_options is not None and body.stream_options.continuous_usage_stats,
+            prompt_scores_from=prompt_scores_from,
+            include_stop=body.include_stop_str_in_output,
+            prompt_usage_first=body.stream_options is not None and body.stream_options.continuous_usage_stats,
             headers=trace_headers(request.headers),
             cache_salt=body.cache_salt,
             model=body.model,
@@ -155,7 +154,7 @@ def _tokenized(body: CompletionRequest, student: Student) -> list[list[int]]:
 
 
 def _sampling(
-    body: CompletionOptions, edge: Edge, prompt: list[int], *, max_tokens: int | None, top_logprobs: int | None
+    body: CompletionOptions, edge: EdgeService, prompt: list[int], *, max_tokens: int | None, top_logprobs: int | None
 ) -> Sampling:
     student = edge.ready_student()
     bias = tuple((int(token), value) for token, value in (body.logit_bias or {}).items())
@@ -169,7 +168,7 @@ def _sampling(
     )
 
 
-def _choices(body: CompletionOptions, edge: Edge) -> int:
+def _choices(body: CompletionOptions, edge: EdgeService) -> int:
     n = body.n or 1
     limit = min(edge.settings.max_choices, edge.settings.max_sequences)
     if n > limit:

@@ -17,7 +17,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class Breaker:
+class CircuitBreaker:
     """Every `allow` that returned True is answered by exactly one of `succeeded`, `failed` and `abandoned`."""
 
     def __init__(self, *, failures: int, open_s: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import httpx
 
-from edge_student.cloud.circuit_breaker import Breaker
+from edge_student.cloud.circuit_breaker import CircuitBreaker
 from edge_student.settings import EdgeSettings
 from shared.errors import StreamBroken, StreamGarbled
 from shared.observability.telemetry import OFF, Span, Telemetry
@@ -101,7 +101,7 @@ class HttpCloud:
         self._telemetry = telemetry
         self._first_token_s = settings.first_token_deadline_s
         self._next_token_s = settings.next_token_deadline_s
-        self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+        self.breaker = CircuitBreaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
         self._heard_s = 0.0
         """When the cloud last said anything to anybody."""
         self._warming: asyncio.Task[None] | None = None

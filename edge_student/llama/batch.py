@@ -17,7 +17,7 @@ class SequenceState:
     """False while guidance may still come: then the last token stays out, since its logits are needed at the hand-over."""
     cache_salt: str | None = None
     """Only those of the same share their beginnings."""
-    held: bool = False
+    deferred: bool = False
     """Nothing of it is computed yet."""
     scored_from: int | None = None
     """From this position on the score of each token is wanted, so the logits in front of it are."""
@@ -30,7 +30,7 @@ class SequenceState:
     @property
     def waiting(self) -> int:
         """Tokens that may be computed now."""
-        return 0 if self.held else len(self.tokens) - self.n_past - (0 if self.generating else 1)
+        return 0 if self.deferred else len(self.tokens) - self.n_past - (0 if self.generating else 1)
 
     @property
     def decoding(self) -> bool:

@@ -17,12 +17,12 @@ from edge_student.llama.context import Aborted, CacheFull, LlamaContext
 from edge_student.llama.metrics import EngineMetrics
 from edge_student.llama.sampling import Sampler, logprob, score
 from edge_student.llama.scheduler import Scheduler
-from edge_student.student import Score, Word
+from edge_student.student import Score, TokenOutput
 from shared.errors import EngineFailed, GktError, Overloaded
 
 logger = logging.getLogger("gkt.engine")
 
-Outcome = Word | GktError
+Outcome = TokenOutput | GktError
 
 
 @dataclass(eq=False)
@@ -115,7 +115,7 @@ class Engine:
         return 2 * sum(cancelled) > plan.tokens
 
     def _rewrite(self, sequence: EngineSequence, keep: int, tokens: list[int]) -> None:
-        sequence.held = False
+        sequence.deferred = False
         sequence.tokens[keep:] = tokens
         computed = min(keep, len(sequence.tokens) - 1)  # the last one's logits are needed at the hand-over
         if sequence.scored_from is not None:
@@ -231,13 +231,13 @@ class Engine:
         probability, alternatives = (None, ()) if logits is None else logprob(logits, token, top or 0, vocab)
         if vocab.is_end(token):
             rest = sequence.decoder.decode(b"", final=True)
-            return Word(text=rest, logprob=probability, alternatives=alternatives, end="stop")
+            return TokenOutput(text=rest, logprob=probability, alternatives=alternatives, end="stop")
         sequence.generated += 1
         sequence.tokens.append(token)
         self.metrics.generated.inc()
         full = sequence.generated >= sampler.sampling.max_tokens or len(sequence.tokens) >= self.context_tokens
         piece = vocab.piece(token)
-        return Word(
+        return TokenOutput(
             text=sequence.decoder.decode(piece, final=full),
             token=piece,
             token_id=token,

@@ -19,12 +19,12 @@ from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
 from edge_student.llama.sampling import Sampler
 from edge_student.llama.scheduler import Scheduler
 from edge_student.settings import MOST_KEPT, EdgeSettings
-from edge_student.student import Sampling, Score, ScoresOf, Structure, Word
+from edge_student.student import Sampling, Score, ScoresOf, Structure, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.protocol.guidance import Message
 
 FEED_TOKENS = 4
-"""Guidance goes to the engine so many tokens at a time, or more, but for what is foreseen. What is left over goes with the
+"""Guidance goes to the engine so many tokens at a time, or more, but for what is prefilled ahead. What is left over goes with the
 hand-over."""
 
 
@@ -84,7 +84,7 @@ class LlamaStudent:
         prompt: Sequence[int],
         *,
         text: str = "",
-        held: bool = False,
+        deferred: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
         cache_salt: str | None = None,
@@ -101,7 +101,7 @@ class LlamaStudent:
         state = EngineSequence(
             [*prompt, *answer],
             cache_salt=cache_salt,
-            held=held,
+            deferred=deferred,
             scored_from=len(prompt) + len(answer) if scores_of == "guidance" else scores_of,
             score_top=top,
             loop=asyncio.get_running_loop(),
@@ -166,9 +166,9 @@ class LlamaSequence:
 
     def extend(self, text: str) -> None:
         self._guidance += text
-        if self._state.held and not self._started:
+        if self._state.deferred and not self._started:
             self._started = True
-            # It may have begun with something foreseen: that stays.
+            # It may have begun with something prefilled ahead: that stays.
             self._engine.rewrite(self._state, self._prompt_tokens + len(self._fed), [])
         settled = settled_length(self._guidance)
         if settled == self._settled:
@@ -177,16 +177,16 @@ class LlamaSequence:
         # Some tokens together cost less than one by one, and the teacher may share the cores.
         self._feed(self._student.continuation(self._guidance[:settled]), at_least=FEED_TOKENS)
 
-    def foresee(self, text: str) -> None:
+    def prefill_ahead(self, text: str) -> None:
         self._feed(self._student.continuation(self._guidance + text), at_least=1)
 
-    async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+    async def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
         ids = self._student.continuation(self._guidance)
         full = self._prompt_tokens + len(ids) >= self._student.context_tokens
         scores_only = sampling.max_tokens < 1 and self._state.scored_from is not None and not full
         if full or (sampling.max_tokens < 1 and not scores_only):
             self.close()
-            yield Word(text="", end="length")
+            yield TokenOutput(text="", end="length")
             return
         if scores_only:
             # The scores are complete with the first token, which comes from the same batch and is not told.
@@ -200,7 +200,7 @@ class LlamaSequence:
                 if isinstance(word, Exception):
                     raise word
                 if scores_only:
-                    word = Word(text="", end="length")
+                    word = TokenOutput(text="", end="length")
                 yield word
                 if word.end:
                     return

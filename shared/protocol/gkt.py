@@ -61,48 +61,67 @@ class FallbackReason(StrEnum):
 
 
 class PolicyFields(WireModel):
-    """How an answer is guided, as requests, policy files and an edge's settings say it. None leaves it to the next of these."""
+    """How answers are guided. Requests, policy files and an edge's settings have these fields; None leaves one to the next."""
 
-    mode: Mode | None = None
-    max_guidance_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
-    template: str | None = Field(default=None, min_length=1, max_length=100)
+    mode: Mode | None = Field(
+        default=None, description="who writes the answer, if the request names no mode. If unset, `fixed`"
+    )
+    max_guidance_tokens: int | None = Field(
+        default=None, ge=0, le=1_000_000, description="most teacher tokens per answer. If unset, 40"
+    )
+    template: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="guidance template, `name` or `name@version`. If unset, `outline` in mode `outline`, else `answer`",
+    )
     teacher: str | None = Field(
-        default=None, min_length=1, max_length=100, description="by its name in the cloud; none: the cloud's first"
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="teacher, by its name in the cloud. If unset, the cloud's first",
     )
     acceptance_threshold: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="review: reject a draft token below this teacher probability, unless it is the teacher's top choice",
+        description="mode `review`: reject a draft token that is not the teacher's top choice and has a probability below "
+        "this. At 0.5 or more only top choices pass. If unset, 0.5",
     )
     handback_after: int | None = Field(
         default=None,
         ge=0,
         le=1000,
-        description="adaptive, on_demand, review: the student takes over after agreeing with this many teacher tokens in a "
-        "row; 0: only at the end of a line",
+        description="modes `adaptive`, `on_demand` and `review`: the student takes over after this many teacher tokens in a "
+        "row that the student would have written too. At 0 it takes over only at the end of a line. If unset, 3",
     )
     max_correction_tokens: int | None = Field(
         default=None,
         ge=0,
         le=1_000_000,
-        description="on_demand, review: most tokens of one correction by the teacher; 0: to the end of the line",
+        description="modes `on_demand` and `review`: most tokens of one correction by the teacher. At 0 the teacher writes "
+        "to the end of the line. If unset, 1 in `review` and 0 in `on_demand`",
     )
     confidence_threshold: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="on_demand: the teacher writes a line if the student's first-token probability is below this; review: a "
-        "draft ends when its joint probability falls below this; 0: drafts of `draft_lines` lines",
+        description="mode `on_demand`: the teacher writes a line if the student's first-token probability is below this. "
+        "Mode `review`: a draft ends when its joint probability falls below this; at 0 a draft is `draft_lines` lines. "
+        "If unset, 0.5 in `on_demand`, 0.1 in `review`, or 0 if `draft_lines` is set",
     )
     draft_lines: int | None = Field(
-        default=None, ge=1, le=10_000, description="review with a confidence_threshold of 0: lines of one draft"
+        default=None,
+        ge=1,
+        le=10_000,
+        description="mode `review` with a confidence_threshold of 0: lines of one draft. If unset, 1",
     )
     rollout_fraction: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="fraction of the requests that use the mode; the student answers the rest alone (mode off)",
+        description="fraction of the requests without a mode of their own that use `mode`, by a hash of prompt and seed; the "
+        "student answers the rest alone. If unset, all of them",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from edge_student.cloud.client import CloudFailed, Traffic
-from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, Word
+from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
 
@@ -62,7 +62,7 @@ class ScriptedStudent:
         prompt: Sequence[int],
         *,
         text: str = "",
-        held: bool = False,
+        deferred: bool = False,
         scores_of: ScoresOf | None = None,
         top: int = 0,
         cache_salt: str | None = None,
@@ -74,7 +74,7 @@ class ScriptedStudent:
         if len([s for s in self.sequences if not s.closed]) >= self.room:
             raise Overloaded("full", retry_after_s=1)
         self.sequences.append(ScriptedSequence(self, list(prompt)))
-        self.sequences[-1].held = held
+        self.sequences[-1].deferred = deferred
         self.sequences[-1].cache_salt = cache_salt
         self.sequences[-1].guidance = text
         self.sequences[-1].scored = scores_of is not None
@@ -141,11 +141,11 @@ class ScriptedSequence:
         self.student = student
         self.prompt = "".join(map(chr, prompt))
         self.guidance = ""
-        self.foreseen: list[str] = []
+        self.prefilled_ahead: list[str] = []
         self.sampling: Sampling | None = None
         self.said = 0
         self.closed = False
-        self.held = False
+        self.deferred = False
         self.cache_salt: str | None = None
         self.cached_tokens = 2
         self.scored = False
@@ -161,15 +161,15 @@ class ScriptedSequence:
                 for at, c in enumerate(text)
             ]
 
-    def foresee(self, text: str) -> None:
+    def prefill_ahead(self, text: str) -> None:
         assert self.sampling is None, "guidance after the hand-over"
-        self.foreseen.append(text)
+        self.prefilled_ahead.append(text)
 
-    async def generate(self, sampling: Sampling) -> AsyncGenerator[Word, None]:
+    async def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
         assert self.sampling is None, "handed over twice"
         self.sampling = sampling
         if sampling.max_tokens < 1:
-            yield Word("", end="length")
+            yield TokenOutput("", end="length")
             return
         for count, (word, probability) in enumerate(self.student.words_behind(self.guidance), start=1):
             logprob = None if sampling.top_logprobs is None else probability
@@ -180,10 +180,10 @@ class ScriptedSequence:
             alternatives = tuple(Alternative(word.encode(), -0.5) for _ in range(sampling.top_logprobs or 0))
             last = count == sampling.max_tokens
             self.said += 1
-            yield Word(word, word.encode(), len(word), logprob, alternatives, end="length" if last else None)
+            yield TokenOutput(word, word.encode(), len(word), logprob, alternatives, end="length" if last else None)
             if last:
                 return
-        yield Word("", logprob=None if sampling.top_logprobs is None else -0.5, end="stop")
+        yield TokenOutput("", logprob=None if sampling.top_logprobs is None else -0.5, end="stop")
 
     def close(self) -> None:
         self.closed = True

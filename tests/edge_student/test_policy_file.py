@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_student.app import create_app
-from edge_student.policy import with_policy_file
+from edge_student.policy import PolicyResolver
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
 from shared.policy_file import PolicyFile
@@ -67,15 +67,15 @@ def test_what_is_set_wins_over_the_file_and_the_file_over_the_defaults(
     file = written(tmp_path, mode=Mode.REVIEW, max_guidance_tokens=300, acceptance_threshold=0.3, handback_after=0)
     monkeypatch.setenv("GKT_EDGE_POLICY_FILE", file)
     monkeypatch.setenv("GKT_EDGE_HANDBACK_AFTER", "5")
-    settings, policy = with_policy_file(EdgeSettings())
-    assert (settings.mode, settings.max_guidance_tokens, settings.acceptance_threshold) == (Mode.REVIEW, 300, 0.3)
-    assert settings.handback_after == 5, "set in the environment"
-    assert settings.confidence_threshold == EdgeSettings.model_fields["confidence_threshold"].default, "not in the file"
-    assert policy == "maths"
+    policy = PolicyResolver.from_settings(EdgeSettings()).resolve("gkt")
+    assert (policy.mode, policy.max_guidance_tokens, policy.acceptance_threshold) == (Mode.REVIEW, 300, 0.3)
+    assert policy.handback_after == 5, "set in the environment"
+    assert policy.confidence_threshold is None, "the file does not set it"
+    assert policy.file == "maths"
 
     monkeypatch.setenv("GKT_EDGE_MODE", "fixed")
-    settings, policy = with_policy_file(EdgeSettings())
-    assert (settings.mode, settings.max_guidance_tokens, policy) == (Mode.FIXED, 300, None)
+    policy = PolicyResolver.from_settings(EdgeSettings()).resolve("gkt")
+    assert (policy.mode, policy.max_guidance_tokens, policy.file) == (Mode.FIXED, 300, None)
 
 
 def test_an_app_with_a_bad_file_is_not_made(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_student.answering.handover import TAIL_TOKENS, Seam
+from edge_student.answering.handover import TAIL_TOKENS, WordBoundaryBuffer
 
 
 def cut(pieces: list[str], budget: int | None, *, complete: bool = False) -> str:
-    seam = Seam(budget)
+    seam = WordBoundaryBuffer(budget)
     return "".join(seam.push(piece, 1) for piece in pieces) + seam.finish(complete=complete)
 
 
@@ -34,27 +34,27 @@ def test_guidance_that_is_complete_loses_nothing() -> None:
 
 
 def test_words_go_straight_through_far_from_the_budgets_end() -> None:
-    seam = Seam(TAIL_TOKENS + 10)
+    seam = WordBoundaryBuffer(TAIL_TOKENS + 10)
     assert seam.push("Let", 1) == "Let"
     assert seam.push("ter", 1) == "ter"
 
 
 def test_a_number_waits_even_far_from_the_budgets_end() -> None:
-    seam = Seam(TAIL_TOKENS + 10)
+    seam = WordBoundaryBuffer(TAIL_TOKENS + 10)
     assert seam.push("There are 1", 3) == "There are"
     assert seam.push("8", 1) == ""
     assert seam.push(" eggs", 1) == " 18 eggs"
 
 
 def test_a_word_begun_in_the_open_is_not_left_a_stump() -> None:
-    seam = Seam(TAIL_TOKENS + 1)
+    seam = WordBoundaryBuffer(TAIL_TOKENS + 1)
     assert seam.push("under", 1) == "under"
     assert seam.push("stand", 1) == ""
     assert seam.finish(complete=False) == "stand"
 
 
 def test_what_is_held_back_is_foreseen_until_the_guidance_ends() -> None:
-    seam = Seam(6)
+    seam = WordBoundaryBuffer(6)
     ahead = []
     for piece in [" In", " Ap", "ril", " she", " sold", " 48"]:
         seam.push(piece, 1)
@@ -64,7 +64,7 @@ def test_what_is_held_back_is_foreseen_until_the_guidance_ends() -> None:
 
 
 def test_nothing_is_foreseen_behind_the_budget() -> None:
-    seam = Seam(2)
+    seam = WordBoundaryBuffer(2)
     seam.push("under", 1)
     assert seam.ahead == "under"
     seam.push("stand", 1)
@@ -72,7 +72,7 @@ def test_nothing_is_foreseen_behind_the_budget() -> None:
 
 
 def test_nothing_is_held_where_nothing_follows() -> None:
-    seam = Seam(None)
+    seam = WordBoundaryBuffer(None)
     assert seam.push("1", 1) == "1"
     assert seam.push("8", 1) == "8"
     assert seam.finish(complete=True) == ""
@@ -113,5 +113,5 @@ def test_a_cut_is_never_inside_a_number(pieces: list[str]) -> None:
 )
 def test_json_is_cut_between_its_values(text: str, used: str) -> None:
     for pieces in ([text], list(text)):
-        seam = Seam(len(pieces), json=True)
+        seam = WordBoundaryBuffer(len(pieces), json=True)
         assert "".join([seam.push(piece, 1) for piece in pieces]) + seam.finish(complete=False) == used

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from edge_student.answering.choice import Ended, Finished, Piece
-from edge_student.answering.request import Ask
-from edge_student.answering.service import Answering
+from edge_student.answering.choice import ChoiceEnded, Finished, TextPart
+from edge_student.answering.context import AnswerOptions
+from edge_student.answering.request import AnswerRequest
+from edge_student.answering.service import AnswerService
 from edge_student.cloud.client import CloudFailed, Traffic
 from edge_student.metrics import EdgeMetrics
-from edge_student.policy import Plan
+from edge_student.policy import Policy
 from edge_student.student import Sampling
 from shared.errors import EngineFailed
 from shared.prompting.templates import Template, Templates
@@ -35,31 +36,43 @@ class Answer:
     usage: Usage | None = None
 
 
-def ask(*, mode: Mode = Mode.FIXED, budget: int = 40, max_tokens: int = 100, alone: bool = False, **more: Any) -> Ask:
+def ask(
+    *,
+    mode: Mode = Mode.FIXED,
+    budget: int = 40,
+    max_tokens: int = 100,
+    alone: bool = False,
+    scores: bool = False,
+    **more: Any,
+) -> AnswerRequest:
     messages = [Message(role="user", content="How many eggs?")]
     top = more.pop("top_logprobs", None)
-    return Ask(
+    return AnswerRequest(
         request_id="r-1",
         prompt=[1, 2, 3],
         messages=messages,
-        plan=Plan(mode=mode, budget=budget, template="answer", alone=alone),
+        policy=Policy(mode=mode, max_guidance_tokens=budget, scores=scores),
         sampling=Sampling(max_tokens=max_tokens, seed=7, top_logprobs=top),
+        max_tokens=budget if alone else None,
         **more,
     )
 
 
 async def answer(
-    student: ScriptedStudent, cloud: ScriptedCloud, request: Ask, *, fallback_prefetch_after_s: float | None = None
+    student: ScriptedStudent,
+    cloud: ScriptedCloud,
+    request: AnswerRequest,
+    **options: Any,
 ) -> Answer:
     got = Answer()
-    answering = Answering(student, cloud, EdgeMetrics(), fallback_prefetch_after_s=fallback_prefetch_after_s)
+    answering = AnswerService(student, cloud, EdgeMetrics(), options=AnswerOptions(**options))
     async for part in answering.answer(request):
         match part:
-            case Piece():
+            case TextPart():
                 got.texts[part.index] = got.texts.get(part.index, "") + part.text
                 got.sources.append((part.source, part.text))
                 got.logprobs += part.logprobs
-            case Ended():
+            case ChoiceEnded():
                 assert part.index not in got.ends
                 got.ends[part.index] = part.reason
             case Finished():
@@ -93,24 +106,22 @@ async def test_a_teacher_that_finished_the_answer_finishes_the_answer() -> None:
 
 async def test_an_edge_on_the_clouds_own_machine_holds_its_prefill_back() -> None:
     student = ScriptedStudent("b")
-    request = ask(budget=2)
-    held = replace(request, plan=replace(request.plan, held=True))
-    assert (await answer(student, ScriptedCloud("a", " x"), held)).texts == {0: "ab"}
-    assert student.sequences[0].held
+    got = await answer(student, ScriptedCloud("a", " x"), ask(budget=2), prefill_after_teacher=True)
+    assert got.texts == {0: "ab"}
+    assert student.sequences[0].deferred
 
 
 async def test_the_student_prepares_for_words_that_are_held_back() -> None:
     student = ScriptedStudent(".")
     got = await answer(student, ScriptedCloud("There", " are", " eight", "een", " eggs"), ask(budget=6))
-    assert student.sequences[0].foreseen == ["There", " are", " eighteen"]
+    assert student.sequences[0].prefilled_ahead == ["There", " are", " eighteen"]
     assert student.sequences[0].guidance == "There are eighteen"
     assert got.texts == {0: "There are eighteen."}
 
 
 async def test_scores_of_the_guidance_come_on_request() -> None:
     for scored in (False, True):
-        request = ask(budget=2, n=2)
-        request = replace(request, plan=replace(request.plan, scored=scored))
+        request = ask(budget=2, n=2, scores=scored)
         got = await answer(ScriptedStudent("."), ScriptedCloud("Hi", " ", " there"), request)
         assert got.report
         if scored:
@@ -167,7 +178,7 @@ async def test_the_student_stands_in_where_the_teacher_breaks_off() -> None:
 async def test_without_the_cloud_the_answer_is_the_students(reason: FallbackReason) -> None:
     metrics = EdgeMetrics()
     student = ScriptedStudent("Alone", ".")
-    answering = Answering(student, ScriptedCloud(ends=CloudFailed(reason)), metrics)
+    answering = AnswerService(student, ScriptedCloud(ends=CloudFailed(reason)), metrics)
     parts = [part async for part in answering.answer(ask())]
     assert isinstance(parts[-1], Finished)
     assert parts[-1].report.fallback is reason
@@ -216,9 +227,9 @@ async def test_log_probabilities_come_from_whoever_wrote() -> None:
 
 async def test_the_first_words_are_shown_before_the_teacher_is_done() -> None:
     cloud = ScriptedCloud("Now", " then")
-    async with aclosing(Answering(ScriptedStudent(), cloud, EdgeMetrics()).answer(ask())) as parts:
+    async with aclosing(AnswerService(ScriptedStudent(), cloud, EdgeMetrics()).answer(ask())) as parts:
         first = await anext(parts)
-        assert isinstance(first, Piece)
+        assert isinstance(first, TextPart)
         assert first.text == "Now"
         assert not cloud.streams_closed.is_set()
     assert cloud.closed_early == 1
@@ -227,7 +238,7 @@ async def test_the_first_words_are_shown_before_the_teacher_is_done() -> None:
 async def test_a_client_that_leaves_stops_both_sides() -> None:
     metrics = EdgeMetrics()
     student, cloud = ScriptedStudent("w"), ScriptedCloud("a", " b", " c")
-    async with aclosing(Answering(student, cloud, metrics).answer(ask())) as parts:
+    async with aclosing(AnswerService(student, cloud, metrics).answer(ask())) as parts:
         await anext(parts)
         cloud.gate.clear()
     await asyncio.wait_for(cloud.streams_closed.wait(), 5)
@@ -249,15 +260,18 @@ async def test_the_cloud_is_told_the_request_id_and_the_trace() -> None:
     assert cloud.headers == [{"x-request-id": "r-1", "traceparent": "00-1-2-01"}]
 
 
-def hint() -> Template:
+def expand() -> Template:
     return Templates.load().get("expand")
 
 
-async def drafted(student: ScriptedStudent, cloud: ScriptedCloud, request: Ask) -> tuple[str, GktReport, Usage]:
+async def drafted(
+    student: ScriptedStudent, cloud: ScriptedCloud, request: AnswerRequest
+) -> tuple[str, GktReport, Usage]:
     text, report, usage = "", None, None
-    async for part in Answering(student, cloud, EdgeMetrics(), hint=hint()).answer(request):
+    answering = AnswerService(student, cloud, EdgeMetrics(), options=AnswerOptions(expand_template=expand()))
+    async for part in answering.answer(request):
         match part:
-            case Piece():
+            case TextPart():
                 assert part.source is Source.STUDENT
                 text += part.text
             case Finished():
@@ -358,13 +372,13 @@ async def test_a_head_start_whose_engine_dies_is_an_error_like_any_other() -> No
 
 
 async def test_no_head_start_where_the_student_waits_for_the_teacher_to_compute_or_writes_many_answers() -> None:
-    held = ask()
-    held = replace(held, plan=replace(held.plan, held=True))
-    for request in (held, ask(n=2), ask(mode=Mode.TEACHER, alone=True)):
+    for request, deferred in ((ask(), True), (ask(n=2), False), (ask(mode=Mode.TEACHER, alone=True), False)):
         student = ScriptedStudent("a")
         cloud = ScriptedCloud("x", ends=LATE)
         cloud.gate.clear()
-        answering = asyncio.create_task(answer(student, cloud, request, fallback_prefetch_after_s=0))
+        answering = asyncio.create_task(
+            answer(student, cloud, request, fallback_prefetch_after_s=0, prefill_after_teacher=deferred)
+        )
         for _ in range(20):
             await asyncio.sleep(0)
         assert all(sequence.sampling is None for sequence in student.sequences)

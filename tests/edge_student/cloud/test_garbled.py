@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from edge_student.cloud.circuit_breaker import Breaker
+from edge_student.cloud.circuit_breaker import CircuitBreaker
 from edge_student.cloud.client import CloudFailed, HttpCloud, Traffic
 from edge_student.settings import EdgeSettings
 from shared.protocol.gkt import FallbackReason
@@ -60,7 +60,7 @@ async def test_flipped_bits_end_in_guidance_as_it_was_or_in_one_kind_of_failure(
     whole = failed = 0
     async with server:
         for _ in range(600):
-            cloud.breaker = Breaker(failures=10**6, open_s=1)  # one that holds to no Retry-After
+            cloud.breaker = CircuitBreaker(failures=10**6, open_s=1)  # one that holds to no Retry-After
             try:
                 events = [event async for event in cloud.guide(ASKED, {}, Traffic())]
             except CloudFailed:

@@ -72,7 +72,7 @@ async def one(student: LlamaStudent, draw: random.Random) -> None:
     )
 
     async def answer() -> None:
-        sequence = student.open(prompt, held=draw.random() < 0.1, scores_of=draw.choice([None, None, 1]))
+        sequence = student.open(prompt, deferred=draw.random() < 0.1, scores_of=draw.choice([None, None, 1]))
         try:
             if draw.random() < 0.3:
                 sequence.extend("Guidance, word by word, ")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_student.llama.engine import Engine, EngineSequence
 from edge_student.llama.student import LlamaSequence, LlamaStudent
 from edge_student.llama.vocab import Vocab
-from edge_student.student import Sampling, Word
+from edge_student.student import Sampling, TokenOutput
 from shared.model_hub.catalog import ensure_gguf
 
 PROMPT = [1, 2, 3]
@@ -45,7 +45,7 @@ class RecordingEngine:
 
     def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampler: None) -> None:
         self.rewrite(sequence, keep, tokens)
-        sequence.words.put_nowait(Word("", end="length"))
+        sequence.words.put_nowait(TokenOutput("", end="length"))
 
 
 class Tokenizer:
@@ -60,19 +60,19 @@ class Tokenizer:
         assert prompt == PROMPT
 
 
-def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, held: bool) -> list[int]:
+def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, deferred: bool) -> list[int]:
     """Return the engine's tokens behind the prompt, after pieces of text that are each followed by text prefilled ahead."""
 
     async def feed() -> list[int]:
-        state = EngineSequence(list(PROMPT), held=held, loop=asyncio.get_running_loop())
+        state = EngineSequence(list(PROMPT), deferred=deferred, loop=asyncio.get_running_loop())
         student, engine = cast(Any, Tokenizer(vocab)), cast(Any, RecordingEngine())
         sequence = LlamaSequence(cast(LlamaStudent, student), cast(Engine, engine), state, len(PROMPT), "")
-        for text, foreseen in pieces:
+        for text, prefilled_ahead in pieces:
             # As the use case does: deferred text is prefilled ahead before any of it is released.
             if text:
                 sequence.extend(text)
-            if foreseen:
-                sequence.foresee(foreseen)
+            if prefilled_ahead:
+                sequence.prefill_ahead(prefilled_ahead)
         async for _ in sequence.generate(Sampling(max_tokens=1)):
             pass
         return state.tokens[len(PROMPT) :]
@@ -83,7 +83,7 @@ def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, held
 
 def test_what_was_foreseen_before_the_first_words_is_not_lost(vocab: Vocab) -> None:
     pieces = [("", "18"), ("18", " eggs"), (" eggs", "")]
-    assert tokens_at_the_hand_over(vocab, pieces, held=True) == vocab.tokenize_continuation("18 eggs")
+    assert tokens_at_the_hand_over(vocab, pieces, deferred=True) == vocab.tokenize_continuation("18 eggs")
 
 
 @settings(max_examples=200, deadline=None)
@@ -95,8 +95,8 @@ def test_what_was_foreseen_before_the_first_words_is_not_lost(vocab: Vocab) -> N
         ),
         max_size=12,
     ),
-    held=st.booleans(),
+    deferred=st.booleans(),
 )
-def test_any_pieces_end_as_the_tokens_of_the_whole(vocab: Vocab, pieces: list[tuple[str, str]], held: bool) -> None:
+def test_any_pieces_end_as_the_tokens_of_the_whole(vocab: Vocab, pieces: list[tuple[str, str]], deferred: bool) -> None:
     whole = vocab.tokenize_continuation("".join(text for text, _ in pieces))
-    assert tokens_at_the_hand_over(vocab, pieces, held=held) == whole
+    assert tokens_at_the_hand_over(vocab, pieces, deferred=deferred) == whole

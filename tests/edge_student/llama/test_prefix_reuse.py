@@ -14,7 +14,7 @@ import pytest
 
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, StudentSequence, Word
+from edge_student.student import Sampling, StudentSequence, TokenOutput
 from shared.protocol.guidance import Message
 
 MODEL = "smollm2-135m-instruct"
@@ -32,7 +32,7 @@ async def student(gguf: Path) -> AsyncGenerator[LlamaStudent]:
     await student.close()
 
 
-async def read(sequence: StudentSequence, sampling: Sampling = SHORT) -> list[Word]:
+async def read(sequence: StudentSequence, sampling: Sampling = SHORT) -> list[TokenOutput]:
     async with aclosing(sequence.generate(sampling)) as words:
         return [word async for word in words]
 
@@ -117,15 +117,15 @@ async def test_a_cache_full_of_what_is_kept_has_room_for_what_comes(gguf: Path) 
     await student.close()
 
 
-@pytest.mark.parametrize("foreseen", ["", " wrong"])
+@pytest.mark.parametrize("prefilled_ahead", ["", " wrong"])
 async def test_scores_of_guidance_are_those_of_the_model(
-    student: LlamaStudent, reference: llama_cpp.Llama, foreseen: str
+    student: LlamaStudent, reference: llama_cpp.Llama, prefilled_ahead: str
 ) -> None:
     prompt = student.tokenize("The capital of France")
     sequence = student.open(prompt, scores_of="guidance", top=2)
     for piece in (" is", " the", " city of", " Paris"):
-        if foreseen:
-            sequence.foresee(foreseen)
+        if prefilled_ahead:
+            sequence.prefill_ahead(prefilled_ahead)
         sequence.extend(piece)
         await asyncio.sleep(0.02)
     await read(sequence)

@@ -11,7 +11,7 @@ import pytest
 
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, StudentSequence, Word
+from edge_student.student import Sampling, StudentSequence, TokenOutput
 from shared.model_hub.catalog import ensure_gguf
 from shared.protocol.guidance import Message
 
@@ -29,7 +29,7 @@ async def student() -> AsyncGenerator[LlamaStudent]:
     await student.close()
 
 
-async def words_of(sequence: StudentSequence, sampling: Sampling) -> list[Word]:
+async def words_of(sequence: StudentSequence, sampling: Sampling) -> list[TokenOutput]:
     async with aclosing(sequence.generate(sampling)) as words:
         return [word async for word in words if word.token]
 

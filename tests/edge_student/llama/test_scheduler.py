@@ -53,12 +53,12 @@ def test_a_step_takes_in_more_where_more_wait_than_decode() -> None:
 
 def test_who_runs_goes_on_though_an_earlier_one_waits_for_its_slot() -> None:
     scheduler = make(n_running=1)
-    early = SequenceState(tokens=[0], held=True)
+    early = SequenceState(tokens=[0], deferred=True)
     late = SequenceState(tokens=list(range(18)))
     for sequence in (early, late):
         scheduler.add(sequence)
     scheduler.advance(scheduler.plan())
-    early.held = False
+    early.deferred = False
     for sequence in (early, late):
         sequence.generating = True
     assert [(c.sequence is late, c.count) for c in scheduler.plan().chunks] == [(True, 2)]

@@ -13,7 +13,7 @@ import pytest
 from edge_student.llama.context import model_params
 from edge_student.llama.student import LlamaStudent, settled_length
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, StudentSequence, Word
+from edge_student.student import Sampling, StudentSequence, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Message
 
@@ -52,7 +52,7 @@ def alone(reference: llama_cpp.Llama, prompt: list[int], guidance: str, count: i
     return text
 
 
-def assert_greedy(reference: llama_cpp.Llama, prompt: list[int], words: list[Word]) -> None:
+def assert_greedy(reference: llama_cpp.Llama, prompt: list[int], words: list[TokenOutput]) -> None:
     """Each word is the most probable one behind those before it, up to the rounding that batches of other shapes bring.
 
     What another sequence's cells, a lost token or a wrong position do is far beyond that.
@@ -64,7 +64,7 @@ def assert_greedy(reference: llama_cpp.Llama, prompt: list[int], words: list[Wor
         assert reference.scores[at][token] > reference.scores[at].max() - 1.0
 
 
-async def read(sequence: StudentSequence, sampling: Sampling = GREEDY) -> list[Word]:
+async def read(sequence: StudentSequence, sampling: Sampling = GREEDY) -> list[TokenOutput]:
     async with aclosing(sequence.generate(sampling)) as words:
         return [word async for word in words]
 
@@ -113,27 +113,33 @@ async def test_guidance_that_comes_late_changes_nothing(student: LlamaStudent, r
 
 async def test_a_held_prompt_waits_for_the_first_words(student: LlamaStudent, reference: llama_cpp.Llama) -> None:
     prompt = student.encode(QUESTION)
-    held = student.open(prompt, held=True)
+    deferred = student.open(prompt, deferred=True)
     other = await text_of(student.open(prompt))
     computed = "llamacpp:prompt_tokens_total"
     assert student.registry.get_sample_value(computed) == len(prompt), "the other one's only"
-    assert await text_of(held) == other
-    held = student.open(prompt, held=True)
-    held.extend("Rivers")
+    assert await text_of(deferred) == other
+    deferred = student.open(prompt, deferred=True)
+    deferred.extend("Rivers")
     while (student.registry.get_sample_value(computed) or 0) < 3 * len(prompt) - 1:
         await asyncio.sleep(0.001)
-    assert await bytes_of(held) == alone(reference, prompt, "Rivers", 24)
+    assert await bytes_of(deferred) == alone(reference, prompt, "Rivers", 24)
 
 
-@pytest.mark.parametrize("foreseen", ["", " veins of the", " vein", " roads that carry all the goods of the earth"])
+@pytest.mark.parametrize(
+    "prefilled_ahead", ["", " veins of the", " vein", " roads that carry all the goods of the earth"]
+)
 async def test_what_was_foreseen_leaves_no_trace(
-    student: LlamaStudent, reference: llama_cpp.Llama, foreseen: str
+    student: LlamaStudent, reference: llama_cpp.Llama, prefilled_ahead: str
 ) -> None:
     prompt = student.encode(QUESTION)
     sequence = student.open(prompt)
     sequence.extend("Rivers are the")
-    sequence.foresee(foreseen)
-    ahead = len(prompt) + len(student.continuation("Rivers are the" + foreseen)) - 1 if foreseen else len(prompt) - 1
+    sequence.prefill_ahead(prefilled_ahead)
+    ahead = (
+        len(prompt) + len(student.continuation("Rivers are the" + prefilled_ahead)) - 1
+        if prefilled_ahead
+        else len(prompt) - 1
+    )
     while (student.registry.get_sample_value("llamacpp:prompt_tokens_total") or 0) < ahead:
         await asyncio.sleep(0.001)  # it is computed, right or wrong
     sequence.extend(" veins")

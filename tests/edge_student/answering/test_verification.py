@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from edge_student.answering.choice import Ended, Finished, Piece
-from edge_student.answering.drafter import agrees
-from edge_student.answering.request import Ask
-from edge_student.answering.service import Answering
+from edge_student.answering.agreement import agrees
+from edge_student.answering.choice import ChoiceEnded, Finished, TextPart
+from edge_student.answering.context import AnswerOptions
+from edge_student.answering.request import AnswerRequest
+from edge_student.answering.service import AnswerService
 from edge_student.cloud.client import CloudFailed, Traffic
 from edge_student.metrics import EdgeMetrics
-from edge_student.policy import Plan
+from edge_student.policy import Policy
 from edge_student.student import Sampling, Score
 from shared.protocol.gkt import FallbackReason, GktReport, Mode, Source
 from shared.protocol.guidance import (
@@ -140,11 +141,9 @@ async def answer(
     draft_ahead: bool = True,
     leaves_after: int | None = None,
 ) -> Answer:
-    plan = Plan(
-        mode,
-        budget,
-        "answer",
-        alone=False,
+    policy = Policy(
+        mode=mode,
+        max_guidance_tokens=budget,
         acceptance_threshold=0.1,
         handback_after=handback_after,
         confidence_threshold=confidence_threshold,
@@ -152,13 +151,13 @@ async def answer(
         max_correction_tokens=max_correction_tokens,
     )
     messages = [Message(role="user", content="How many eggs?")]
-    request = Ask("r-1", [1, 2, 3], messages, plan, Sampling(max_tokens=max_tokens), stops=stops)
+    request = AnswerRequest("r-1", [1, 2, 3], messages, policy, Sampling(max_tokens=max_tokens), stops=stops)
     got = Answer()
-    answering = Answering(student, cloud, EdgeMetrics(), draft_ahead=draft_ahead)
+    answering = AnswerService(student, cloud, EdgeMetrics(), options=AnswerOptions(draft_ahead=draft_ahead))
     async with aclosing(answering.answer(request)) as parts:
         async for part in parts:
             match part:
-                case Piece():
+                case TextPart():
                     got.text += part.text
                     if got.by and got.by[-1][0] is part.source:
                         got.by[-1] = (part.source, got.by[-1][1] + part.text)
@@ -166,7 +165,7 @@ async def answer(
                         got.by.append((part.source, part.text))
                     if leaves_after is not None and len(got.text) >= leaves_after:
                         return got
-                case Ended():
+                case ChoiceEnded():
                     got.end = part.reason
                 case Finished():
                     got.report, got.usage = part.report, part.usage
@@ -352,11 +351,11 @@ async def test_adaptive_guidance_ends_once_the_student_agrees() -> None:
             return 0 if len(text) >= 6 else 3
 
     student, cloud = Agreeing(" and", " on"), ScriptedCloud("So", " it", " is", " five", " in", " all")
-    plan = Plan(Mode.ADAPTIVE, 40, "answer", alone=False, handback_after=3)
+    policy = Policy(mode=Mode.ADAPTIVE, max_guidance_tokens=40, handback_after=3)
     messages = [Message(role="user", content="How many eggs?")]
-    request = Ask("r-1", [1, 2, 3], messages, plan, Sampling(max_tokens=100))
-    parts = [part async for part in Answering(student, cloud, EdgeMetrics()).answer(request)]
-    text = "".join(part.text for part in parts if isinstance(part, Piece))
+    request = AnswerRequest("r-1", [1, 2, 3], messages, policy, Sampling(max_tokens=100))
+    parts = [part async for part in AnswerService(student, cloud, EdgeMetrics()).answer(request)]
+    text = "".join(part.text for part in parts if isinstance(part, TextPart))
     assert text == "So it is five and on"
     assert cloud.closed_early == 1
 
