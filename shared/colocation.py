@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-NEIGHBOURLY_CLOUD = {
+COLOCATED_CLOUD_ENV = {
     # A pass of the student takes milliseconds and has a reader waiting; one of the teacher on a CPU takes a third of a second.
     "GKT_CLOUD_ENGINE_NICE": "5",
 }
-NEIGHBOURLY_EDGE = {
+COLOCATED_EDGE_ENV = {
     "GKT_EDGE_PREFILL_AFTER_TEACHER": "true",
     # The teacher's cores are the student's: what is drafted for nothing delays the verdict.
     "GKT_EDGE_DRAFT_AHEAD": "false",

@@ -37,7 +37,7 @@ class Mark:
 class EchoWord:
     nonce: str
     writer: str
-    said_at: int
+    claimed_at: int
     """Where its writer thought that it begins."""
     at: int
     """Where it begins."""

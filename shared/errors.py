@@ -16,7 +16,7 @@ GktError
 │   ├── BodyTooLarge          413    body_too_large
 │   ├── TooManyRequests       429    too_many_requests
 │   │   └── BudgetSpent       429    budget_spent
-│   └── ClientGone            499    client_gone
+│   └── ClientDisconnected    499    client_disconnected
 ├── ServerError                      the service has to mend it
 │   ├── InternalError         500    internal_error
 │   ├── EngineFailed          500    engine_failed
@@ -136,11 +136,11 @@ class BudgetSpent(TooManyRequests):
     code = "budget_spent"
 
 
-class ClientGone(ClientError):
+class ClientDisconnected(ClientError):
     """Nobody is there to read this; 499 is what proxies log for it."""
 
     status = 499
-    code = "client_gone"
+    code = "client_disconnected"
 
 
 class ServerError(GktError):

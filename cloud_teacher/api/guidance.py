@@ -15,7 +15,7 @@ from shared.observability.telemetry import trace_headers
 from shared.protocol.content_digest import HEADER, check_digest
 from shared.protocol.guidance import Event, GuidanceRequest, ReviewRequest
 from shared.protocol.sse import encode, with_first
-from shared.server.app import request_id, unless_gone
+from shared.server.app import cancel_on_disconnect, request_id
 
 
 async def _undamaged(request: Request) -> None:
@@ -41,7 +41,7 @@ async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller:
     trace = trace_headers(request.headers)
     chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller, trace=trace))
     try:
-        first = await unless_gone(
+        first = await cancel_on_disconnect(
             anext(chunks), request
         )  # what is wrong with it is raised here, and gets its own status
     except BaseException:

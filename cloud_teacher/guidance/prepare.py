@@ -11,7 +11,7 @@ from cloud_teacher.auth.caller import Caller
 from cloud_teacher.teachers.base import Prompt, Standing, Teacher
 from shared.errors import PromptTooLong
 from shared.prompting.templates import Template
-from shared.prompting.tokenize import tokenised
+from shared.prompting.tokenize import tokenize_off_loop
 from shared.protocol.guidance import GuidanceRequest, ReviewRequest, Usage
 
 RETOKENISED = 16
@@ -60,7 +60,7 @@ async def prepare(teacher: Teacher, asked: Asked, max_prompt_tokens: int) -> Wor
         reviewed = reviewer.encode_answer(draft_text) if reviewer and draft_text is not None else None
         return teacher.encode(messages, request.answer), reviewed
 
-    prompt, reviewed = await tokenised(encode, messages, draft_text or request.answer)
+    prompt, reviewed = await tokenize_off_loop(encode, messages, draft_text or request.answer)
     most = min(max_prompt_tokens, teacher.max_model_len - 1)
     if prompt.tokens > most:
         raise PromptTooLong(f"the prompt has {prompt.tokens} tokens; {most} is the most", param="messages")

@@ -19,11 +19,11 @@ from edge_student.student import Sampling, Structure, Student
 from edge_student.tools.tool_use import ToolUse, conversation, tool_use
 from shared.errors import GktError, InternalError, InvalidRequest, PromptTooLong
 from shared.observability.telemetry import trace_headers
-from shared.prompting.tokenize import tokenised
+from shared.prompting.tokenize import tokenize_off_loop
 from shared.protocol.gkt import GktOptions, Mode
 from shared.protocol.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest
 from shared.protocol.sse import OPENAI_DONE, encode_data, with_first
-from shared.server.app import error_body, request_id, unless_gone
+from shared.server.app import cancel_on_disconnect, error_body, request_id
 
 MAX_PROMPTS = 512
 """Of one request. They take turns at the engine, so this bounds the size of an answer only."""
@@ -40,7 +40,9 @@ async def parse_chat_request(body: ChatCompletionRequest, request: Request, edge
         raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
     max_tokens = body.max_completion_tokens or body.max_tokens
     top_logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    prompt = await tokenised(lambda: student.encode(messages), messages)  # only tokens tell whether a text is too long
+    prompt = await tokenize_off_loop(
+        lambda: student.encode(messages), messages
+    )  # only tokens tell whether a text is too long
     structure = await _structure(body, tools, student)
     sampling = _sampling(body, edge, prompt, max_tokens=max_tokens, top_logprobs=top_logprobs)
     return AnswerRequest(
@@ -177,19 +179,19 @@ def _choices(body: CompletionOptions, edge: EdgeService) -> int:
 
 
 async def collect(parts: AsyncGenerator[Part, None], request: Request) -> list[Part]:
-    """All parts of an answer. Raises what the answer raises, and ClientGone."""
+    """All parts of an answer. Raises what the answer raises, and ClientDisconnected."""
 
     async def read() -> list[Part]:
         async with aclosing(parts):
             return [part async for part in parts]
 
-    return await unless_gone(read(), request)
+    return await cancel_on_disconnect(read(), request)
 
 
 async def stream(chunks: AsyncGenerator[bytes, None], request: Request) -> EventSourceResponse:
     """Answer with server-sent events. What fails before the first of them is raised, so that it gets its own status."""
     try:
-        first = await unless_gone(anext(chunks), request)
+        first = await cancel_on_disconnect(anext(chunks), request)
     except BaseException:
         await chunks.aclose()
         raise

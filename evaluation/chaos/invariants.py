@@ -150,8 +150,8 @@ def _wrong_word(response: Response, answer: ParsedAnswer, scripted: ScriptedMode
         for word in words:
             if word.nonce != nonce:
                 return f"the {run.source} wrote {word.nonce} at {word.at}"
-            if word.writer != WRITERS[run.source] or word.said_at != word.at:
-                return f"the {run.source}'s text at {word.at} is the word of {word.writer} for {word.said_at}"
+            if word.writer != WRITERS[run.source] or word.claimed_at != word.at:
+                return f"the {run.source}'s text at {word.at} is the word of {word.writer} for {word.claimed_at}"
     return None
 
 

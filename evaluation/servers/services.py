@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.servers.processes import ServerProcess, Variables
-from shared.colocation import NEIGHBOURLY_CLOUD, NEIGHBOURLY_EDGE
+from shared.colocation import COLOCATED_CLOUD_ENV, COLOCATED_EDGE_ENV
 
 BENCH_SETTINGS = {
     "cloud_teacher": {"LOG_LEVEL": "warning", "COALESCE": "off"},  # a repeated request is measured twice
@@ -72,7 +72,7 @@ def edge_of(cloud_url: str, key: str | None, student: str, *, threads: int, star
     """Run an edge of a cloud on the same machine. It is ready."""
     settings = {"CLOUD_URL": cloud_url, "THREADS": str(threads), "CONTEXT_TOKENS": "4096"}
     settings |= {"CLOUD_KEY": key} if key else {}
-    with lone_edge(student, settings, start_s=start_s, variables=NEIGHBOURLY_EDGE) as edge:
+    with lone_edge(student, settings, start_s=start_s, variables=COLOCATED_EDGE_ENV) as edge:
         yield edge
 
 
@@ -83,7 +83,7 @@ def ready_pair(teacher: str, student: str, *, threads: int, start_s: float) -> I
     until = time.monotonic() + start_s
     settings = {"MODEL": teacher, "KEYS": key}
     with (
-        listening("cloud_teacher", settings, start_s=start_s, variables=NEIGHBOURLY_CLOUD) as cloud,
+        listening("cloud_teacher", settings, start_s=start_s, variables=COLOCATED_CLOUD_ENV) as cloud,
         edge_of(cloud.url, key, student, threads=threads, start_s=start_s) as edge,
     ):
         cloud.await_ready(max(0.0, until - time.monotonic()))

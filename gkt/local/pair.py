@@ -20,7 +20,7 @@ from edge_student.settings import EdgeSettings
 from gkt.local.preflight import free_port, local_url
 from gkt.terminal.sanitize import plain
 from shared.child_process import POLL_S, ChildProcess
-from shared.colocation import NEIGHBOURLY_CLOUD, NEIGHBOURLY_EDGE
+from shared.colocation import COLOCATED_CLOUD_ENV, COLOCATED_EDGE_ENV
 from shared.errors import ConfigurationError, GktError
 from shared.model_hub.catalog import home
 from shared.protocol.guidance import Health
@@ -135,7 +135,7 @@ class Pair:
             Service(
                 "cloud",
                 ["-m", "cloud_teacher"],
-                {**NEIGHBOURLY_CLOUD, **os.environ, **cloud},
+                {**COLOCATED_CLOUD_ENV, **os.environ, **cloud},
                 folder / f"cloud-{self.cloud.port}.log",
                 self.cloud_url,
                 self.cloud.shutdown_grace_s,
@@ -143,7 +143,7 @@ class Pair:
             Service(
                 "edge",
                 ["-m", "edge_student"],
-                {**NEIGHBOURLY_EDGE, **os.environ, **edge},
+                {**COLOCATED_EDGE_ENV, **os.environ, **edge},
                 folder / f"edge-{self.edge.port}.log",
                 self.edge_url,
                 self.edge.shutdown_grace_s,

@@ -18,7 +18,7 @@ CLIENTS = ("httpx", "httpx2")
 
 
 @dataclass(slots=True)
-class InHand:
+class CurrentRequest:
     """The request that is being answered. All tasks that work for it see the same one."""
 
     request_id: str
@@ -26,7 +26,7 @@ class InHand:
     """Once it has a span."""
 
 
-IN_HAND: ContextVar[InHand | None] = ContextVar("gkt_in_hand", default=None)
+CURRENT_REQUEST: ContextVar[CurrentRequest | None] = ContextVar("gkt_current_request", default=None)
 
 
 class TextFormatter(logging.Formatter):
@@ -37,7 +37,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging calls it so
         line = super().formatMessage(record)
-        request = IN_HAND.get()
+        request = CURRENT_REQUEST.get()
         return f"{line} trace_id={request.trace_id}" if request and request.trace_id else line
 
 
@@ -51,7 +51,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request := IN_HAND.get():
+        if request := CURRENT_REQUEST.get():
             told["request_id"] = request.request_id
             if request.trace_id:
                 told["trace_id"] = request.trace_id

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from shared.errors import GktError
-from shared.observability.logs import IN_HAND
+from shared.observability.logs import CURRENT_REQUEST
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -150,7 +150,7 @@ class Telemetry:
 
         within = TraceContextTextMapPropagator().extract(parent)
         span = RecordedSpan(self._tracer, name, kind, within, attributes, content=self._content)
-        if request := IN_HAND.get():
+        if request := CURRENT_REQUEST.get():
             request.trace_id = span.trace_id
         return span
 

@@ -18,8 +18,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import BodyTooLarge, ClientError, ClientGone, GktError, InternalError, InvalidRequest, NotFound
-from shared.observability.logs import IN_HAND, InHand
+from shared.errors import (
+    BodyTooLarge,
+    ClientDisconnected,
+    ClientError,
+    GktError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+)
+from shared.observability.logs import CURRENT_REQUEST, CurrentRequest
 from shared.protocol.guidance import ErrorBody, ErrorDetail, Health
 from shared.validation import first_problem
 
@@ -84,8 +92,8 @@ def request_id(request: Request) -> str:
     return str(request.scope["gkt_request_id"])
 
 
-async def unless_gone(work: Awaitable[T], request: Request) -> T:
-    """The result of some work, which is cancelled if the client goes away: then raises ClientGone.
+async def cancel_on_disconnect(work: Awaitable[T], request: Request) -> T:
+    """The result of some work, which is cancelled if the client goes away: then raises ClientDisconnected.
 
     Only a response under way is watched by the server; before it begins nobody else would notice.
     """
@@ -99,7 +107,7 @@ async def unless_gone(work: Awaitable[T], request: Request) -> T:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ClientGone("the client went away")
+        raise ClientDisconnected("the client went away")
     finally:
         for task in (working, leaving):
             task.cancel()
@@ -176,7 +184,7 @@ class RequestIds:
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         identity = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope["gkt_request_id"] = identity
-        IN_HAND.set(InHand(identity))
+        CURRENT_REQUEST.set(CurrentRequest(identity))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -21,7 +21,7 @@ def test_each_word_says_where_it_stands_whoever_writes() -> None:
 
     words = list(read_words(text))
     assert len(words) == MARK.words
-    assert all(word.said_at == word.at for word in words)
+    assert all(word.claimed_at == word.at for word in words)
     assert next_word(MARK, text, "s") is None
     assert text.count("\n") == 2
 

@@ -13,7 +13,7 @@ from edge_student.answering.handover import WordBoundaryBuffer
 from edge_student.answering.sequences import ChoiceSequences
 from edge_student.cloud.client import CloudFailed
 from shared.prompting.templates import Template
-from shared.prompting.tokenize import tokenised
+from shared.prompting.tokenize import tokenize_off_loop
 from shared.protocol.gkt import FallbackReason
 from shared.protocol.guidance import Done, FinishReason, Guidance, Message, Start
 
@@ -44,7 +44,7 @@ async def _add_outline(context: AnswerContext, template: Template, messages: Seq
     if not outline:
         return
     expanded = template.apply(messages, answer=outline)
-    prompt = await tokenised(lambda: context.student.encode(expanded), expanded)
+    prompt = await tokenize_off_loop(lambda: context.student.encode(expanded), expanded)
     if len(prompt) >= context.student.context_tokens:
         context.recorder.fallback = FallbackReason.TOO_LONG
     else:

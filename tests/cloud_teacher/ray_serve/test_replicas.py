@@ -138,7 +138,7 @@ class Echoed(Answer):
         words = list(read_words(self.text))
         assert self.finish == "stop"
         assert [word.nonce for word in words] == [self.nonce] * WORDS
-        assert [word.said_at for word in words] == [word.at for word in words]
+        assert [word.claimed_at for word in words] == [word.at for word in words]
         writers = "".join(word.writer for word in words)
         taught = writers.count("t")
         assert writers == "t" * taught + "s" * (WORDS - taught)
