@@ -125,10 +125,11 @@ def test_every_command_of_a_page_has_its_options(document: Path) -> None:
 
 @pytest.mark.parametrize("document", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_arm_of_a_page_can_be_run(document: Path) -> None:
+    variables = dict(re.findall(r"^ {4}(\w+)=(\S+)$", document.read_text(), re.MULTILINE))
     for words in _commands(document):
-        arms = [words[i + 1] for i, word in enumerate(words) if word == "--arm" and not words[i + 1].startswith("$")]
-        if arms:
-            parse_all(arms)
+        named = [words[i + 1] for i, word in enumerate(words) if word == "--arm"]
+        if named:
+            parse_all([variables[arm[1:]] if arm.startswith("$") else arm for arm in named])
 
 
 @pytest.mark.parametrize("document", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
