@@ -12,11 +12,11 @@ from fastapi import FastAPI
 from cloud_teacher.api import guidance, models, usage
 from cloud_teacher.api.metrics_server import metrics_server
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.service import Cloud
+from cloud_teacher.service import CloudService
 from cloud_teacher.teachers.base import Teacher
-from cloud_teacher.teachers.factory import open_teacher, teachers_of
-from cloud_teacher.teachers.loader import Loading
-from cloud_teacher.teachers.pool import Member
+from cloud_teacher.teachers.factory import build_teachers, open_teacher
+from cloud_teacher.teachers.loader import Loader
+from cloud_teacher.teachers.pool import PooledTeacher
 from cloud_teacher.teachers.replay import ReplayTeacher
 from shared.observability.telemetry import OFF, Telemetry
 from shared.server.app import create_service
@@ -35,14 +35,14 @@ def create_app(
     `on_ready` is told when the first of them is there, `on_failure` where all have failed, then or later. It closes `telemetry`
     at its end. Raises ConfigurationError where the file of teachers is wrong.
     """
-    cloud = Cloud(settings, teachers_of(settings, teacher), telemetry)
+    cloud = CloudService(settings, build_teachers(settings, teacher), telemetry)
 
-    def load(member: Member, loading: Loading) -> Teacher:
-        loaded = teacher or open_teacher(member.entry, settings, loading, telemetry.endpoint)
+    def load(pooled: PooledTeacher, loader: Loader) -> Teacher:
+        loaded = teacher or open_teacher(pooled.entry, settings, loader, telemetry.endpoint)
         return ReplayTeacher(loaded, Path(settings.replay_file)) if settings.replay_file else loaded
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Cloud]]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, CloudService]]:
         async with metrics_server(settings.host, settings.metrics_port, cloud.registries):
             running = asyncio.create_task(cloud.run(load, on_failure, on_ready))
             try:

@@ -17,7 +17,15 @@ from pydantic import Field
 
 from cloud_teacher.app import create_app
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
+from cloud_teacher.teachers.base import (
+    DEFAULT_HINTS,
+    GenerationParams,
+    OutputChunk,
+    Prompt,
+    Reviewer,
+    SchedulingHints,
+    Scores,
+)
 from shared.echo_text import next_word, read_mark
 from shared.protocol.guidance import Message
 from shared.server.run import serve_as
@@ -61,24 +69,26 @@ class EchoTeacher:
         """It does not write JSON; what it writes is not taken."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
         mark, answer = read_mark(self.decode(prompt.conversation)), prompt.text
         for number in range(1, params.max_tokens + 1):
             await asyncio.sleep(self._token_s)
             word = next_word(mark, answer, "t")
             if word is None:
-                yield Piece(text="", token_ids=[], logprobs=[] if params.logprobs else None, end="stop")
+                yield OutputChunk(text="", token_ids=[], logprobs=[] if params.logprobs else None, end="stop")
                 return
             answer += word
             end: Literal["limit", "string"] | None = "limit" if number == params.max_tokens else None
             if any(stop in word for stop in params.stop):
                 end = "string"
-            yield Piece(text=word, token_ids=[number], logprobs=[-0.1] if params.logprobs else None, end=end)
+            yield OutputChunk(text=word, token_ids=[number], logprobs=[-0.1] if params.logprobs else None, end=end)
             if end:
                 return
 
-    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
+    async def score(
+        self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> Scores:
         await asyncio.sleep(self._token_s)
         step = self.decode(ids[start:])
         count = len(ids) - start

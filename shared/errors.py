@@ -7,8 +7,8 @@ GktError
 │   │   ├── BudgetTooLarge    400    budget_too_large
 │   │   ├── BodyDamaged       400    body_damaged
 │   │   └── Unsupported       400    unsupported_by_teacher
-│   │       ├── NoReview      400    review_unsupported
-│   │       └── NoGoingOn     400    continuation_unsupported
+│   │       ├── ReviewUnsupported      400    review_unsupported
+│   │       └── ContinuationUnsupported     400    continuation_unsupported
 │   ├── Unauthorized          401    invalid_api_key
 │   ├── NotFound              404    not_found
 │   │   ├── UnknownModel      404    model_not_found
@@ -89,13 +89,13 @@ class Unsupported(InvalidRequest):
     code = "unsupported_by_teacher"
 
 
-class NoReview(Unsupported):
+class ReviewUnsupported(Unsupported):
     """It tells no probabilities of what others have written."""
 
     code = "review_unsupported"
 
 
-class NoGoingOn(Unsupported):
+class ContinuationUnsupported(Unsupported):
     """It cannot go on behind the beginning of an answer."""
 
     code = "continuation_unsupported"

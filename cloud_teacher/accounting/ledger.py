@@ -1,4 +1,4 @@
-"""What the service has written down, as a database takes it: rows of the ledger, and what is set aside of daily budgets."""
+"""The Ledger protocol: rows of past requests, and reservations of daily budgets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One stream, as it ended. `id` is ours and unique; `request_id` may be the caller's own, and come twice."""
+class LedgerRow:
+    """One request, as it ended. `id` is unique; clients may send the same `request_id` twice."""
 
     id: str
     request_id: str
@@ -33,13 +33,12 @@ class Row:
     estimated: bool = False
 
 
-Spent = Literal["tokens", "money"]
-"""The budget that is used up."""
+Budget = Literal["tokens", "money"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request may come to at most, and what its key may use that day."""
+class BudgetRequest:
+    """The most that a request can use, and the daily budgets of its key."""
 
     id: str
     key: str
@@ -53,14 +52,14 @@ class Asked:
 class Ledger(Protocol):
     """A ledger that is open. Every method is called on the event loop."""
 
-    def record(self, row: Row, reservation: str | None = None) -> asyncio.Future[None]:
-        """Write a row and settle its reservation. It is on the disk once this is awaited, which raises StoreFailed.
+    def record(self, row: LedgerRow, reservation: str | None = None) -> asyncio.Future[None]:
+        """Write a row and settle its reservation. The future is done once the row is on disk; it raises StoreFailed.
 
-        It is written whether or not anybody awaits it.
+        The row is written even if the future is not awaited.
         """
 
-    async def reserve(self, asked: Asked) -> Spent | None:
-        """Set aside what a request can come to; which budget does not have it, if one has not. Raises StoreFailed."""
+    async def reserve(self, request: BudgetRequest) -> Budget | None:
+        """Reserve part of a daily budget. Returns None, or the budget that has too little left. Raises StoreFailed."""
 
     def release(self, reservation: str) -> None:
-        """A reservation came to nothing."""
+        """Cancel a reservation."""

@@ -1,87 +1,90 @@
-"""What requests took, and where it is written: the metrics, the ledger."""
+"""Usage of requests: counted while they run, then written to the metrics and the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
 
-from cloud_teacher.accounting.ledger import Ledger, Row
+from cloud_teacher.accounting.ledger import Ledger, LedgerRow
 from cloud_teacher.metrics import CloudMetrics
-from cloud_teacher.teachers.base import Piece
+from cloud_teacher.teachers.base import OutputChunk
+from shared.errors import GktError, InternalError
 from shared.prices import NANO, Prices
 from shared.protocol.guidance import Timing, Usage
 
 CLIENT_DISCONNECTED = "client_disconnected"
 """Outcome of a request whose client left before the end."""
-MAX_NAME = 255
-"""Characters of a name that the ledger keeps."""
+MAX_NAME_CHARS = 255
+"""Length of the ledger's columns for names."""
 
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What an account is of."""
-
-    request_id: str
-    key: str
-    kind: str
-    model: str
-    template: str
+ReuseKind = Literal["coalesced", "cached"]
+ReusePrice = Literal["free", "cached"]
 
 
 @dataclass(slots=True)
-class Account:
-    """What one request took so far. Times are of `time.monotonic`."""
+class UsageRecord:
+    """What one request has used so far; its row in the ledger once it ends. Times are those of `time.monotonic`."""
 
-    subject: Subject
+    request_id: str
+    key: str
+    kind: Literal["guidance", "review"]
+    template: str
+    model: str
+    """The teacher that was asked for; later the one that writes."""
     prices: Prices | None = None
-    """Of the teacher that writes; None where there are none."""
+    """Prices of that teacher, if the operator set any."""
+    max_usage: Usage | None = None
+    """Upper bound of the usage, once the prompt is encoded."""
     arrived_s: float = field(default_factory=time.monotonic)
     arrived: datetime = field(default_factory=lambda: datetime.now(UTC))
     prompt_tokens: int = 0
-    """Of all that the engine was asked: a review that ends in guidance asks twice."""
+    """Tokens of all prompts: a review that continues in guidance has two."""
     cached_tokens: int = 0
     completion_tokens: int = 0
     estimated: bool = False
-    """Whether a server is to say what was used, and has not."""
-    reused: Literal["coalesced", "cached"] | None = None
-    """How it was told what another request has computed: then no tokens are its own."""
+    """Set while the server that bills for the tokens has not sent its own count."""
+    reused: ReuseKind | None = None
+    """Set if this response reused another request's generation; its tokens are not billed here."""
+    source: UsageRecord | None = None
+    """Record of that other request."""
     reused_tokens: int = 0
-    """That it was told so."""
+    """Tokens of the reused response that were sent."""
     queue_s: float | None = None
-    """In the engine, where that knows."""
+    """Time in the engine's queue, if the engine measures it."""
     waited_s: float = 0.0
-    """For a place there."""
+    """Time in the queue for a slot of the engine."""
     first_s: float | None = None
     last_s: float | None = None
-    outcome: str = field(default=CLIENT_DISCONNECTED)
+    outcome: str = CLIENT_DISCONNECTED
     reservation: str | None = None
-    """What is set aside for it of its key's daily budget."""
-    engaged: bool = False
-    """Whether a teacher was asked: then it is written down, however it ends."""
+    """Reservation of the key's daily budget, until it is settled or released."""
 
-    def turn_to(self, model: str, prices: Prices | None) -> None:
-        """A teacher is asked, perhaps in the place of one that failed before its first word and is owed nothing."""
-        self.subject = replace(self.subject, model=model)
-        self.prices = prices
-        self.owe_nothing()
+    def set_teacher(self, model: str, prices: Prices | None, max_usage: Usage) -> None:
+        """Start over with a teacher. One that failed before its first token is not paid."""
+        self.model, self.prices, self.max_usage = model, prices, max_usage
+        self.reset_usage()
 
-    def owe_nothing(self) -> None:
+    def reset_usage(self) -> None:
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
         self.estimated = False
         self.queue_s = None
 
-    def told(self, tokens: int) -> None:
-        """Its reader was told so many. Those of its own are counted as they are computed."""
-        if self.reused:
-            self.reused_tokens += tokens
-            self.first_s = self.first_s or time.monotonic()
+    def reuse(self, kind: ReuseKind, source: UsageRecord) -> None:
+        """Take the response of another request, from the teacher that writes or wrote it."""
+        self.reused, self.source = kind, source
+        self.model, self.prices = source.model, source.prices
+
+    def count_reused(self, tokens: int) -> None:
+        self.reused_tokens += tokens
+        self.first_s = self.first_s or time.monotonic()
 
     @property
     def usage(self) -> Usage:
+        """Tokens that were computed for this request."""
         return Usage(
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens,
@@ -90,12 +93,17 @@ class Account:
         )
 
     @property
+    def response_usage(self) -> Usage:
+        """Tokens of the response that the client reads, whichever request they were computed for."""
+        return self.source.usage if self.source else self.usage
+
+    @property
     def tokens(self) -> int:
-        """As limits count them."""
+        """Tokens as rate limits and budgets count them."""
         return self.prompt_tokens + self.completion_tokens
 
     def timing(self) -> Timing:
-        """In milliseconds, as of now."""
+        """Return the times until now, in milliseconds."""
         queue_s = self.waited_s + (self.queue_s or 0.0) if self.waited_s or self.queue_s is not None else None
         return Timing(
             queue_ms=None if queue_s is None else round(queue_s * 1000, 3),
@@ -104,90 +112,99 @@ class Account:
         )
 
 
-class Books:
-    """Closes accounts. Without a ledger only the metrics know of them."""
+class UsageRecorder:
+    """Adds output to the records of running requests, and commits them. Without a ledger it only updates the metrics."""
 
     def __init__(
-        self,
-        metrics: CloudMetrics,
-        ledger: Ledger | None = None,
-        *,
-        reused_response_price: Literal["free", "cached"] = "free",
+        self, metrics: CloudMetrics, ledger: Ledger | None = None, *, reused_response_price: ReusePrice = "free"
     ) -> None:
-        self._shared_price = reused_response_price
         self.metrics = metrics
         self._ledger = ledger
+        self._reused_price = reused_response_price
 
-    def take(self, account: Account, piece: Piece) -> None:
-        """Add what the teacher has just written."""
+    def add(self, record: UsageRecord, chunk: OutputChunk) -> None:
+        """Count a chunk that the teacher has written."""
         now = time.monotonic()
-        account.completion_tokens += piece.count
-        if piece.usage:  # whoever is paid by a server's count counts like it
-            account.prompt_tokens, account.cached_tokens = piece.usage.prompt_tokens, piece.usage.cached_tokens
-            account.completion_tokens, account.estimated = piece.usage.completion_tokens, False
-        if not piece.text and not piece.token_ids:
+        record.completion_tokens += chunk.count
+        if chunk.usage:  # the bill goes by the server's count
+            record.prompt_tokens, record.cached_tokens = chunk.usage.prompt_tokens, chunk.usage.cached_tokens
+            record.completion_tokens, record.estimated = chunk.usage.completion_tokens, False
+        if not chunk.text and not chunk.token_ids:
             return
-        if account.last_s is None:
-            account.first_s = now
-            self.metrics.first_token.observe(now - account.arrived_s)
+        if record.last_s is None:
+            record.first_s = now
+            self.metrics.first_token.observe(now - record.arrived_s)
         else:
-            self.metrics.inter_token.observe(now - account.last_s)
-        account.last_s = now
+            self.metrics.inter_token.observe(now - record.last_s)
+        record.last_s = now
 
-    def cost_usd(self, account: Account) -> float | None:
-        """Of what was computed, by the teacher's prices; None where there are none."""
-        return account.prices.cost_usd(account.usage) if account.prices else None
+    def cost_usd(self, record: UsageRecord) -> float | None:
+        """Return the cost of the response at its teacher's prices, or None without prices."""
+        if record.prices is None:
+            return None
+        usage = record.response_usage
+        return self._reused_nano_usd(usage, record.prices) / NANO if record.reused else record.prices.cost_usd(usage)
 
-    def reused_nano_usd(self, usage: Usage, prices: Prices | None) -> int:
-        """What guidance costs that is told again: nothing, or all of it at the price of cached tokens, as the operator has it."""
-        if prices is None or self._shared_price == "free":
+    def max_nano_usd(self, record: UsageRecord) -> int:
+        """Return the most that a request can cost, before it runs."""
+        usage = record.source.max_usage if record.source else record.max_usage
+        if record.prices is None or usage is None:
             return 0
-        tokens = usage.prompt_tokens + usage.completion_tokens
-        return prices.nano_usd(Usage(prompt_tokens=tokens, cached_tokens=tokens, completion_tokens=0))
+        return self._reused_nano_usd(usage, record.prices) if record.reused else record.prices.most_nano_usd(usage)
 
-    def reused_cost_usd(self, usage: Usage, prices: Prices | None) -> float | None:
-        """The same in dollars; None where there are no prices."""
-        return self.reused_nano_usd(usage, prices) / NANO if prices else None
+    def commit(self, record: UsageRecord) -> asyncio.Future[None]:
+        """Write a request that has ended to metrics and ledger, and settle its reservation.
 
-    def close_reused(self, account: Account, prompt_tokens: int) -> asyncio.Future[None]:
-        """Write down what was told again, of a generation with such a prompt. As `close`."""
-        told = Usage(prompt_tokens=prompt_tokens, completion_tokens=account.reused_tokens)
-        nano_usd = self.reused_nano_usd(told, account.prices)
-        self.metrics.count_reused(account.reused or "", account.reused_tokens, nano_usd / NANO)
-        return self._record(account, nano_usd=nano_usd)
-
-    def close(self, account: Account) -> asyncio.Future[None]:
-        """Write down what was computed. It is on the disk once this is awaited, which raises StoreFailed; it need not be."""
-        self.metrics.count(
-            account.usage, self.cost_usd(account), teacher=account.subject.model, outcome=account.outcome
-        )
-        return self._record(account, nano_usd=account.prices.nano_usd(account.usage) if account.prices else 0)
-
-    def _record(self, account: Account, *, nano_usd: int) -> asyncio.Future[None]:
+        The future is done once the row is on disk, and raises StoreFailed. The row is written even if it is not awaited.
+        """
+        nano_usd = 0
+        if record.source:
+            sent = Usage(prompt_tokens=record.source.prompt_tokens, completion_tokens=record.reused_tokens)
+            nano_usd = self._reused_nano_usd(sent, record.prices) if record.prices else 0
+            self.metrics.count_reused(record.reused or "", record.reused_tokens, nano_usd / NANO)
+        else:
+            nano_usd = record.prices.nano_usd(record.usage) if record.prices else 0
+            self.metrics.count(record.usage, self.cost_usd(record), teacher=record.model, outcome=record.outcome)
+        reservation, record.reservation = record.reservation, None
         if self._ledger is None:
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             done.set_result(None)
             return done
-        timing, subject = account.timing(), account.subject
-        row = Row(
-            id=uuid4().hex,
-            request_id=subject.request_id,
-            key=subject.key,
-            kind=subject.kind,
-            model=subject.model[:MAX_NAME],
-            template=subject.template[:MAX_NAME],
-            day=account.arrived.date(),
-            arrived_ms=int(account.arrived.timestamp() * 1000),
-            queue_ms=timing.queue_ms,
-            first_token_ms=timing.first_token_ms,
-            total_ms=timing.total_ms,
-            prompt_tokens=account.prompt_tokens,
-            cached_tokens=account.cached_tokens,
-            completion_tokens=account.completion_tokens,
-            reused_tokens=account.reused_tokens,
-            finish_reason=account.outcome,
-            reused=account.reused,
-            cost_nano_usd=nano_usd,
-            estimated=account.estimated,
-        )
-        return self._ledger.record(row, account.reservation)
+        return self._ledger.record(_row(record, nano_usd), reservation)
+
+    def _reused_nano_usd(self, usage: Usage, prices: Prices) -> int:
+        """Return the price of a reused response: free, or all of its tokens as cached input tokens."""
+        if self._reused_price == "free":
+            return 0
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        return prices.nano_usd(Usage(prompt_tokens=tokens, cached_tokens=tokens, completion_tokens=0))
+
+
+def error_code(error: Exception) -> str:
+    """Return the outcome of a request that ended with this error."""
+    return error.code if isinstance(error, GktError) else InternalError.code
+
+
+def _row(record: UsageRecord, nano_usd: int) -> LedgerRow:
+    timing = record.timing()
+    return LedgerRow(
+        id=uuid4().hex,
+        request_id=record.request_id,
+        key=record.key,
+        kind=record.kind,
+        model=record.model[:MAX_NAME_CHARS],
+        template=record.template[:MAX_NAME_CHARS],
+        day=record.arrived.date(),
+        arrived_ms=int(record.arrived.timestamp() * 1000),
+        queue_ms=timing.queue_ms,
+        first_token_ms=timing.first_token_ms,
+        total_ms=timing.total_ms,
+        prompt_tokens=record.prompt_tokens,
+        cached_tokens=record.cached_tokens,
+        completion_tokens=record.completion_tokens,
+        reused_tokens=record.reused_tokens,
+        finish_reason=record.outcome,
+        reused=record.reused,
+        cost_nano_usd=nano_usd,
+        estimated=record.estimated,
+    )

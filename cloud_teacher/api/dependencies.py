@@ -7,20 +7,20 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from cloud_teacher.auth.caller import Caller
-from cloud_teacher.service import Cloud
+from cloud_teacher.service import CloudService
 
 
-async def _cloud(request: Request) -> Cloud:  # without `async` each request would wait for a thread
+async def _cloud(request: Request) -> CloudService:  # without `async` each request would wait for a thread
     cloud = request.state.cloud
-    assert isinstance(cloud, Cloud)  # noqa: S101 - the lifespan put it there
+    assert isinstance(cloud, CloudService)  # noqa: S101 - the lifespan put it there
     return cloud
 
 
-TheCloud = Annotated[Cloud, Depends(_cloud)]
+CloudDep = Annotated[CloudService, Depends(_cloud)]
 
 
-async def _caller(request: Request, cloud: TheCloud) -> Caller:
+async def _caller(request: Request, cloud: CloudDep) -> Caller:
     return cloud.keys.identify(request.headers.get("authorization"))
 
 
-TheCaller = Annotated[Caller, Depends(_caller)]
+CallerDep = Annotated[Caller, Depends(_caller)]

@@ -8,9 +8,9 @@ from contextlib import aclosing
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse
 
-from cloud_teacher.api.dependencies import TheCaller, TheCloud
+from cloud_teacher.api.dependencies import CallerDep, CloudDep
 from cloud_teacher.auth.caller import Caller
-from cloud_teacher.service import Cloud
+from cloud_teacher.service import CloudService
 from shared.observability.telemetry import trace_headers
 from shared.protocol.content_digest import HEADER, check_digest
 from shared.protocol.guidance import Event, GuidanceRequest, ReviewRequest
@@ -26,18 +26,18 @@ router = APIRouter(dependencies=[Depends(_undamaged)])
 
 
 @router.post("/v1/guidance", response_model=None)
-async def guidance(body: GuidanceRequest, request: Request, cloud: TheCloud, caller: TheCaller) -> EventSourceResponse:
+async def guidance(body: GuidanceRequest, request: Request, cloud: CloudDep, caller: CallerDep) -> EventSourceResponse:
     """The beginning of an answer, as events: `start`, `guidance`, then one of `done` and `error`."""
     return await _stream(body, request, cloud, caller)
 
 
 @router.post("/v1/review", response_model=None)
-async def review(body: ReviewRequest, request: Request, cloud: TheCloud, caller: TheCaller) -> EventSourceResponse:
+async def review(body: ReviewRequest, request: Request, cloud: CloudDep, caller: CallerDep) -> EventSourceResponse:
     """What the teacher thinks of a step: `start`, `verdict`, `guidance` from its first doubt on, then `done` or `error`."""
     return await _stream(body, request, cloud, caller)
 
 
-async def _stream(body: GuidanceRequest, request: Request, cloud: Cloud, caller: Caller) -> EventSourceResponse:
+async def _stream(body: GuidanceRequest, request: Request, cloud: CloudService, caller: Caller) -> EventSourceResponse:
     trace = trace_headers(request.headers)
     chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller, trace=trace))
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from cloud_teacher.api.dependencies import TheCaller, TheCloud
+from cloud_teacher.api.dependencies import CallerDep, CloudDep
 from shared.protocol.openai import ModelCard, ModelList
 
 router = APIRouter()
 
 
 @router.get("/v1/models")
-async def models(cloud: TheCloud, caller: TheCaller) -> ModelList:
+async def models(cloud: CloudDep, caller: CallerDep) -> ModelList:
     """In their order: the first is asked where a request names none."""
     return ModelList(data=[ModelCard(id=name, created=cloud.started) for name in cloud.names])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from cloud_teacher.api.dependencies import TheCaller, TheCloud
+from cloud_teacher.api.dependencies import CallerDep, CloudDep
 from shared.errors import NotFound
 from shared.protocol.guidance import UsageReport
 
@@ -18,7 +18,7 @@ Day = Annotated[date | None, Query()]
 
 @router.get("/v1/usage")
 async def usage(
-    cloud: TheCloud, caller: TheCaller, key: str | None = None, since: Day = None, until: Day = None
+    cloud: CloudDep, caller: CallerDep, key: str | None = None, since: Day = None, until: Day = None
 ) -> UsageReport:
     """What was used by day and key, both days included. A key sees its own, an operator's key everything or one key's."""
     if cloud.store is None:

@@ -1,7 +1,7 @@
-"""The same question, once: greedy requests that are alike read one generation, while it is written and for a while after.
+"""Reuse of responses: identical greedy requests read one generation, while it is written and for a while after.
 
-Alike are requests of one key with the same template, conversation and options; of any keys where the operator says so, since
-the time a hit takes tells what another has asked.
+Requests are identical if key, template, conversation and options are. With `across_keys` the key makes no difference; clients
+can then learn by timing what others have asked.
 """
 
 from __future__ import annotations
@@ -9,99 +9,157 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Literal, NamedTuple
 
-from cloud_teacher.auth.caller import Caller
-from cloud_teacher.guidance.generation import Generation
-from cloud_teacher.guidance.prepare import Asked
-from shared.server.bearer_keys import ANYONE
+from cloud_teacher.accounting.usage import ReuseKind, UsageRecord, UsageRecorder, error_code
+from cloud_teacher.admission.admission import Admission
+from cloud_teacher.guidance.job import GuidanceJob, JobState, Output, Runner
+from shared.protocol.guidance import Done, Guidance
 
-How = Literal["coalesced", "cached"]
-Share = Literal["off", "running", "cache"]
+Coalesce = Literal["off", "running", "cache"]
 
 ENTRY_TOKENS = 50
-"""What a cached generation takes beside its tokens, in tokens."""
+"""Size of a cached response beside its tokens, in tokens."""
 
 
-class Found(NamedTuple):
-    generation: Generation
-    how: How
+class CachedResponse(NamedTuple):
+    events: Sequence[Output]
+    record: UsageRecord
+    """Record of the request that the response was computed for."""
+    expires_s: float
+
+    @property
+    def tokens(self) -> int:
+        return ENTRY_TOKENS + self.record.completion_tokens
 
 
-class _Kept(NamedTuple):
-    generation: Generation
-    until_s: float
-    tokens: int
+class ResponseCache:
+    """A bounded cache of complete responses. The least recently used are dropped first."""
+
+    def __init__(self, max_tokens: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_tokens = max_tokens
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._responses: OrderedDict[bytes, CachedResponse] = OrderedDict()
+        self._tokens = 0
+
+    def lookup(self, key: bytes) -> CachedResponse | None:
+        response = self._responses.get(key)
+        if response is None:
+            return None
+        if self._clock() >= response.expires_s:
+            self._drop(key)
+            return None
+        self._responses.move_to_end(key)
+        return response
+
+    def store(self, key: bytes, events: Sequence[Output], record: UsageRecord) -> None:
+        response = CachedResponse(tuple(events), record, self._clock() + self._ttl_s)
+        if response.tokens > self._max_tokens:
+            return
+        if key in self._responses:
+            self._drop(key)
+        self._responses[key] = response
+        self._tokens += response.tokens
+        while self._tokens > self._max_tokens:
+            self._drop(next(iter(self._responses)))
+
+    def _drop(self, key: bytes) -> None:
+        self._tokens -= self._responses.pop(key).tokens
 
 
-class Sharing:
-    """Generations that run, and a bounded cache of those that ended well, least recently used go first."""
+class ReusingRunner:
+    """Decorates a runner: the first of identical jobs runs there, the others copy its output.
+
+    A job that copies needs no slot. It has a row of its own in the ledger, and a reservation if reused responses cost something.
+    """
 
     def __init__(
         self,
-        share: Share = "off",
+        inner: Runner,
         *,
+        admission: Admission,
+        recorder: UsageRecorder,
         across_keys: bool = False,
-        cache_tokens: int = 0,
-        lasts_s: float = 0,
-        clock: Callable[[], float] = time.monotonic,
+        cache: ResponseCache | None = None,
     ) -> None:
-        self._share = share
+        """Without a cache only running jobs are reused."""
+        self._inner = inner
+        self._admission = admission
+        self._recorder = recorder
         self._across_keys = across_keys
-        self._cache_tokens = cache_tokens if share == "cache" else 0
-        self._lasts_s = lasts_s
-        self._clock = clock
-        self._running: dict[bytes, Generation] = {}
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
-        self._kept_tokens = 0
+        self._cache = cache
+        self._running: dict[bytes, GuidanceJob] = {}
 
-    def cache_salt(self, caller: Caller, wished: str | None) -> str | None:
-        """What keeps the engine's prefix cache apart: between keys, where the operator wants that, and as a request wishes."""
-        if self._across_keys or caller.name == ANYONE:
-            return wished
-        return caller.name if wished is None else f"{caller.name}/{wished}"  # no key's name has a slash
+    async def run(self, job: GuidanceJob) -> None:
+        key = request_digest(job, across_keys=self._across_keys)
+        if key is None:
+            await self._inner.run(job)
+        elif source := self._lookup(key, job):
+            with source.reader():
+                await self._copy(job, "coalesced", source.read(), source.record)
+        elif cached := self._cache and self._cache.lookup(key):
+            await self._copy(job, "cached", _replay(cached.events), cached.record)
+        else:
+            self._running[key] = job
+            try:
+                await self._inner.run(job)
+            finally:
+                if self._running.get(key) is job:
+                    del self._running[key]
+            if self._cache:
+                self._cache.store(key, job.events, job.record)
 
-    def key(self, asked: Asked) -> bytes | None:
-        """What makes two requests alike; None where a request is like no other, because chance decides its answer."""
-        request = asked.request
-        if self._share == "off" or request.temperature > 0:
+    def _lookup(self, key: bytes, job: GuidanceJob) -> GuidanceJob | None:
+        """Return a running job to copy. Only jobs of the same caller may wait for a slot together."""
+        source = self._running.get(key)
+        if source is None or not source.running:
             return None
-        whose = "" if self._across_keys else asked.caller.name
-        options = request.model_dump_json(exclude={"template", "priority"})
-        what = "\0".join([whose, asked.template.identity, type(request).__name__, options])
-        return hashlib.sha256(what.encode()).digest()
+        same_caller = source.caller.name == job.caller.name
+        return source if same_caller or source.state is JobState.STREAMING else None
 
-    def find(self, key: bytes, asked: Asked) -> Found | None:
-        """A generation to read instead of asking for one. The same key's may still wait for a place, not others'."""
-        running = self._running.get(key)
-        if running and running.open and (running.admitted or running.account.subject.key == asked.caller.name):
-            return Found(running, "coalesced")
-        kept = self._kept.get(key)
-        if kept is None:
-            return None
-        if self._clock() >= kept.until_s:
-            self._drop(key)
-            return None
-        self._kept.move_to_end(key)
-        return Found(kept.generation, "cached")
+    async def _copy(
+        self, job: GuidanceJob, kind: ReuseKind, events: AsyncGenerator[Output, None], source: UsageRecord
+    ) -> None:
+        """Emit the events of another request as this job's own, and commit its record."""
+        record = job.record
+        async with aclosing(events):
+            start = await anext(events)
+            record.reuse(kind, source)
+            max_nano_usd = self._recorder.max_nano_usd(record)
+            async with self._admission.reservation(job.caller, record, tokens=0, nano_usd=max_nano_usd):
+                try:
+                    job.emit(start.model_copy(update={"request_id": record.request_id}))
+                    async for event in events:
+                        if isinstance(event, Guidance):
+                            record.count_reused(event.count)
+                        if not isinstance(event, Done):
+                            job.emit(event)
+                    assert isinstance(event, Done)  # noqa: S101 - every output ends so
+                    record.outcome = event.finish_reason
+                except Exception as error:
+                    record.outcome = error_code(error)
+                    raise
+                finally:
+                    committed = self._recorder.commit(record)
+        await committed
+        changes = {"timing": record.timing(), "cost_usd": self._recorder.cost_usd(record), "reused": kind}
+        job.emit(event.model_copy(update=changes))
 
-    def begun(self, key: bytes, generation: Generation) -> None:
-        self._running[key] = generation
 
-    def ended(self, key: bytes, generation: Generation) -> None:
-        """It is kept where it was written to its end."""
-        if self._running.get(key) is generation:
-            del self._running[key]
-        tokens = ENTRY_TOKENS + generation.account.completion_tokens
-        if generation.reason is None or tokens > self._cache_tokens:
-            return
-        if key in self._kept:
-            self._drop(key)
-        self._kept[key] = _Kept(generation, self._clock() + self._lasts_s, tokens)
-        self._kept_tokens += tokens
-        while self._kept_tokens > self._cache_tokens:
-            self._drop(next(iter(self._kept)))
+async def _replay(events: Sequence[Output]) -> AsyncGenerator[Output, None]:
+    for event in events:
+        yield event
 
-    def _drop(self, key: bytes) -> None:
-        self._kept_tokens -= self._kept.pop(key).tokens
+
+def request_digest(job: GuidanceJob, *, across_keys: bool) -> bytes | None:
+    """Return a digest that identical requests share; None if sampling makes the answer random."""
+    request = job.request
+    if request.temperature > 0:
+        return None
+    key = "" if across_keys else job.caller.name
+    options = request.model_dump_json(exclude={"template", "priority"})
+    parts = "\0".join([key, job.template.identity, type(request).__name__, options])
+    return hashlib.sha256(parts.encode()).digest()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloud_teacher.teachers.base import HALF, Piece, Prompt, Reviewer, Scores, Standing
+from cloud_teacher.teachers.base import REPLACEMENT, OutputChunk, Prompt, Reviewer, SchedulingHints, Scores
 from shared.protocol.guidance import ReviewRequest, Usage, Verdict
 
 
@@ -15,7 +15,7 @@ class Reviewed:
     """A verdict, what the teacher would write at its doubt, and how long it waited in the engine."""
 
     verdict: Verdict
-    first: Piece | None = None
+    first: OutputChunk | None = None
     """Its first word instead, as a greedy teacher writes it, where the scores tell."""
     queue_s: float | None = None
 
@@ -27,7 +27,7 @@ async def review(
     *,
     prompt: Prompt,
     ids: list[int],
-    standing: Standing,
+    hints: SchedulingHints,
 ) -> Reviewed:
     """Score a step behind the answer so far, token by token. Raises EngineFailed.
 
@@ -43,8 +43,8 @@ async def review(
     asked = prompt.conversation + answer
     if not scored or len(asked) >= teacher.max_model_len:
         return Reviewed(Verdict(accepted_chars=len(request.draft), accepted=True, scored_tokens=0, usage=nothing))
-    scores = await teacher.score(f"{engine_id}.review", asked, len(prompt.conversation) + first, standing)
-    at = first_doubt(scores, request.acceptance_threshold)
+    scores = await teacher.score(f"{engine_id}.review", asked, len(prompt.conversation) + first, hints)
+    at = first_rejected(scores, request.acceptance_threshold)
     kept, word = len(request.draft), None
     if at is not None:
         kept = max(0, kept_chars(text, teacher.decode(ids[: first + at])) - len(request.answer))
@@ -55,19 +55,19 @@ async def review(
     return Reviewed(verdict, word, scores.queue_s)
 
 
-def first_word(teacher: Reviewer, ids: list[int], text: str, choice: int | None) -> Piece | None:
+def first_word(teacher: Reviewer, ids: list[int], text: str, choice: int | None) -> OutputChunk | None:
     """The teacher's `choice` behind the ids of a text. None where it is not known, or adds no whole characters to that text."""
     if choice is None:
         return None
     if choice == teacher.end_id:
-        return Piece(text="", token_ids=[], end="stop")
+        return OutputChunk(text="", token_ids=[], end="stop")
     told = teacher.decode([*ids, choice])
-    if not told.startswith(text) or len(told) == len(text) or HALF in told[len(text) :]:
+    if not told.startswith(text) or len(told) == len(text) or REPLACEMENT in told[len(text) :]:
         return None
-    return Piece(text=told[len(text) :], token_ids=[choice])
+    return OutputChunk(text=told[len(text) :], token_ids=[choice])
 
 
-def first_doubt(scores: Scores, acceptance_threshold: float) -> int | None:
+def first_rejected(scores: Scores, acceptance_threshold: float) -> int | None:
     """Index of the first token that the teacher rejects: below the threshold, and not its own choice. None if it accepts all."""
     least = math.log(acceptance_threshold) if acceptance_threshold > 0 else -math.inf
     pairs = zip(scores.logprobs, scores.ranks, strict=True)

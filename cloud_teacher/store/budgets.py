@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, func, select
 
-from cloud_teacher.accounting.ledger import Asked, Spent
+from cloud_teacher.accounting.ledger import Budget, BudgetRequest
 from cloud_teacher.store.database import now_ms
 from cloud_teacher.store.tables import days, keys, reservations
 
@@ -30,28 +30,31 @@ SPENT = select(days.c.prompt_tokens + days.c.completion_tokens, days.c.cost_nano
 HOLD = reservations.insert()
 
 
-def reserve(connection: Connection, asked: Asked, replica: str, *, again: bool) -> Spent | None:
+def reserve(connection: Connection, request: BudgetRequest, replica: str, *, again: bool) -> Budget | None:
     """Set it aside. Where the budget does not have it: which one, and nothing is set aside."""
     if again:  # it may be there from a commit whose answer was lost
-        connection.execute(reservations.delete().where(reservations.c.id == asked.id))
-    whose = {"its_key": asked.key, "its_day": asked.day}
+        connection.execute(reservations.delete().where(reservations.c.id == request.id))
+    whose = {"its_key": request.key, "its_day": request.day}
     # Requests of one key come one after the other here. SQLite lets one transaction write at a time anyway.
     connection.execute(LOCK, whose)
     # What is settled between the two statements is counted twice for a moment, and never not at all.
     held_tokens, held_nano_usd = connection.execute(HELD, {**whose, "now_ms": now_ms()}).one()
     spent_tokens, spent_nano_usd = connection.execute(SPENT, whose).one_or_none() or (0, 0)
-    if asked.daily_tokens is not None and spent_tokens + held_tokens + asked.tokens > asked.daily_tokens:
+    if request.daily_tokens is not None and spent_tokens + held_tokens + request.tokens > request.daily_tokens:
         return "tokens"
-    if asked.daily_nano_usd is not None and spent_nano_usd + held_nano_usd + asked.nano_usd > asked.daily_nano_usd:
+    if (
+        request.daily_nano_usd is not None
+        and spent_nano_usd + held_nano_usd + request.nano_usd > request.daily_nano_usd
+    ):
         return "money"
     connection.execute(
         HOLD,
         {
-            "id": asked.id,
-            "key": asked.key,
-            "day": asked.day,
-            "tokens": asked.tokens,
-            "nano_usd": asked.nano_usd,
+            "id": request.id,
+            "key": request.key,
+            "day": request.day,
+            "tokens": request.tokens,
+            "nano_usd": request.nano_usd,
             "replica": replica,
             "expires_ms": now_ms() + LASTS_MS,
         },

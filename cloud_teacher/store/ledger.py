@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from cloud_teacher.accounting.ledger import Asked, Row, Spent
+from cloud_teacher.accounting.ledger import Budget, BudgetRequest, LedgerRow
 from cloud_teacher.store.budgets import RENEW_EVERY_S, release, renew, reserve
 from cloud_teacher.store.database import cause
 from cloud_teacher.store.rows import write
@@ -34,7 +34,7 @@ PAUSES_S = (0.1, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    entry: tuple[Row, str | None] | None
+    entry: tuple[LedgerRow, str | None] | None
     """A row for the ledger, and the reservation that it settles."""
     work: Callable[[Connection, bool], Any] | None
     """Anything else. It is told whether it may have been done already."""
@@ -53,13 +53,15 @@ class StoredLedger:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    def record(self, row: Row, reservation: str | None = None) -> asyncio.Future[None]:
+    def record(self, row: LedgerRow, reservation: str | None = None) -> asyncio.Future[None]:
         """Write a row. It is on the disk once the future is done, which raises StoreFailed; it need not be awaited."""
         return self._submit((row, reservation), None)
 
-    async def reserve(self, asked: Asked) -> Spent | None:
+    async def reserve(self, request: BudgetRequest) -> Budget | None:
         """Set aside what a request can come to; which budget does not have it, if one has not. Raises StoreFailed."""
-        result: Spent | None = await self._submit(None, lambda c, again: reserve(c, asked, self._replica, again=again))
+        result: Budget | None = await self._submit(
+            None, lambda c, again: reserve(c, request, self._replica, again=again)
+        )
         return result
 
     def release(self, reservation: str) -> None:
@@ -72,7 +74,7 @@ class StoredLedger:
         self._thread.join()
 
     def _submit(
-        self, entry: tuple[Row, str | None] | None, work: Callable[[Connection, bool], Any] | None
+        self, entry: tuple[LedgerRow, str | None] | None, work: Callable[[Connection, bool], Any] | None
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future = loop.create_future()

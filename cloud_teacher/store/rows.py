@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cloud_teacher.accounting.ledger import Row
+from cloud_teacher.accounting.ledger import LedgerRow
 from cloud_teacher.store.database import reading
 from cloud_teacher.store.tables import days, ledger, reservations
 from shared.prices import NANO
@@ -55,7 +55,7 @@ def _add_day(dialect: str) -> Insert:
     return statement
 
 
-def write(connection: Connection, entries: Sequence[tuple[Row, str | None]], *, again: bool) -> None:
+def write(connection: Connection, entries: Sequence[tuple[LedgerRow, str | None]], *, again: bool) -> None:
     """Write rows, add them to their days, and end their reservations. `again`: some of them may be there already."""
     rows = [row for row, _ in entries]
     if again:
@@ -70,7 +70,7 @@ def write(connection: Connection, entries: Sequence[tuple[Row, str | None]], *, 
         connection.execute(reservations.delete().where(reservations.c.id.in_(ended)))
 
 
-def _sums(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _sums(rows: Sequence[LedgerRow]) -> list[dict[str, Any]]:
     sums: dict[tuple[str, date], dict[str, int]] = defaultdict(lambda: dict.fromkeys(SUMS, 0))
     for row in rows:
         day = sums[row.key, row.day]

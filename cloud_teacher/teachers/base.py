@@ -1,16 +1,22 @@
-"""The teacher, as the use case sees it: a prompt in, pieces of an answer out."""
+"""The Teacher protocol: a prompt in, chunks of an answer out."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
 from pydantic import Field
 
 from shared.protocol.guidance import Message, Usage
 from shared.protocol.sampling import SamplingParams
+
+AnswerEnd = Literal["stop", "limit", "string"]
+"""The model's own end of the answer; `max_tokens` is reached; a stop string ended it."""
+
+REPLACEMENT = "\ufffd"
+"""U+FFFD, which decoders write for an incomplete character at the end of a text."""
 
 
 class GenerationParams(SamplingParams):
@@ -24,38 +30,43 @@ class GenerationParams(SamplingParams):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What a request is beside others in the engine."""
+class SchedulingHints:
+    """What the engine's scheduler, prefix cache and tracing need to know about a request."""
 
     priority: int = 0
-    """Lower goes first."""
+    """As in vLLM: lower goes first."""
     cache_salt: str | None = None
-    """Prompts share a prefix cache only where this is the same, so that nobody learns by timing what others have asked."""
+    """Only requests with the same salt share a prefix cache, so that no client can time what others have asked."""
     trace: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """W3C headers of the span that the engine's own belong to."""
+    """W3C headers of the parent of the engine's own spans."""
 
 
-ALONE = Standing()
-HALF = "\ufffd"
-"""What is no whole character at the end of a text of tokens."""
+DEFAULT_HINTS = SchedulingHints()
+
+
+class TokenEstimate(NamedTuple):
+    """The size of a prompt whose tokenizer is not known."""
+
+    likely: int
+    at_most: int
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation and what is written of its answer, as the teacher that encoded it goes on behind them.
+    """A conversation and the beginning of its answer, as one teacher encoded it for itself.
 
-    A model that takes token ids has them here; behind a chat API there are none, and the texts are what is asked.
+    A model that takes token ids has them here. A chat API takes none, and gets the texts.
     """
 
     messages: Sequence[Message]
     text: str
-    """What is written of the answer."""
+    """The beginning of the answer."""
     conversation: list[int] = field(default_factory=list)
     """Ids up to and including the generation prompt."""
     answer: list[int] = field(default_factory=list)
     """Ids of `text`."""
-    guess: tuple[int, int] | None = None
-    """Where there are no ids: about how many tokens it has, and how many at most."""
+    estimated_tokens: TokenEstimate | None = None
+    """Set if there are no ids."""
 
     @property
     def ids(self) -> list[int]:
@@ -63,57 +74,56 @@ class Prompt:
 
     @property
     def tokens(self) -> int:
-        """How many it has, as nearly as is known before the teacher is asked."""
-        return self.guess[0] if self.guess else len(self.conversation) + len(self.answer)
+        """Tokens of the prompt: exact with ids, estimated without."""
+        return self.estimated_tokens.likely if self.estimated_tokens else len(self.conversation) + len(self.answer)
 
     @property
-    def most(self) -> int:
-        """It has no more than so many."""
-        return self.guess[1] if self.guess else self.tokens
+    def max_tokens(self) -> int:
+        """Upper bound of `tokens`."""
+        return self.estimated_tokens.at_most if self.estimated_tokens else self.tokens
 
-    def going_on(self, text: str, answer: Sequence[int]) -> Prompt:
-        """The same conversation behind another beginning of the answer."""
+    def with_answer(self, text: str, answer: Sequence[int]) -> Prompt:
+        """Return the same conversation with another beginning of the answer."""
         return replace(self, text=text, answer=list(answer))
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How probable tokens that somebody else wrote are to the teacher, one entry a token."""
+    """The teacher's probabilities for tokens of a given text, one entry per token."""
 
     logprobs: Sequence[float]
     ranks: Sequence[int]
-    """1 where it is the teacher's own choice."""
+    """1 if the token is the teacher's own top choice."""
     choices: Sequence[int | None] = ()
-    """The teacher's own choices; None where one is not known, and empty where none is."""
+    """Top choices of the teacher. An entry is None if it is unknown; the list is empty if all are."""
     cached_tokens: int = 0
     queue_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What the teacher wrote since the piece before: mostly one token.
+class OutputChunk:
+    """What the teacher wrote since the chunk before, mostly one token.
 
-    `text` may be empty where a token ends inside a character. `logprobs` has one natural logarithm a token, where they were
-    asked for. The last piece says what ended the answer: `stop` is the model's own end, `limit` is `max_tokens`, `string` a
-    string that was to end it.
+    `text` may be empty if a token ends inside a character. `logprobs` has one natural logarithm per token if they were asked
+    for. Only the last chunk has an `end`.
     """
 
     text: str
     token_ids: Sequence[int]
     logprobs: Sequence[float] | None = None
-    end: Literal["stop", "limit", "string"] | None = None
+    end: AnswerEnd | None = None
     cached_tokens: int = 0
-    """Of the prompt, found in the prefix cache."""
+    """Tokens of the prompt found in the prefix cache."""
     queue_s: float | None = None
-    """Waited in the engine before the first step, where the engine knows."""
+    """Time in the engine's queue before the first step, if the engine measures it."""
     tokens: int | None = None
-    """How many they are, where `token_ids` are not told."""
+    """Number of tokens, if the server sends no `token_ids`."""
     usage: Usage | None = None
-    """All that was used so far, as a server counts it that is paid by its own count."""
+    """Usage of the request so far, from a server that bills by its own count."""
 
     @property
     def count(self) -> int:
-        """How many tokens this is."""
+        """Number of tokens."""
         return len(self.token_ids) if self.tokens is None else self.tokens
 
 
@@ -125,61 +135,62 @@ class Teacher(Protocol):
 
     @property
     def max_model_len(self) -> int:
-        """Tokens of prompt and answer together, at most."""
+        """Upper bound for the tokens of prompt and answer together."""
 
     @property
     def fingerprint(self) -> str:
-        """Of tokenizer and chat template: the same wherever the same conversation becomes the same ids. Empty: unknown."""
+        """Digest of tokenizer and chat template: equal if conversations become equal ids. Empty if unknown."""
 
     @property
     def registry(self) -> CollectorRegistry:
         """The engine's own metrics."""
 
     def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
-        """A conversation up to and including the generation prompt, and what is written of its answer behind that.
+        """Encode a conversation, the generation prompt and the beginning of an answer. All of the texts are plain text.
 
-        Whatever the texts spell is plain text. Raises InvalidRequest, and NoGoingOn where there is an answer to go on with
-        and the teacher cannot.
+        Raises InvalidRequest, and ContinuationUnsupported if there is an answer and the teacher cannot continue one.
         """
 
     def reviewer(self) -> Reviewer:
-        """The same teacher, to have it read what others have written. Raises NoReview where it cannot."""
+        """Return this teacher as a Reviewer. Raises ReviewUnsupported."""
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
-        """Raises InvalidRequest where the engine cannot hold an answer to this schema."""
+        """Raises InvalidRequest if the engine cannot constrain an answer to this schema."""
 
     def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
-        """Write an answer, or go on with it. The last piece has an `end`.
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
+        """Write an answer, or continue one. The last chunk has an `end`.
 
-        Closing the generator, or cancelling who waits for it, stops the engine's work within a step.
-        `request_id` is unique among those that run. Raises EngineFailed; of a server elsewhere NotReady, Overloaded,
-        TooManyRequests and InvalidRequest too.
+        Closing the generator, or cancelling the task that waits for it, stops the engine's work within a step.
+        `request_id` is unique among running requests. Raises EngineFailed; a server elsewhere can also raise NotReady,
+        Overloaded, TooManyRequests and InvalidRequest.
         """
 
     def check_health(self) -> None:
-        """Raises EngineFailed where the engine cannot work any more."""
+        """Raises EngineFailed if the engine cannot work any more."""
 
     async def close(self) -> None:
-        """Leave nothing behind, no process either."""
+        """Free all resources. No process is left behind."""
 
 
 class Reviewer(Protocol):
-    """A teacher that says how probable to it is what others have written. It takes token ids, and tells its own."""
+    """A teacher that takes token ids and can score text it did not write."""
 
     @property
     def max_model_len(self) -> int: ...
 
     def encode_answer(self, text: str) -> list[int]:
-        """Ids of text that goes on behind a prompt: plain text, whatever it spells. Any thread may call it."""
+        """Return the ids of text behind a prompt. All of it is plain text. Any thread may call it."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids. What is no whole character at their end is HALF."""
+        """Return the text of ids. An incomplete character at the end becomes REPLACEMENT."""
 
     @property
     def end_id(self) -> int:
         """The token that ends an answer."""
 
-    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
-        """How probable each of `ids` from position `start` on, at least 1, was behind those before it. Raises EngineFailed."""
+    async def score(
+        self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> Scores:
+        """Score each of `ids` from position `start` (at least 1) on, given the ids before it. Raises EngineFailed."""

@@ -1,4 +1,4 @@
-"""Teachers from their entries. What one needs is imported as it is opened: a cloud without it needs no such package."""
+"""TeacherPool from their entries. What one needs is imported as it is opened: a cloud without it needs no such package."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.config.teacher import TeacherEntry
 from cloud_teacher.config.teachers_file import read_teachers
 from cloud_teacher.teachers.base import Teacher
-from cloud_teacher.teachers.loader import Loading
-from cloud_teacher.teachers.pool import Member, Teachers
+from cloud_teacher.teachers.loader import Loader
+from cloud_teacher.teachers.pool import PooledTeacher, TeacherPool
 from shared.errors import ConfigurationError
 
 
-def entry_of(settings: CloudSettings) -> TeacherEntry:
+def entry_from_settings(settings: CloudSettings) -> TeacherEntry:
     """The one teacher of a cloud whose settings name no file of them."""
     if settings.upstream_url is None:
         return TeacherEntry.model_construct(name=settings.model, api="vllm", model=settings.model)
@@ -27,26 +27,28 @@ def entry_of(settings: CloudSettings) -> TeacherEntry:
     )
 
 
-def teachers_of(settings: CloudSettings, teacher: Teacher | None = None) -> Teachers:
+def build_teachers(settings: CloudSettings, teacher: Teacher | None = None) -> TeacherPool:
     """Those of the file, or the one that the other settings describe, or the one given. Raises ConfigurationError."""
     if settings.teachers_file and teacher is None:
         entries = read_teachers(settings.teachers_file)
-        return Teachers([Member(entry, prices=entry.prices or settings.prices, rests=True) for entry in entries])
-    entry = TeacherEntry.model_construct(name=teacher.model) if teacher else entry_of(settings)
-    return Teachers([Member(entry, prices=settings.prices)])
+        return TeacherPool(
+            [PooledTeacher(entry, prices=entry.prices or settings.prices, cools_down=True) for entry in entries]
+        )
+    entry = TeacherEntry.model_construct(name=teacher.model) if teacher else entry_from_settings(settings)
+    return TeacherPool([PooledTeacher(entry, prices=settings.prices)])
 
 
-def own_engine(settings: CloudSettings) -> str | None:
+def local_model_name(settings: CloudSettings) -> str | None:
     """The model of the engine that the service starts in itself; None where all its teachers are elsewhere.
 
     Raises ConfigurationError where the file of teachers is wrong.
     """
-    entries = read_teachers(settings.teachers_file) if settings.teachers_file else [entry_of(settings)]
+    entries = read_teachers(settings.teachers_file) if settings.teachers_file else [entry_from_settings(settings)]
     return next((entry.upstream_model for entry in entries if entry.api == "vllm"), None)
 
 
 def open_teacher(
-    entry: TeacherEntry, settings: CloudSettings, loading: Loading, traces_endpoint: str | None = None
+    entry: TeacherEntry, settings: CloudSettings, loading: Loader, traces_endpoint: str | None = None
 ) -> Teacher:
     """The teacher of an entry. Blocks, for an engine tens of seconds; call it in a thread.
 
@@ -76,7 +78,7 @@ def open_teacher(
     return ChatTeacher(entry, max_model_len=max_model_len, key=key, count=count)
 
 
-def _engine(entry: TeacherEntry, settings: CloudSettings, loading: Loading, traces_endpoint: str | None) -> Teacher:
+def _engine(entry: TeacherEntry, settings: CloudSettings, loading: Loader, traces_endpoint: str | None) -> Teacher:
     from cloud_teacher.model_files.conversion import ensure_folder
     from cloud_teacher.teachers.vllm_teacher import load_vllm
     from shared.model_hub.progress import Logged

@@ -1,4 +1,4 @@
-"""Loading a teacher off the event loop, in a way that shutdown can end at any moment.
+"""Loader a teacher off the event loop, in a way that shutdown can end at any moment.
 
 Python cannot interrupt a thread. So the load runs in a daemon thread, which asks before it starts processes that would
 outlive it: shutdown says no from then on, or ends the processes there are until the thread gives up.
@@ -22,7 +22,7 @@ class LoadingStopped(Exception):
     """Shutdown came first."""
 
 
-class Loading:
+class Loader:
     """One load, and whether it may still start processes."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Loading:
         self._stopped = False
         self._started = False
 
-    async def run(self, load: Callable[[Loading], T]) -> T:
+    async def run(self, load: Callable[[Loader], T]) -> T:
         """What `load` returns, or raises. Cancelled, it stops the load: no process is left behind, and none will come."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()

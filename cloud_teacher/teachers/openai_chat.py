@@ -14,10 +14,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from prometheus_client import CollectorRegistry
 
 from cloud_teacher.config.teacher import TeacherEntry
-from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Standing
-from cloud_teacher.teachers.openai_client import cached_of, client_of, headers_of, standing_of, usage_of
-from cloud_teacher.teachers.openai_errors import as_ours
-from shared.errors import EngineFailed, NoGoingOn, NoReview
+from cloud_teacher.teachers.base import (
+    DEFAULT_HINTS,
+    GenerationParams,
+    OutputChunk,
+    Prompt,
+    Reviewer,
+    SchedulingHints,
+    TokenEstimate,
+)
+from cloud_teacher.teachers.openai_client import (
+    build_client,
+    cached_tokens_of,
+    request_headers,
+    scheduling_fields,
+    usage_of,
+)
+from cloud_teacher.teachers.openai_errors import translate_errors
+from shared.errors import ContinuationUnsupported, EngineFailed, ReviewUnsupported
 from shared.prompting.templates import Template, Templates
 from shared.protocol.guidance import Message
 from shared.protocol.sampling import BEYOND_OPENAI, SamplingParams
@@ -55,48 +69,50 @@ class ChatTeacher:
         self._entry = entry
         self._count = count
         self._continue: Template | None = Templates.load().get(CONTINUE) if entry.continuation == "ask" else None
-        self._client = client_of(entry, key)
+        self._client = build_client(entry, key)
 
     def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
         if answer and self._entry.continuation == "none":
-            raise NoGoingOn(f"teacher {self.model!r} begins answers only; it cannot go on with one", param="answer")
+            raise ContinuationUnsupported(
+                f"teacher {self.model!r} begins answers only; it cannot go on with one", param="answer"
+            )
         texts = [*(message.content for message in messages), answer]
         if self._count:
             about = most = sum(map(self._count, texts))
         else:
             most = sum(len(text.encode()) for text in texts)
             about = -(-most // LETTERS)
-        guess = about + AROUND * len(texts), most + AROUND_MOST * len(texts) + HEAD_MOST
-        return Prompt(messages, answer, guess=guess)
+        estimate = TokenEstimate(about + AROUND * len(texts), most + AROUND_MOST * len(texts) + HEAD_MOST)
+        return Prompt(messages, answer, estimated_tokens=estimate)
 
     def reviewer(self) -> Reviewer:
-        raise NoReview(f"teacher {self.model!r} cannot say how probable a text is: it reviews nothing")
+        raise ReviewUnsupported(f"teacher {self.model!r} cannot say how probable a text is: it reviews nothing")
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
         """The server refuses what it cannot hold to."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
-        body = self._body(prompt, params, standing)
-        with as_ours():
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
+        body = self._body(prompt, params, hints)
+        with translate_errors():
             chunks = await self._client.chat.completions.create(
                 model=self._entry.upstream_model,
                 stream=True,
                 messages=[],  # the body has them all, with what only some servers know
                 extra_body=body,
-                extra_headers=headers_of(request_id, standing),
+                extra_headers=request_headers(request_id, hints),
             )
         stop = _Stop(params.stop)
-        last = Piece(text="", token_ids=(), tokens=0)
+        last = OutputChunk(text="", token_ids=(), tokens=0)
         end: End | None = None
         try:
-            with as_ours(begun=True):
+            with translate_errors(begun=True):
                 async for chunk in chunks:
                     piece, ended = self._piece(chunk, params)
                     end = end or ended
                     if piece.usage:
-                        last = Piece("", (), tokens=0, usage=piece.usage, cached_tokens=piece.cached_tokens)
+                        last = OutputChunk("", (), tokens=0, usage=piece.usage, cached_tokens=piece.cached_tokens)
                     kept = stop.cut(piece.text)
                     if kept is not None:
                         yield replace(piece, text=kept, end="string")
@@ -115,7 +131,7 @@ class ChatTeacher:
     async def close(self) -> None:
         await self._client.close()
 
-    def _body(self, prompt: Prompt, params: GenerationParams, standing: Standing) -> dict[str, Any]:
+    def _body(self, prompt: Prompt, params: GenerationParams, hints: SchedulingHints) -> dict[str, Any]:
         """Build the request body. Options at the API's default are left out, since some models reject them."""
         entry = self._entry
         body: dict[str, Any] = {
@@ -131,7 +147,7 @@ class ChatTeacher:
         }
         if entry.extensions:
             body["stream_options"]["continuous_usage_stats"] = True
-            body |= standing_of(standing)
+            body |= scheduling_fields(hints)
         if params.logprobs:
             body["logprobs"] = True
         if params.json_schema is not None:
@@ -151,17 +167,17 @@ class ChatTeacher:
             messages.append(begun | ({"prefix": True} if self._entry.continuation == "prefix" else {}))
         return messages
 
-    def _piece(self, chunk: ChatCompletionChunk, params: GenerationParams) -> tuple[Piece, End | None]:
+    def _piece(self, chunk: ChatCompletionChunk, params: GenerationParams) -> tuple[OutputChunk, End | None]:
         """What a chunk adds, and whether the answer ends with it. Its usage may come in a later chunk."""
-        usage, cached = usage_of(chunk.usage), cached_of(chunk.usage)
+        usage, cached = usage_of(chunk.usage), cached_tokens_of(chunk.usage)
         if not chunk.choices:
-            return Piece("", (), tokens=0, usage=usage, cached_tokens=cached), None
+            return OutputChunk("", (), tokens=0, usage=usage, cached_tokens=cached), None
         choice = chunk.choices[0]
         text = choice.delta.content or ""
         told = choice.logprobs.content if choice.logprobs else None
         logprobs = [one.logprob for one in told] if told and params.logprobs else None
         tokens = len(told) if told else self._tokens(text or _thought(choice))
-        piece = Piece(text, (), logprobs=logprobs, tokens=tokens, usage=usage, cached_tokens=cached)
+        piece = OutputChunk(text, (), logprobs=logprobs, tokens=tokens, usage=usage, cached_tokens=cached)
         if choice.finish_reason and choice.finish_reason not in ENDS:
             raise EngineFailed("the upstream ended its answer for a reason that is no end of one")
         return piece, ENDS[choice.finish_reason] if choice.finish_reason else None

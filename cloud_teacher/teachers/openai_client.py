@@ -1,11 +1,11 @@
-"""What both ways to ask a server have in common: the client, the request's headers and standing, and its usage."""
+"""What both ways to ask a server have in common: the client, the request's headers and hints, and its usage."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from cloud_teacher.config.teacher import TeacherEntry
-from cloud_teacher.teachers.base import Standing
+from cloud_teacher.teachers.base import SchedulingHints
 from shared.protocol.guidance import Usage
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openai.types import CompletionUsage
 
 
-def client_of(entry: TeacherEntry, key: str | None) -> AsyncOpenAI:
+def build_client(entry: TeacherEntry, key: str | None) -> AsyncOpenAI:
     """The client for an entry's server. It never asks twice: who asked us decides whether to try again."""
     from openai import AsyncOpenAI, Timeout
 
@@ -25,17 +25,17 @@ def client_of(entry: TeacherEntry, key: str | None) -> AsyncOpenAI:
     )
 
 
-def headers_of(request_id: str, standing: Standing) -> dict[str, str]:
-    return {"x-request-id": request_id, **standing.trace}
+def request_headers(request_id: str, hints: SchedulingHints) -> dict[str, str]:
+    return {"x-request-id": request_id, **hints.trace}
 
 
-def standing_of(standing: Standing) -> dict[str, Any]:
+def scheduling_fields(hints: SchedulingHints) -> dict[str, Any]:
     """As vLLM's server takes it: a priority only where there is one, as a server without priorities refuses it."""
-    salt = {} if standing.cache_salt is None else {"cache_salt": standing.cache_salt}
-    return salt | ({"priority": standing.priority} if standing.priority else {})
+    salt = {} if hints.cache_salt is None else {"cache_salt": hints.cache_salt}
+    return salt | ({"priority": hints.priority} if hints.priority else {})
 
 
-def cached_of(usage: CompletionUsage | None) -> int:
+def cached_tokens_of(usage: CompletionUsage | None) -> int:
     details = usage.prompt_tokens_details if usage else None
     return (details.cached_tokens or 0) if details else 0
 
@@ -45,5 +45,7 @@ def usage_of(usage: CompletionUsage | None) -> Usage | None:
     if usage is None:
         return None
     return Usage(
-        prompt_tokens=usage.prompt_tokens, cached_tokens=cached_of(usage), completion_tokens=usage.completion_tokens
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=cached_tokens_of(usage),
+        completion_tokens=usage.completion_tokens,
     )

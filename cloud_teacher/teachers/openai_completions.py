@@ -17,10 +17,19 @@ from prometheus_client import CollectorRegistry
 
 from cloud_teacher.config.teacher import TeacherEntry
 from cloud_teacher.model_files.tokenizer import FolderTokenizer
-from cloud_teacher.teachers.base import ALONE, HALF, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
-from cloud_teacher.teachers.openai_client import cached_of, client_of, headers_of, standing_of
-from cloud_teacher.teachers.openai_errors import as_ours
-from cloud_teacher.teachers.token_ids import TokenIds
+from cloud_teacher.teachers.base import (
+    DEFAULT_HINTS,
+    REPLACEMENT,
+    GenerationParams,
+    OutputChunk,
+    Prompt,
+    Reviewer,
+    SchedulingHints,
+    Scores,
+)
+from cloud_teacher.teachers.openai_client import build_client, cached_tokens_of, request_headers, scheduling_fields
+from cloud_teacher.teachers.openai_errors import translate_errors
+from cloud_teacher.teachers.token_ids import TokenIdTeacher
 from shared.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -31,7 +40,7 @@ TOKEN_ID = re.compile(r"token_id:(\d+)", re.ASCII)
 """vLLM's name of a token by its id."""
 
 
-class CompletionsTeacher(TokenIds):
+class CompletionsTeacher(TokenIdTeacher):
     """The Teacher protocol over a server's completions API."""
 
     def __init__(
@@ -43,7 +52,7 @@ class CompletionsTeacher(TokenIds):
         self.max_model_len = max_model_len
         self.registry = CollectorRegistry()
         self._asked_for = entry.upstream_model
-        self._client = client_of(entry, key)
+        self._client = build_client(entry, key)
 
     def reviewer(self) -> Reviewer:
         return self
@@ -52,18 +61,18 @@ class CompletionsTeacher(TokenIds):
         """The server refuses what it cannot hold to."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
         extensions: dict[str, Any] = {
             **params.sampling_options(),
-            **standing_of(standing),
+            **scheduling_fields(hints),
             "return_token_ids": True,
             "include_stop_str_in_output": True,
         }
         if params.json_schema is not None:
             extensions["structured_outputs"] = {"json": params.json_schema}
         usage: dict[str, bool] = {"include_usage": True, "continuous_usage_stats": True}
-        with as_ours():
+        with translate_errors():
             chunks = await self._client.completions.create(
                 model=self._asked_for,
                 prompt=prompt.ids,
@@ -72,11 +81,11 @@ class CompletionsTeacher(TokenIds):
                 stop=list(params.stop) or None,
                 stream=True,
                 stream_options=usage,  # type: ignore[call-overload]
-                extra_headers=headers_of(request_id, standing),
+                extra_headers=request_headers(request_id, hints),
                 extra_body=extensions,
             )
         try:
-            with as_ours(begun=True):
+            with translate_errors(begun=True):
                 ended = False
                 async for chunk in chunks:
                     if not chunk.choices:
@@ -89,8 +98,10 @@ class CompletionsTeacher(TokenIds):
         finally:
             await chunks.close()
 
-    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
-        with as_ours():
+    async def score(
+        self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> Scores:
+        with translate_errors():
             answer = await self._client.completions.create(
                 model=self._asked_for,
                 prompt=ids,
@@ -98,11 +109,11 @@ class CompletionsTeacher(TokenIds):
                 temperature=0,
                 echo=True,
                 logprobs=1,
-                extra_headers=headers_of(request_id, standing),
+                extra_headers=request_headers(request_id, hints),
                 extra_body={
                     "logprob_start_len": start,
                     "return_tokens_as_token_ids": True,
-                    **standing_of(standing),
+                    **scheduling_fields(hints),
                 },
             )
         told = answer.choices[0].logprobs
@@ -119,7 +130,7 @@ class CompletionsTeacher(TokenIds):
             logprobs=logprobs,
             ranks=[_rank(one, top) for one, top in zip(logprobs, tops, strict=True)],
             choices=[_choice(top) for top in tops],
-            cached_tokens=cached_of(answer.usage),
+            cached_tokens=cached_tokens_of(answer.usage),
         )
 
     def check_health(self) -> None:
@@ -128,7 +139,7 @@ class CompletionsTeacher(TokenIds):
     async def close(self) -> None:
         await self._client.close()
 
-    def _piece(self, chunk: Completion) -> Piece:
+    def _piece(self, chunk: Completion) -> OutputChunk:
         choice = chunk.choices[0]
         more = choice.model_extra or {}
         ids = more.get("token_ids")
@@ -136,18 +147,18 @@ class CompletionsTeacher(TokenIds):
             ids = self.encode_answer(choice.text)  # as many, nearly
         logprobs = choice.logprobs.token_logprobs if choice.logprobs else None
         # Some servers write what was cut inside a character as if nothing could come behind it.
-        text = choice.text.rstrip(HALF) if choice.finish_reason == "length" else choice.text
+        text = choice.text.rstrip(REPLACEMENT) if choice.finish_reason == "length" else choice.text
         end: Literal["stop", "limit", "string"] | None = None
         if choice.finish_reason == "length":
             end = "limit"
         elif choice.finish_reason:
             end = "string" if isinstance(more.get("stop_reason"), str) else "stop"
-        return Piece(
+        return OutputChunk(
             text=text,
             token_ids=list(ids),
             logprobs=None if logprobs is None else [value or 0.0 for value in logprobs[: len(ids)]],
             end=end,
-            cached_tokens=cached_of(chunk.usage),
+            cached_tokens=cached_tokens_of(chunk.usage),
         )
 
 

@@ -15,7 +15,7 @@ RETRY_S = 2.0
 
 
 @contextmanager
-def as_ours(*, begun: bool = False) -> Generator[None]:
+def translate_errors(*, begun: bool = False) -> Generator[None]:
     """Raises NotReady, Overloaded, TooManyRequests, InvalidRequest, EngineFailed. `begun`: it has answered with a stream."""
     from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 

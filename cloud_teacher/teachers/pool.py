@@ -1,4 +1,4 @@
-"""The teachers of a cloud, by name and in order: who is asked, who is asked in its place, and who is left alone for a while."""
+"""The teachers of a cloud: which one a request gets, which ones stand in for it, and which ones are cooling down."""
 
 from __future__ import annotations
 
@@ -11,117 +11,118 @@ from shared.errors import EngineFailed, GktError, NotReady, Overloaded, TooManyR
 from shared.prices import Prices
 
 FAILURES = (NotReady, EngineFailed, Overloaded, TooManyRequests)
-"""Of a teacher; another may do better. What is wrong with a request is wrong everywhere."""
-LONGEST_REST_S = 60.0
-"""That a server may ask for."""
+"""Errors worth retrying on another teacher. A bad request would fail on all of them."""
+MAX_COOL_DOWN_S = 60.0
+"""Upper bound for an upstream's Retry-After."""
 
 
-class Member:
-    """One teacher: as it was set up, and how it is. Belongs to one event loop."""
+class PooledTeacher:
+    """One teacher of the pool: its settings and its health. Belongs to one event loop."""
 
     def __init__(
         self,
         entry: TeacherEntry,
         *,
         prices: Prices | None = None,
-        rests: bool = False,
+        cools_down: bool = False,
         teacher: Teacher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`rests`: after a failure it is left alone for a while. Without a `teacher` it is still to be loaded."""
+        """`cools_down` skips the teacher for a while after a failure. Without a `teacher` it is still to be loaded."""
         self.entry = entry
         self.prices = prices
         self.teacher = teacher
         self.failure: str | None = None
-        """Why it will not come back."""
-        self._rests = rests
+        """Reason why the teacher has failed for good."""
+        self._cools_down = cools_down
         self._clock = clock
         self._trouble: str | None = None
-        self._rests_until_s = 0.0
+        self._cooling_until_s = 0.0
 
     @property
     def name(self) -> str:
         return self.entry.name
 
-    def ask(self) -> Teacher:
-        """The teacher, for one request. Raises NotReady while it is loaded or rests, EngineFailed where it is dead.
+    def acquire(self) -> Teacher:
+        """Return the teacher for one request. Raises NotReady while it loads or cools down, EngineFailed if it is dead.
 
-        The first that comes after a rest tries it; the others stay away until it has answered.
+        The first request after a cool-down tries the teacher; others skip it until `mark_healthy` is called.
         """
         if self.failure:
             raise EngineFailed(self.failure)
         if self.teacher is None:
-            raise NotReady(f"{self.name} is being loaded", retry_after_s=5)
+            raise NotReady(f"teacher {self.name!r} is still loading", retry_after_s=5)
         self.teacher.check_health()
         if self._trouble:
-            left_s = self._rests_until_s - self._clock()
+            left_s = self._cooling_until_s - self._clock()
             if left_s > 0:
-                raise NotReady(f"{self.name} is left alone: {self._trouble}", retry_after_s=round(max(0.1, left_s), 1))
-            self._rests_until_s = self._clock() + self.entry.cool_down_s
+                raise NotReady(
+                    f"teacher {self.name!r} is cooling down after a failure: {self._trouble}",
+                    retry_after_s=round(max(0.1, left_s), 1),
+                )
+            self._cooling_until_s = self._clock() + self.entry.cool_down_s
         return self.teacher
 
-    def answered(self) -> None:
-        """It has written something."""
+    def mark_healthy(self) -> None:
+        """Record that the teacher has answered."""
         self._trouble = None
 
-    def failed(self, error: GktError) -> None:
-        """It has not. One that could not be reached rests; so does one that has said when to come again."""
-        rest_s = self.entry.cool_down_s
+    def mark_failed(self, error: GktError) -> None:
+        """Record a failure. Unreachable or rate-limited teachers are skipped for a cool-down."""
+        cool_down_s = self.entry.cool_down_s
         if isinstance(error, Overloaded | TooManyRequests):
-            rest_s = min(LONGEST_REST_S, error.retry_after_s or 0.0)
+            cool_down_s = min(MAX_COOL_DOWN_S, error.retry_after_s or 0.0)
         elif not isinstance(error, NotReady):
             return
-        if self._rests and rest_s:
+        if self._cools_down and cool_down_s:
             self._trouble = error.message
-            self._rests_until_s = self._clock() + rest_s
+            self._cooling_until_s = self._clock() + cool_down_s
 
-    def state(self) -> tuple[str, str | None]:
-        """`ok`, `loading` or `failed`, and why. One that rests is `failed` until it may be tried again."""
+    @property
+    def cooling_down(self) -> bool:
+        return self._trouble is not None and self._clock() < self._cooling_until_s
+
+    def status(self) -> tuple[str, str | None]:
+        """Return `ok`, `loading` or `failed`, and the reason. A teacher that cools down is `failed`."""
         if self.failure:
             return "failed", self.failure
         if self.teacher is None:
-            return "loading", "the teacher is being loaded"
+            return "loading", "the teacher is still loading"
         try:
             self.teacher.check_health()
         except EngineFailed as error:
             return "failed", error.message
-        if self._trouble and self._clock() < self._rests_until_s:
-            return "failed", self._trouble
-        return "ok", None
+        return ("failed", self._trouble) if self.cooling_down else ("ok", None)
 
     def is_up(self) -> bool:
-        """Whether it can be asked now."""
-        return self.state()[0] == "ok"
+        return self.status()[0] == "ok"
 
 
-class Teachers:
-    """Those of one cloud, in the order in which they are asked."""
+class TeacherPool:
+    """All teachers of one cloud, in the order in which they stand in for each other."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self._members = list(members)
-        self._by_name = {member.name: member for member in members}
+    def __init__(self, teachers: Sequence[PooledTeacher]) -> None:
+        self._teachers = list(teachers)
+        self._by_name = {pooled.name: pooled for pooled in teachers}
 
     @classmethod
-    def of(cls, teacher: Teacher) -> Teachers:
-        """One that is loaded."""
-        return cls([Member(TeacherEntry.model_construct(name=teacher.model), teacher=teacher)])
+    def single(cls, teacher: Teacher) -> TeacherPool:
+        """Return a pool of one teacher that is loaded already."""
+        return cls([PooledTeacher(TeacherEntry.model_construct(name=teacher.model), teacher=teacher)])
 
-    def __iter__(self) -> Iterator[Member]:
-        return iter(self._members)
+    def __iter__(self) -> Iterator[PooledTeacher]:
+        return iter(self._teachers)
 
     @property
-    def first(self) -> Member:
-        return self._members[0]
+    def first(self) -> PooledTeacher:
+        return self._teachers[0]
 
-    def in_order(self, name: str | None) -> list[Member]:
-        """Who is to be asked by a request that names one, or none: that one, then those who stand in for it.
-
-        Raises UnknownModel.
-        """
-        member = self.first if name is None else self._by_name.get(name)
-        if member is None:
+    def candidates(self, name: str | None) -> list[PooledTeacher]:
+        """Return the named teacher, or the first, and behind it those that stand in for it. Raises UnknownModel."""
+        pooled = self.first if name is None else self._by_name.get(name)
+        if pooled is None:
             known = ", ".join(self._by_name)
-            raise UnknownModel(f"there is no teacher {name!r}; there are {known}", param="model")
-        if member.entry.fallbacks is None:
-            return self._members[self._members.index(member) :]
-        return [member, *(self._by_name[other] for other in member.entry.fallbacks)]
+            raise UnknownModel(f"teacher {name!r} not found; available teachers: {known}", param="model")
+        if pooled.entry.fallbacks is None:
+            return self._teachers[self._teachers.index(pooled) :]
+        return [pooled, *(self._by_name[other] for other in pooled.entry.fallbacks)]

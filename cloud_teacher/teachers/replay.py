@@ -19,7 +19,16 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing, Teacher
+from cloud_teacher.teachers.base import (
+    DEFAULT_HINTS,
+    GenerationParams,
+    OutputChunk,
+    Prompt,
+    Reviewer,
+    SchedulingHints,
+    Scores,
+    Teacher,
+)
 from shared.errors import ConfigurationError
 from shared.protocol.guidance import Message, Usage
 
@@ -69,8 +78,8 @@ class ReplayTeacher:
         self._teacher.check_schema(json_schema)
 
     async def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
         drawn = params.temperature > 0 and params.seed is None
         key = self._key("stream", _asked(prompt), params.model_copy(update={"max_tokens": 1}).model_dump())
         pieces = [] if drawn else [_piece(said) for said in self._said(key) or []]
@@ -92,8 +101,8 @@ class ReplayTeacher:
         try:
             # Where the memory ends the teacher goes on.
             left = params.model_copy(update={"max_tokens": params.max_tokens - count})
-            begun = prompt.going_on(text, written) if pieces else prompt
-            async with aclosing(self._teacher.stream(request_id, begun, left, standing)) as more:
+            begun = prompt.with_answer(text, written) if pieces else prompt
+            async with aclosing(self._teacher.stream(request_id, begun, left, hints)) as more:
                 async for piece in more:
                     if pieces:  # its own words were in the prompt this time
                         piece = replace(piece, cached_tokens=pieces[0].cached_tokens)
@@ -103,12 +112,14 @@ class ReplayTeacher:
             if not drawn:
                 self._say(key, [_told(piece) for piece in known])
 
-    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
+    async def score(
+        self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> Scores:
         key = self._key("score", ids, start)
         said = self._said(key)
         if said is not None:
             return Scores(**said)
-        scores = await self._teacher.reviewer().score(request_id, ids, start, standing)
+        scores = await self._teacher.reviewer().score(request_id, ids, start, hints)
         self._say(key, asdict(scores))
         return scores
 
@@ -143,15 +154,15 @@ def _asked(prompt: Prompt) -> Any:
     return prompt.ids or [[(message.role, message.content) for message in prompt.messages], prompt.text]
 
 
-def _suffices(pieces: Sequence[Piece], max_tokens: int) -> bool:
+def _suffices(pieces: Sequence[OutputChunk], max_tokens: int) -> bool:
     return any(piece.end for piece in pieces) or sum(piece.count for piece in pieces) >= max_tokens
 
 
-def _told(piece: Piece) -> dict[str, Any]:
+def _told(piece: OutputChunk) -> dict[str, Any]:
     """As the file has it."""
     return asdict(replace(piece, usage=None)) | {"usage": piece.usage.model_dump() if piece.usage else None}
 
 
-def _piece(said: dict[str, Any]) -> Piece:
+def _piece(said: dict[str, Any]) -> OutputChunk:
     usage = said.get("usage")
-    return Piece(**{**said, "usage": Usage(**usage) if usage else None})
+    return OutputChunk(**{**said, "usage": Usage(**usage) if usage else None})

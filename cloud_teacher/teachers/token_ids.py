@@ -9,7 +9,7 @@ from cloud_teacher.teachers.base import Prompt
 from shared.protocol.guidance import Message
 
 
-class TokenIds:
+class TokenIdTeacher:
     """Raises ConfigurationError where the tokenizer has no chat template, or no backend of the tokenizers library."""
 
     def __init__(self, tokenizer: HfTokenizer, end_id: int) -> None:

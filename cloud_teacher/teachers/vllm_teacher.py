@@ -19,10 +19,18 @@ from typing import Any, Literal
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
-from cloud_teacher.teachers.loader import Loading
+from cloud_teacher.teachers.base import (
+    DEFAULT_HINTS,
+    GenerationParams,
+    OutputChunk,
+    Prompt,
+    Reviewer,
+    SchedulingHints,
+    Scores,
+)
+from cloud_teacher.teachers.loader import Loader
 from cloud_teacher.teachers.processes import end_children
-from cloud_teacher.teachers.token_ids import TokenIds
+from cloud_teacher.teachers.token_ids import TokenIdTeacher
 from shared.errors import EngineFailed, InvalidRequest
 
 logger = logging.getLogger("gkt.cloud")
@@ -44,7 +52,7 @@ FEW_CPUS = 4
 
 
 def load_vllm(
-    folder: str, settings: CloudSettings, loading: Loading, *, traces_endpoint: str | None = None
+    folder: str, settings: CloudSettings, loading: Loader, *, traces_endpoint: str | None = None
 ) -> VllmTeacher:
     """Start an engine with the model in `folder` (or of that hub name). Blocks for tens of seconds; call it in a thread.
 
@@ -90,7 +98,7 @@ def load_vllm(
     return VllmTeacher(engine, settings.model)
 
 
-class VllmTeacher(TokenIds):
+class VllmTeacher(TokenIdTeacher):
     """A running engine behind the Teacher protocol."""
 
     def __init__(self, engine: Any, model: str) -> None:
@@ -117,8 +125,8 @@ class VllmTeacher(TokenIds):
             raise InvalidRequest(f"json_schema: {error}", param="json_schema") from error
 
     async def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -133,25 +141,27 @@ class VllmTeacher(TokenIds):
             output_kind=RequestOutputKind.DELTA,
         )
         try:
-            tokens = tokens_input(prompt.ids, cache_salt=standing.cache_salt)
-            outputs = self._engine.generate(tokens, parameters, request_id, **self._options(standing))
+            tokens = tokens_input(prompt.ids, cache_salt=hints.cache_salt)
+            outputs = self._engine.generate(tokens, parameters, request_id, **self._options(hints))
             async with aclosing(outputs):
                 async for output in outputs:
                     yield _piece(output)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed(f"the engine failed: {error}") from error
 
-    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
-        scored = await self._once(request_id, ids, standing, prompt_logprobs=1)
+    async def score(
+        self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> Scores:
+        scored = await self._once(request_id, ids, hints, prompt_logprobs=1)
         cached = scored.num_cached_tokens or 0
         first: list[Any] = []
         if cached == start:
             # What stands before the first token was not computed now. It is the last token of a shorter prompt.
-            before = await self._once(f"{request_id}.first", ids[:start], standing, logprobs=TOP)
+            before = await self._once(f"{request_id}.first", ids[:start], hints, logprobs=TOP)
             first = [before.outputs[0].logprobs[0]]
         elif cached > start:
             whole = {"prompt_logprobs": 1, "skip_reading_prefix_cache": True}
-            scored = await self._once(f"{request_id}.all", ids, standing, **whole)
+            scored = await self._once(f"{request_id}.all", ids, hints, **whole)
             cached = 0
         entries = [*first, *scored.prompt_logprobs[start + len(first) :]]
         told = [entry.get(token) for entry, token in zip(entries, ids[start:], strict=True)]
@@ -164,7 +174,7 @@ class VllmTeacher(TokenIds):
             queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
         )
 
-    async def _once(self, request_id: str, ids: list[int], standing: Standing, **options: Any) -> Any:
+    async def _once(self, request_id: str, ids: list[int], hints: SchedulingHints, **options: Any) -> Any:
         """The engine's output for a prompt and one token behind it. Raises EngineFailed."""
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -177,8 +187,8 @@ class VllmTeacher(TokenIds):
             max_tokens=1, temperature=0.0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **options
         )
         try:
-            prompt = tokens_input(ids, cache_salt=standing.cache_salt)
-            generated = self._engine.generate(prompt, parameters, request_id, **self._options(standing))
+            prompt = tokens_input(ids, cache_salt=hints.cache_salt)
+            generated = self._engine.generate(prompt, parameters, request_id, **self._options(hints))
             async with aclosing(generated) as outputs:
                 async for output in outputs:
                     return output
@@ -186,8 +196,8 @@ class VllmTeacher(TokenIds):
             raise EngineFailed(f"the engine failed: {error}") from error
         raise EngineFailed("the engine ended without an output")
 
-    def _options(self, standing: Standing) -> dict[str, Any]:
-        return {"priority": standing.priority, "trace_headers": standing.trace if self._traced else None}
+    def _options(self, hints: SchedulingHints) -> dict[str, Any]:
+        return {"priority": hints.priority, "trace_headers": hints.trace if self._traced else None}
 
     def check_health(self) -> None:
         if self._engine.errored:
@@ -199,13 +209,13 @@ class VllmTeacher(TokenIds):
         end_children()
 
 
-def _piece(output: Any) -> Piece:
+def _piece(output: Any) -> OutputChunk:
     answer = output.outputs[0]
     logprobs = None
     if answer.logprobs is not None:
         logprobs = [entry[token].logprob for token, entry in zip(answer.token_ids, answer.logprobs, strict=True)]
     stats = output.metrics
-    return Piece(
+    return OutputChunk(
         text=answer.text,
         token_ids=list(answer.token_ids),
         logprobs=logprobs,

@@ -59,7 +59,7 @@ def cloud(
     )
     from cloud_teacher.config.settings import CloudSettings
     from cloud_teacher.ray_serve.replicas import Replicas, check_fields
-    from cloud_teacher.teachers.factory import own_engine
+    from cloud_teacher.teachers.factory import local_model_name
     from shared.server.settings import read_settings
 
     settings = read_settings(CloudSettings)
@@ -69,7 +69,7 @@ def cloud(
     if ray:
         need_ray()
         check_fields(settings, wanted, machines=False)
-    model_here = own_engine(settings)
+    model_here = local_model_name(settings)
     if model_here:
         need_cloud_engine()
     free_port(settings.host, settings.port, option="--port")

@@ -19,7 +19,7 @@ from ray import serve
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.ray_serve.app import CLOSING_S, NAME, Given, MakeApp, application, engine_app
 from cloud_teacher.ray_serve.replicas import Replicas, check_fields
-from cloud_teacher.teachers.factory import own_engine
+from cloud_teacher.teachers.factory import local_model_name
 from cloud_teacher.teachers.processes import adopt_orphans, end_descendants
 from gkt.local.preflight import free_port
 from shared.atomic_file import write_atomically
@@ -137,7 +137,7 @@ def _delete(grace_s: float) -> None:
 def _gpus(settings: CloudSettings, replicas: Replicas) -> float:
     """Return the number of GPUs for each replica. Raises ConfigurationError if there are too few."""
     there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
-    if not own_engine(settings) or not there:
+    if not local_model_name(settings) or not there:
         return 0
     if replicas.least > there:
         raise ConfigurationError(f"{replicas.least} replicas need one GPU each, and Ray has {there:g}")

@@ -8,8 +8,23 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
-from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Reviewer, Scores, Standing
+from cloud_teacher.accounting.usage import UsageRecorder
+from cloud_teacher.admission.admission import Admission
+from cloud_teacher.guidance.runner import TeacherRunner
+from cloud_teacher.guidance.service import GuidanceService, Limits
+from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.teachers.base import (
+    DEFAULT_HINTS,
+    GenerationParams,
+    OutputChunk,
+    Prompt,
+    Reviewer,
+    SchedulingHints,
+    Scores,
+)
+from cloud_teacher.teachers.pool import TeacherPool
 from shared.errors import EngineFailed, InvalidRequest
+from shared.prompting.templates import Templates
 from shared.protocol.guidance import Message
 
 
@@ -37,8 +52,8 @@ class ScriptedTeacher:
         """The teacher's top choices at the positions of a draft's characters; `?` is a position without one."""
         self.scored: list[str] = []
         self.request_ids: list[str] = []
-        self.samplings: list[GenerationParams] = []
-        self.standings: list[Standing] = []
+        self.params: list[GenerationParams] = []
+        self.hints: list[SchedulingHints] = []
         self.stopped: asyncio.Queue[str] = asyncio.Queue()
         """Ids of requests whose generator was closed, for any reason."""
         self.closed = False
@@ -59,9 +74,11 @@ class ScriptedTeacher:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))
 
-    async def score(self, request_id: str, ids: list[int], start: int, standing: Standing = ALONE) -> Scores:
+    async def score(
+        self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> Scores:
         self.request_ids.append(request_id)
-        self.standings.append(standing)
+        self.hints.append(hints)
         text = self.decode(ids[start:])
         self.scored.append(text)
         doubted = [c in self.doubted for c in text]
@@ -74,12 +91,12 @@ class ScriptedTeacher:
             raise InvalidRequest("json_schema: not supported", param="json_schema")
 
     async def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
         self.request_ids.append(request_id)
         self.prompts.append("".join(map(chr, prompt.ids)))
-        self.samplings.append(params)
-        self.standings.append(standing)
+        self.params.append(params)
+        self.hints.append(hints)
         try:
             count = min(len(self.words), params.max_tokens)
             for place, word in enumerate(self.words[:count]):
@@ -92,7 +109,7 @@ class ScriptedTeacher:
                 end = "stop" if last and params.max_tokens > count else "limit" if last else None
                 if any(stop in word for stop in params.stop):
                     end, last = "string", True
-                yield Piece(
+                yield OutputChunk(
                     text=word,
                     token_ids=[place],
                     logprobs=[-0.5] if params.logprobs else None,
@@ -111,3 +128,13 @@ class ScriptedTeacher:
 
     async def close(self) -> None:
         self.closed = True
+
+
+def guidance_service(teacher: ScriptedTeacher) -> GuidanceService:
+    """Return the use case over one teacher that runs one request at a time, without keys, ledger or reuse."""
+    pool, metrics, admission = TeacherPool.single(teacher), CloudMetrics(), Admission(max_running=1)
+    runner = TeacherRunner(pool, max_prompt_tokens=200, admission=admission, recorder=UsageRecorder(metrics))
+    limits = Limits(max_guidance_tokens=100)
+    return GuidanceService(
+        pool, runner, templates=Templates.load(), limits=limits, admission=admission, metrics=metrics
+    )

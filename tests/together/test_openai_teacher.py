@@ -16,7 +16,7 @@ from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.model_files.conversion import ensure_folder
 from cloud_teacher.model_files.tokenizer import FolderTokenizer
 from cloud_teacher.teachers.base import GenerationParams, Prompt
-from cloud_teacher.teachers.factory import entry_of
+from cloud_teacher.teachers.factory import entry_from_settings
 from cloud_teacher.teachers.openai_completions import CompletionsTeacher
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
@@ -36,7 +36,9 @@ def teacher_of(url: str) -> CompletionsTeacher:
         max_model_len=1024,
         max_prompt_tokens=512,
     )
-    return CompletionsTeacher(entry_of(settings), FolderTokenizer(Path(ensure_folder(SMOLLM))), max_model_len=1024)
+    return CompletionsTeacher(
+        entry_from_settings(settings), FolderTokenizer(Path(ensure_folder(SMOLLM))), max_model_len=1024
+    )
 
 
 @asynccontextmanager

@@ -106,9 +106,9 @@ async def test_both_services_are_one_trace_below_the_clients_own_span() -> None:
         "SERVER",
     ]
     # The headers that the engine gets make its spans children of the guidance span.
-    (standing,) = pair.teacher.standings
+    (hints,) = pair.teacher.hints
     trace, parent = context_of(guidance)
-    assert standing.trace == {"traceparent": f"00-{trace:032x}-{parent:016x}-01", "tracestate": "vendor=1"}
+    assert hints.trace == {"traceparent": f"00-{trace:032x}-{parent:016x}-01", "tracestate": "vendor=1"}
 
 
 async def test_spans_tell_what_the_answer_tells() -> None:
@@ -219,8 +219,8 @@ async def test_off_hands_the_clients_trace_on_and_records_nothing() -> None:
         await ask(client, CLIENT)
     assert not pair.edge.spans
     assert not pair.cloud.spans
-    (standing,) = pair.teacher.standings
-    assert standing.trace == CLIENT
+    (hints,) = pair.teacher.hints
+    assert hints.trace == CLIENT
 
 
 def test_off_imports_nothing_of_opentelemetry() -> None:

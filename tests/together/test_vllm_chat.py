@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from cloud_teacher.config.teacher import Continuation, TeacherEntry
 from cloud_teacher.model_files.conversion import ensure_folder
-from cloud_teacher.teachers.base import GenerationParams, Piece
+from cloud_teacher.teachers.base import GenerationParams, OutputChunk
 from cloud_teacher.teachers.openai_chat import ChatTeacher
 from evaluation.servers.baselines import EngineConfig, vllm_serve
 from shared.protocol.guidance import Message, Usage
@@ -41,13 +41,13 @@ async def teaching(url: str, **entry: object) -> AsyncGenerator[ChatTeacher]:
     await teacher.close()
 
 
-async def written(teacher: ChatTeacher, answer: str = "", **sampling: object) -> list[Piece]:
+async def written(teacher: ChatTeacher, answer: str = "", **sampling: object) -> list[OutputChunk]:
     asked = GenerationParams(**{"max_tokens": 24, **sampling})
     async with aclosing(teacher.stream("r", teacher.encode(QUESTION, answer), asked)) as pieces:
         return [piece async for piece in pieces]
 
 
-def text(pieces: list[Piece]) -> str:
+def text(pieces: list[OutputChunk]) -> str:
     return "".join(piece.text for piece in pieces)
 
 

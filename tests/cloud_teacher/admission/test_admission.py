@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cloud_teacher.accounting.usage import Account, Subject
+from cloud_teacher.accounting.usage import UsageRecord
 from cloud_teacher.admission.admission import Admission
 from cloud_teacher.admission.fair_queue import FairQueue, Ticket
 from cloud_teacher.auth.caller import Allowance, Caller
@@ -167,19 +167,15 @@ async def test_keys_without_number_are_forgotten_once_they_have_had_their_turn()
     assert len(queue._times) <= 1001
 
 
-def account(caller: Caller) -> Account:
-    return Account(Subject("r", caller.name, "guidance", "m", "t"))
-
-
 @asynccontextmanager
 async def running(admission: Admission, caller: Caller, *, most: int, took: int = 0) -> AsyncGenerator[None]:
     """Run a request that may use this many tokens, and uses `took`."""
-    its = account(caller)
-    usage = Usage(prompt_tokens=most, completion_tokens=0)
+    record = UsageRecord("r", caller.name, "guidance", "t", "m")
+    record.set_teacher("m", None, Usage(prompt_tokens=most, completion_tokens=0))
     with admission.request(caller):
-        async with admission.place(caller, its, usage, 0):
+        async with admission.slot(caller, record, priority=0, max_nano_usd=0):
             yield
-            its.prompt_tokens = took
+            record.prompt_tokens = took
 
 
 def key(name: str = "a", **allowance: Any) -> Caller:
@@ -190,7 +186,7 @@ async def test_requests_at_once_and_a_minute() -> None:
     admission = Admission(10)
     two = key(max_running=2)
     async with running(admission, two, most=1), running(admission, two, most=1):
-        with pytest.raises(TooManyRequests, match="2 requests are open") as refused:
+        with pytest.raises(TooManyRequests, match="the limit is 2") as refused:
             async with running(admission, two, most=1):
                 pass
         assert refused.value.retry_after_s
@@ -200,7 +196,7 @@ async def test_requests_at_once_and_a_minute() -> None:
     for _ in range(3):
         async with running(admission, rated, most=1):
             pass
-    with pytest.raises(TooManyRequests, match="3 times a minute") as refused:
+    with pytest.raises(TooManyRequests, match="3 requests per minute") as refused:
         async with running(admission, rated, most=1):
             pass
     assert 0 < (refused.value.retry_after_s or 0) <= 60
@@ -215,7 +211,7 @@ async def test_tokens_a_minute_are_held_for_the_most_and_counted_as_they_were() 
             pass
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(running(admission, caller, most=60, took=5))
-        with pytest.raises(TooManyRequests, match="100 tokens a minute"):
+        with pytest.raises(TooManyRequests, match="100 tokens per minute"):
             await stack.enter_async_context(running(admission, caller, most=60))
     async with running(admission, caller, most=60, took=60):
         pass

@@ -18,7 +18,7 @@ from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.store.keys import create
 from cloud_teacher.store.rows import usage
 from cloud_teacher.store.tables import reservations
-from cloud_teacher.teachers.base import Standing
+from cloud_teacher.teachers.base import SchedulingHints
 from tests.cloud_teacher.fakes import ScriptedTeacher
 from tests.running import serving
 
@@ -110,4 +110,8 @@ async def test_priority_and_a_salt_for_the_prefix_cache_reach_the_engine(store_u
         await client.post("/v1/guidance", json=body(), headers=bearer(keys[0]))
         review = body(draft="so?", acceptance_threshold=0.1, priority=7, cache_salt="alice")
         await client.post("/v1/review", json=review, headers=bearer(keys[1]))
-    assert teacher.standings == [Standing(-2, "one"), Standing(7, "two/alice"), Standing(7, "two/alice")]
+    assert teacher.hints == [
+        SchedulingHints(-2, "one"),
+        SchedulingHints(7, "two/alice"),
+        SchedulingHints(7, "two/alice"),
+    ]

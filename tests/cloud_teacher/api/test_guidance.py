@@ -109,7 +109,7 @@ async def test_sampling_is_passed_on_and_cost_is_by_the_operators_prices() -> No
     prices = {"input_usd_per_million": 1, "cached_input_usd_per_million": 0.5, "output_usd_per_million": 10}
     async with cloud(teacher, **prices) as client:
         *_, done = await ask(client, body(temperature=0.7, top_p=0.9, seed=-3))
-    sampling = teacher.samplings[0]
+    sampling = teacher.params[0]
     assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.logprobs) == (0.7, 0.9, -3, False)
     assert isinstance(done, Done)
     assert done.cost_usd == pytest.approx((19 * 1 + 4 * 0.5 + 2 * 10) / 1e6)
@@ -279,7 +279,7 @@ async def test_logs_hold_no_text_of_anyone(caplog: pytest.LogCaptureFixture) -> 
     logged = " ".join(
         f"{record.getMessage()} {record.exc_text}" for record in caplog.records if record.name.startswith("gkt")
     )
-    assert "2 written" in logged
+    assert "2 output tokens" in logged
     assert not any(word in logged for word in ("secret", "private", "answer", KEY))
 
 

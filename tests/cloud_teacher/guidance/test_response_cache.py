@@ -12,25 +12,19 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
-from cloud_teacher.accounting.usage import Account, Subject
+from cloud_teacher.accounting.usage import UsageRecord
 from cloud_teacher.app import create_app
-from cloud_teacher.auth.caller import Allowance, Caller
+from cloud_teacher.auth.caller import Allowance
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.guidance.generation import Generation
-from cloud_teacher.guidance.prepare import Asked
-from cloud_teacher.guidance.response_cache import ENTRY_TOKENS, Sharing
+from cloud_teacher.guidance.response_cache import ENTRY_TOKENS, ResponseCache
 from cloud_teacher.store.keys import create
 from cloud_teacher.store.rows import usage
 from cloud_teacher.store.tables import ledger
-from shared.prompting.templates import Templates
 from shared.protocol.guidance import (
     Done,
     Event,
     Failure,
-    FinishReason,
     Guidance,
-    GuidanceRequest,
-    Message,
     Start,
     Verdict,
 )
@@ -245,7 +239,7 @@ async def test_no_key_is_told_what_another_asked_unless_the_operator_says_so(acr
         await other.task
         assert other.done.reused == ("cached" if across else None)
     assert len(teacher.request_ids) == asked
-    salts = {standing.cache_salt for standing in teacher.standings}
+    salts = {hints.cache_salt for hints in teacher.hints}
     assert (salts == {None}) if across else (len(salts) == 2 and None not in salts)
 
 
@@ -254,7 +248,7 @@ async def test_requests_with_a_salt_share_with_those_of_the_same() -> None:
     async with cloud(teacher, coalesce="cache", coalesce_across_keys=True) as client:
         for salt in ("alice", "bob", "alice"):
             await read(client, body(cache_salt=salt)).task
-    assert [standing.cache_salt for standing in teacher.standings] == ["alice", "bob"]
+    assert [hints.cache_salt for hints in teacher.hints] == ["alice", "bob"]
 
 
 @pytest.mark.parametrize(("price", "nano_usd"), [("free", 0), ("cached", (7 + 2) * 500)])
@@ -285,36 +279,28 @@ async def test_rows_of_what_was_told_again(store_url: str, engine: Engine, price
     assert (day.requests, day.completion_tokens, day.reused_requests, day.reused_tokens) == (2, 2, 1, 2)
 
 
-def asked(question: str) -> Asked:
-    request = GuidanceRequest(messages=[Message(role="user", content=question)], max_guidance_tokens=5)
-    return Asked(request, Templates.load().get("answer"), Caller("one"))
-
-
-def ended(tokens: int) -> Generation:
-    generation = Generation(Account(Subject("r", "one", "guidance", "m", "t"), completion_tokens=tokens))
-    generation.end(FinishReason.STOP)
-    return generation
+def response(tokens: int) -> UsageRecord:
+    """Return the record of a response with this many tokens."""
+    return UsageRecord("r", "one", "guidance", "t", "m", completion_tokens=tokens)
 
 
 def test_the_cache_is_bounded_and_what_was_used_last_stays() -> None:
-    sharing = Sharing("cache", cache_tokens=2 * (ENTRY_TOKENS + 10), lasts_s=60)
-    keys = {name: sharing.key(asked(name)) or b"" for name in "abcd"}
-    for name in "ab":
-        sharing.ended(keys[name], ended(10))
-    assert sharing.find(keys["a"], asked("a"))
-    sharing.ended(keys["c"], ended(10))
-    assert [name for name in "abc" if sharing.find(keys[name], asked(name))] == ["a", "c"]
-    sharing.ended(keys["d"], ended(1000))
-    assert not sharing.find(keys["d"], asked("d")), "larger than all there is"
-    assert sharing.find(keys["c"], asked("c"))
+    cache = ResponseCache(2 * (ENTRY_TOKENS + 10), ttl_s=60)
+    for key in (b"a", b"b"):
+        cache.store(key, [], response(10))
+    assert cache.lookup(b"a")
+    cache.store(b"c", [], response(10))
+    assert [key for key in (b"a", b"b", b"c") if cache.lookup(key)] == [b"a", b"c"]
+    cache.store(b"d", [], response(1000))
+    assert not cache.lookup(b"d"), "larger than all there is"
+    assert cache.lookup(b"c")
 
 
 def test_what_is_kept_expires() -> None:
     now = 100.0
-    sharing = Sharing("cache", cache_tokens=1000, lasts_s=10, clock=lambda: now)
-    key = sharing.key(asked("a")) or b""
-    sharing.ended(key, ended(10))
+    cache = ResponseCache(1000, ttl_s=10, clock=lambda: now)
+    cache.store(b"a", [], response(10))
     now = 109.9
-    assert sharing.find(key, asked("a"))
+    assert cache.lookup(b"a")
     now = 110.0
-    assert not sharing.find(key, asked("a"))
+    assert not cache.lookup(b"a")

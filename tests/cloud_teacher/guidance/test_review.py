@@ -6,13 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloud_teacher.accounting.usage import Books
-from cloud_teacher.admission.admission import Admission
 from cloud_teacher.auth.caller import Caller
-from cloud_teacher.guidance.service import GuidanceService, Limits
-from cloud_teacher.metrics import CloudMetrics
-from cloud_teacher.teachers.pool import Teachers
-from shared.prompting.templates import Templates
 from shared.protocol.guidance import (
     Done,
     Event,
@@ -23,19 +17,13 @@ from shared.protocol.guidance import (
     ReviewRequest,
     Verdict,
 )
-from tests.cloud_teacher.fakes import ScriptedTeacher
+from tests.cloud_teacher.fakes import ScriptedTeacher, guidance_service
 
 MESSAGES = [Message(role="user", content="How many?")]
 
 
 async def events_of(teacher: ScriptedTeacher, request: GuidanceRequest) -> list[Event]:
-    service = GuidanceService(
-        Teachers.of(teacher),
-        templates=Templates.load(),
-        limits=Limits(max_prompt_tokens=200, max_guidance_tokens=100),
-        admission=Admission(max_running=1),
-        books=Books(CloudMetrics()),
-    )
+    service = guidance_service(teacher)
     return [event async for event in service.answer(request, request_id="r", caller=Caller("c"))]
 
 
@@ -92,7 +80,7 @@ async def test_behind_its_first_word_the_teacher_goes_on() -> None:
     _, _, *guidance, done = await events_of(teacher, review("2 + 2", " = 5\n", max_guidance_tokens=3))
     assert [event.text for event in guidance if isinstance(event, Guidance)] == ["4", " eggs", "\n"]
     assert teacher.prompts[0].endswith("2 + 2 = 4")
-    assert teacher.samplings[0].max_tokens == 2
+    assert teacher.params[0].max_tokens == 2
     assert isinstance(done, Done)
     assert (done.finish_reason, done.usage.completion_tokens) == (FinishReason.HANDBACK, 3)
 

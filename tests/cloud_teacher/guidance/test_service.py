@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_teacher.accounting.usage import Books
-from cloud_teacher.admission.admission import Admission
 from cloud_teacher.auth.caller import Caller
-from cloud_teacher.guidance.service import GuidanceService, Limits
-from cloud_teacher.metrics import CloudMetrics
-from cloud_teacher.teachers.pool import Teachers
-from shared.prompting.templates import Templates
 from shared.protocol.guidance import Done, FinishReason, Guidance, GuidanceRequest, Message
-from tests.cloud_teacher.fakes import ScriptedTeacher
+from tests.cloud_teacher.fakes import ScriptedTeacher, guidance_service
 
 
 @pytest.mark.parametrize(
@@ -28,14 +22,7 @@ async def test_whole_words_end_where_a_word_begins_that_would_hardly_fit(
     words: list[str], budget: int, written: list[str]
 ) -> None:
     teacher = ScriptedTeacher(*words)
-    admission = Admission(max_running=1)
-    service = GuidanceService(
-        Teachers.of(teacher),
-        templates=Templates.load(),
-        limits=Limits(max_prompt_tokens=100, max_guidance_tokens=100),
-        admission=admission,
-        books=Books(CloudMetrics()),
-    )
+    service = guidance_service(teacher)
     request = GuidanceRequest(
         messages=[Message(role="user", content="?")], max_guidance_tokens=budget, stop_at_word_boundary=True
     )

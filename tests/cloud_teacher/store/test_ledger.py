@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, func, select
 
-from cloud_teacher.accounting.ledger import Asked, Row
+from cloud_teacher.accounting.ledger import BudgetRequest, LedgerRow
 from cloud_teacher.auth.caller import Allowance
 from cloud_teacher.store.database import connect
 from cloud_teacher.store.keys import create
@@ -22,8 +22,8 @@ from tests.postgres import Server
 DAY = date(2026, 11, 24)
 
 
-def row(key: str = "a", day: date = DAY, **changes: Any) -> Row:
-    return Row(**{
+def row(key: str = "a", day: date = DAY, **changes: Any) -> LedgerRow:
+    return LedgerRow(**{
         "id": uuid.uuid4().hex, "request_id": "r", "key": key, "kind": "guidance", "model": "m", "template": "t",
         "day": day, "arrived_ms": 1, "queue_ms": None, "first_token_ms": 2.5, "total_ms": 3.0, "prompt_tokens": 10,
         "cached_tokens": 4, "completion_tokens": 3, "reused_tokens": 0, "finish_reason": "stop", "reused": None,
@@ -31,8 +31,10 @@ def row(key: str = "a", day: date = DAY, **changes: Any) -> Row:
     })  # fmt: skip
 
 
-def ask(*, tokens: int, nano_usd: int = 0, daily_tokens: int | None = None, daily_nano_usd: int | None = None) -> Asked:
-    return Asked(uuid.uuid4().hex, "a", DAY, tokens, nano_usd, daily_tokens, daily_nano_usd)
+def ask(
+    *, tokens: int, nano_usd: int = 0, daily_tokens: int | None = None, daily_nano_usd: int | None = None
+) -> BudgetRequest:
+    return BudgetRequest(uuid.uuid4().hex, "a", DAY, tokens, nano_usd, daily_tokens, daily_nano_usd)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.config.teacher import TeacherEntry
 from cloud_teacher.teachers.factory import open_teacher
-from cloud_teacher.teachers.loader import Loading
+from cloud_teacher.teachers.loader import Loader
 from shared.errors import ConfigurationError
 
 
@@ -15,4 +15,4 @@ from shared.errors import ConfigurationError
 def test_a_backend_that_cannot_be_imported_is_an_error_of_the_configuration(api: str) -> None:
     entry = TeacherEntry(name="own", api=api)
     with pytest.raises(ConfigurationError, match=f"api: {api} cannot be imported"):
-        open_teacher(entry, CloudSettings(), Loading())
+        open_teacher(entry, CloudSettings(), Loader())

@@ -12,7 +12,7 @@ import pytest
 from cloud_teacher.app import create_app
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.config.teacher import TeacherEntry
-from cloud_teacher.teachers.base import GenerationParams, Piece, Standing
+from cloud_teacher.teachers.base import GenerationParams, OutputChunk, SchedulingHints
 from cloud_teacher.teachers.openai_chat import ChatTeacher
 from shared.errors import EngineFailed, InvalidRequest, NotReady, Overloaded, TooManyRequests
 from shared.protocol.guidance import Done, Event, Failure, FinishReason, Guidance, Message, Start
@@ -32,13 +32,13 @@ async def teaching(upstream: Upstream, **entry: Any) -> AsyncGenerator[ChatTeach
     await teacher.close()
 
 
-async def written(teacher: ChatTeacher, answer: str = "", **sampling: Any) -> list[Piece]:
+async def written(teacher: ChatTeacher, answer: str = "", **sampling: Any) -> list[OutputChunk]:
     prompt = teacher.encode(QUESTION, answer)
     async with aclosing(teacher.stream("r", prompt, GenerationParams(**{"max_tokens": 10, **sampling}))) as pieces:
         return [piece async for piece in pieces]
 
 
-def text(pieces: list[Piece]) -> str:
+def text(pieces: list[OutputChunk]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
@@ -97,9 +97,9 @@ async def test_only_what_differs_from_the_apis_own_is_asked_for_and_nothing_that
             await written(teacher, **everything)
         async with teaching(upstream, extensions=True, token_limit="max_tokens") as teacher:
             prompt = teacher.encode(QUESTION)
-            standing = Standing(priority=2, cache_salt="edge-1")
+            hints = SchedulingHints(priority=2, cache_salt="edge-1")
             async with aclosing(
-                teacher.stream("r", prompt, GenerationParams(max_tokens=9, **everything), standing)
+                teacher.stream("r", prompt, GenerationParams(max_tokens=9, **everything), hints)
             ) as said:
                 assert [piece async for piece in said]
         omit = ("temperature", "response_format", "stream_options")
@@ -239,9 +239,9 @@ async def test_or_it_is_asked_for_the_rest_in_words() -> None:
 
 async def test_what_it_cannot_do_is_refused_with_a_code_before_anything_is_asked() -> None:
     async with scripted() as upstream, cloud(upstream) as client:
-        going_on = await client.post("/v1/guidance", json={**ASKED, "answer": "2 +"})
+        with_answer = await client.post("/v1/guidance", json={**ASKED, "answer": "2 +"})
         review = await client.post("/v1/review", json={**ASKED, "draft": "is 4", "acceptance_threshold": 0.1})
-        assert (going_on.status_code, going_on.json()["error"]["code"]) == (400, "continuation_unsupported")
+        assert (with_answer.status_code, with_answer.json()["error"]["code"]) == (400, "continuation_unsupported")
         assert (review.status_code, review.json()["error"]["code"]) == (400, "review_unsupported")
         assert upstream.asked == []
 

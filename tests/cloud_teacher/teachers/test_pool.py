@@ -22,7 +22,7 @@ from cloud_teacher.config.teacher import TeacherEntry
 from cloud_teacher.store.database import connect
 from cloud_teacher.store.keys import create
 from cloud_teacher.store.rows import usage as rows_usage
-from cloud_teacher.teachers.pool import Member
+from cloud_teacher.teachers.pool import PooledTeacher
 from shared.errors import EngineFailed, NotReady, TooManyRequests
 from shared.protocol.guidance import Done, Event, Failure, Guidance, Start
 from shared.protocol.sse import decode
@@ -34,7 +34,7 @@ ASKED = {"messages": [{"role": "user", "content": "Where?"}], "max_guidance_toke
 OSLO = (delta("Oslo"), delta(finish="stop"), usage(prompt_tokens=8, completion_tokens=2, prompt_tokens_details=None))
 NOWHERE = "http://127.0.0.1:9/v1"
 """Address without a listener."""
-LOADING = "the teacher is being loaded"
+LOADING = "the teacher is still loading"
 
 
 @dataclass
@@ -245,24 +245,24 @@ async def test_what_was_set_aside_for_one_that_failed_comes_free(tmp_path: Path)
 def test_after_its_rest_one_request_tries_it_and_the_others_wait_for_that() -> None:
     now = 0.0
     entry = TeacherEntry(name="a", url=NOWHERE, cool_down_s=5)
-    member = Member(entry, rests=True, teacher=ScriptedTeacher("x"), clock=lambda: now)
-    member.failed(EngineFailed("once"))
-    member.ask()
-    member.failed(NotReady("away", retry_after_s=2))
+    pooled = PooledTeacher(entry, cools_down=True, teacher=ScriptedTeacher("x"), clock=lambda: now)
+    pooled.mark_failed(EngineFailed("once"))
+    pooled.acquire()
+    pooled.mark_failed(NotReady("away", retry_after_s=2))
     with pytest.raises(NotReady) as raised:
-        member.ask()
+        pooled.acquire()
     assert raised.value.retry_after_s == 5
-    assert not member.is_up()
+    assert not pooled.is_up()
     now = 5.0
-    assert member.is_up()
-    member.ask()
+    assert pooled.is_up()
+    pooled.acquire()
     with pytest.raises(NotReady):
-        member.ask()
-    member.answered()
-    member.ask()
-    member.failed(TooManyRequests("enough", retry_after_s=1000))
+        pooled.acquire()
+    pooled.mark_healthy()
+    pooled.acquire()
+    pooled.mark_failed(TooManyRequests("enough", retry_after_s=1000))
     now = 64.0
     with pytest.raises(NotReady):
-        member.ask()
+        pooled.acquire()
     now = 66.0
-    member.ask()
+    pooled.acquire()

@@ -11,7 +11,14 @@ from typing import ClassVar
 
 import pytest
 
-from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Standing
+from cloud_teacher.teachers.base import (
+    DEFAULT_HINTS,
+    GenerationParams,
+    OutputChunk,
+    Prompt,
+    SchedulingHints,
+    TokenEstimate,
+)
 from cloud_teacher.teachers.replay import ReplayTeacher
 from shared.errors import ConfigurationError
 from shared.protocol.guidance import Usage
@@ -20,7 +27,7 @@ from tests.cloud_teacher.fakes import ScriptedTeacher
 PROMPT = Prompt([], "", conversation=[1, 2])
 
 
-async def written(teacher: ReplayTeacher, params: GenerationParams, *, take: int = 100) -> list[Piece]:
+async def written(teacher: ReplayTeacher, params: GenerationParams, *, take: int = 100) -> list[OutputChunk]:
     pieces = []
     async with aclosing(teacher.stream("r", PROMPT, params)) as stream:
         async for piece in stream:
@@ -34,11 +41,11 @@ class Continuing(ScriptedTeacher):
     """Continues behind its own words in the prompt, as a model does."""
 
     def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
         rest = ScriptedTeacher(*self.words[len(prompt.ids) - 2 :])
-        self.samplings.append(params)
-        return rest.stream(request_id, prompt, params, standing)
+        self.params.append(params)
+        return rest.stream(request_id, prompt, params, hints)
 
 
 async def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path) -> None:
@@ -49,7 +56,7 @@ async def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tmp_path: Path)
     short = await written(teacher, GenerationParams(max_tokens=2))
     assert [(piece.text, piece.end) for piece in short] == [("a", None), ("b", "limit")]
     assert await written(teacher, GenerationParams(max_tokens=10)) == whole
-    assert len(own.samplings) == 1
+    assert len(own.params) == 1
     await teacher.close()
 
     again = ReplayTeacher(Continuing("never"), tmp_path / "said")
@@ -63,7 +70,7 @@ async def test_where_the_memory_ends_the_teacher_goes_on(tmp_path: Path) -> None
     await written(teacher, GenerationParams(max_tokens=2))
     whole = await written(teacher, GenerationParams(max_tokens=10))
     assert [piece.text for piece in whole] == ["a", "b", "c", "d"]
-    assert [params.max_tokens for params in own.samplings] == [10, 1, 8]
+    assert [params.max_tokens for params in own.params] == [10, 1, 8]
     assert whole[-1].end == "stop"
     assert {piece.cached_tokens for piece in whole} == {whole[0].cached_tokens}, "of the prompt, not of its own words"
 
@@ -73,7 +80,7 @@ async def test_what_is_drawn_without_a_seed_is_not_remembered(tmp_path: Path) ->
     teacher = ReplayTeacher(own, tmp_path / "said")
     for seed in (None, None, 7, 7):
         await written(teacher, GenerationParams(max_tokens=5, temperature=1.0, seed=seed))
-    assert [params.seed for params in own.samplings] == [None, None, 7]
+    assert [params.seed for params in own.params] == [None, None, 7]
 
 
 async def test_scores_are_remembered(tmp_path: Path) -> None:
@@ -107,21 +114,21 @@ async def test_a_disk_that_is_full_fails_no_answer(tmp_path: Path) -> None:
 
 
 async def test_a_chat_api_is_asked_for_all_of_it_again_where_the_memory_ends(tmp_path: Path) -> None:
-    prompt = Prompt([], "", guess=(5, 9))
+    prompt = Prompt([], "", estimated_tokens=TokenEstimate(5, 9))
     used = Usage(prompt_tokens=7, completion_tokens=3)
 
     class Chat(ScriptedTeacher):
         asked: ClassVar[list[Prompt]] = []
 
         async def stream(
-            self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-        ) -> AsyncGenerator[Piece, None]:
+            self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+        ) -> AsyncGenerator[OutputChunk, None]:
             self.asked.append(prompt)
             for word in ["a", "b", "c"][: params.max_tokens]:
-                yield Piece(word, (), tokens=1)
-            yield Piece("", (), tokens=0, usage=used, end="stop" if params.max_tokens > 3 else "limit")
+                yield OutputChunk(word, (), tokens=1)
+            yield OutputChunk("", (), tokens=0, usage=used, end="stop" if params.max_tokens > 3 else "limit")
 
-    async def said(teacher: ReplayTeacher, max_tokens: int) -> list[Piece]:
+    async def said(teacher: ReplayTeacher, max_tokens: int) -> list[OutputChunk]:
         async with aclosing(teacher.stream("r", prompt, GenerationParams(max_tokens=max_tokens))) as stream:
             return [piece async for piece in stream]
 

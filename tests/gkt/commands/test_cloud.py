@@ -9,7 +9,7 @@ import httpx
 import yaml
 
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.teachers.factory import own_engine
+from cloud_teacher.teachers.factory import local_model_name
 from shared.protocol.guidance import Done, Guidance, Start
 from shared.protocol.sse import decode
 from tests.cloud_teacher.scripted_upstream import scripted
@@ -50,6 +50,6 @@ def test_the_engine_here_is_the_one_that_the_file_names(tmp_path: Path) -> None:
         {"name": "here", "api": "vllm", "model": "smollm2-135m-instruct"},
     ]
     (tmp_path / "teachers.yaml").write_text(yaml.safe_dump(entries))
-    assert own_engine(CloudSettings(teachers_file=tmp_path / "teachers.yaml")) == "smollm2-135m-instruct"
-    assert own_engine(CloudSettings(model="some-model")) == "some-model"
-    assert own_engine(CloudSettings(upstream_url="http://there/v1")) is None
+    assert local_model_name(CloudSettings(teachers_file=tmp_path / "teachers.yaml")) == "smollm2-135m-instruct"
+    assert local_model_name(CloudSettings(model="some-model")) == "some-model"
+    assert local_model_name(CloudSettings(upstream_url="http://there/v1")) is None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cloud_teacher.app import create_app as create_cloud
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.teachers.base import ALONE, GenerationParams, Piece, Prompt, Standing
+from cloud_teacher.teachers.base import DEFAULT_HINTS, GenerationParams, OutputChunk, Prompt, SchedulingHints
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from gkt.commands.demo_tour import CUT_QUESTION, QUESTIONS
@@ -35,10 +35,10 @@ class WaitingTeacher(ScriptedTeacher):
     """If set, the engine fails when the teacher should write the whole answer to the first question."""
 
     async def stream(
-        self, request_id: str, prompt: Prompt, params: GenerationParams, standing: Standing = ALONE
-    ) -> AsyncGenerator[Piece, None]:
+        self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
+    ) -> AsyncGenerator[OutputChunk, None]:
         place = 0
-        async for piece in super().stream(request_id, prompt, params, standing):
+        async for piece in super().stream(request_id, prompt, params, hints):
             if place and CUT_QUESTION in self.prompts[-1]:
                 await until(lambda: self.link.live == 0)
             if place and self.fails_alone and QUESTIONS["fibre"] in self.prompts[-1] and params.max_tokens > 8:

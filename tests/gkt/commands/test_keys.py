@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cloud_teacher.accounting.ledger import Row
+from cloud_teacher.accounting.ledger import LedgerRow
 from cloud_teacher.store.database import connect
 from cloud_teacher.store.keys import every
 from cloud_teacher.store.rows import write
@@ -77,7 +77,7 @@ def test_usage_by_key_and_day(url: str) -> None:
     assert "no usage" in said("usage")
     engine = connect(url)
     made = [
-        Row(uuid.uuid4().hex, "r", key, "guidance", "m", "t", date(2026, 11, day), 1, None, None, 1.0, 1000, 400, 30, 0,
+        LedgerRow(uuid.uuid4().hex, "r", key, "guidance", "m", "t", date(2026, 11, day), 1, None, None, 1.0, 1000, 400, 30, 0,
             "stop", None, 5_000_000)
         for key, day in [("a", 1), ("a", 2), ("b", 2)]
     ]  # fmt: skip
