@@ -1,8 +1,8 @@
-"""What models without a model say, so that services can be tried without one: every word tells whose it is.
+"""Text of scripted models, with which services run without a real model. Each word names its request, writer and place.
 
-A question has a mark, `[[kqzvhbtx:40]]`: a nonce and how many words the answer has. A word of the answer is that nonce, a letter
-for who wrote it, and where in the answer it begins: `kqzvhbtxt0; kqzvhbtxt12; kqzvhbtxs25;`. So whoever reads an answer sees
-a word of somebody else's, one that is missing or comes twice, and whether the student went on from exactly what was shown.
+A question has a mark, `[[kqzvhbtx:40]]`: a nonce and the number of words of the answer. A word of the answer is that nonce, a
+letter for its writer, and the offset in the answer where the word begins: `kqzvhbtxt0; kqzvhbtxt12; kqzvhbtxs25;`. A test can
+detect words of another request, missing and repeated words, and whether the student continued exactly the text that was shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WORD = re.compile(r"[ \n]?([a-z]{8})([ts])(\d{1,6});")
 
 @dataclass(frozen=True)
 class Mark:
-    """What a question asks for."""
+    """The answer that a question asks for."""
 
     nonce: str
     words: int
@@ -38,17 +38,17 @@ class EchoWord:
     nonce: str
     writer: str
     claimed_at: int
-    """Where its writer thought that it begins."""
+    """Offset at which its writer placed the word."""
     at: int
-    """Where it begins."""
+    """Offset at which the word begins."""
 
 
 class NotEcho(ValueError):
-    """A text holds something else than whole words of these."""
+    """A text is not made of whole echo words."""
 
 
 def read_mark(prompt: str) -> Mark:
-    """The mark of a prompt. Where another request's words or mark are in it, that one's nonce, so that a reader sees it."""
+    """Return the mark of a prompt; with the nonce of another request if the prompt holds any, so that the answer shows it."""
     marks = [Mark(nonce, int(words)) for nonce, words in _MARK.findall(prompt)]
     if not marks:
         return Mark(UNMARKED, WORDS_A_LINE)
@@ -58,7 +58,7 @@ def read_mark(prompt: str) -> Mark:
 
 
 def next_word(mark: Mark, answer: str, writer: Writer) -> str | None:
-    """What stands behind the beginning of an answer: a word, a line's end, or None where it is complete."""
+    """Return the next piece of an answer that has begun: a word or a line end; None if the answer is complete."""
     count = answer.count(";")
     if count >= mark.words:
         return None
@@ -69,16 +69,16 @@ def next_word(mark: Mark, answer: str, writer: Writer) -> str | None:
 
 
 def read_words(text: str, start: int = 0) -> Iterator[EchoWord]:
-    """The words of a text that begins at a place of an answer. Raises NotEcho where it is not made of whole ones."""
+    """Yield the words of a text that begins at offset `start` of an answer. Raises NotEcho."""
     at = 0
     while text[at:].strip(" \n"):
         found = _WORD.match(text, at)
         if found is None:
-            raise NotEcho(f"{text[at : at + 24]!r} at {start + at} is no word")
+            raise NotEcho(f"{text[at : at + 24]!r} at {start + at} is not an echo word")
         yield EchoWord(found[1], found[2], int(found[3]), start + found.start(1))
         at = found.end()
 
 
 def foreign_nonces(text: str, nonce: str, nonces: Collection[str]) -> set[str]:
-    """Nonces of others in a text that should have none but its own."""
+    """Return the nonces of other requests in a text that should hold only `nonce`."""
     return {found for found in re.findall(r"(?=([a-z]{8}))", text) if found != nonce and found in nonces}

@@ -1,7 +1,7 @@
-"""The error tree. Each class carries its HTTP status and a stable code; nothing matches errors by their text.
+"""The error tree. Each class has an HTTP status and a stable code; no code matches errors by their text.
 
 GktError
-├── ClientError                      the caller can mend it
+├── ClientError                      the caller can correct it
 │   ├── InvalidRequest        400    invalid_request
 │   │   ├── PromptTooLong     400    prompt_too_long
 │   │   ├── BudgetTooLarge    400    budget_too_large
@@ -17,20 +17,20 @@ GktError
 │   ├── TooManyRequests       429    too_many_requests
 │   │   └── BudgetSpent       429    budget_spent
 │   └── ClientDisconnected    499    client_disconnected
-├── ServerError                      the service has to mend it
+├── ServerError                      only the service can correct it
 │   ├── InternalError         500    internal_error
 │   ├── EngineFailed          500    engine_failed
 │   ├── NotReady              503    not_ready
 │   ├── StoreFailed           503    store_failed
 │   └── Overloaded            503    overloaded
-├── StreamError                      a stream of events that cannot be trusted
-│   ├── StreamBroken                 ended without its terminal event
-│   └── StreamGarbled                holds something that is not of the protocol
-├── ModelError                       a model cannot be had
-│   ├── UnknownModelName             not in the catalogue, not a path, not a hub name
-│   ├── SourceUnavailable            no source could deliver
-│   └── WrongDigest                  what arrived is not what was asked for
-└── ConfigurationError               the settings contradict each other
+├── StreamError                      an invalid stream of events
+│   ├── StreamBroken                 it ended without its terminal event
+│   └── StreamGarbled                it does not follow the protocol
+├── ModelError                       a model is not available
+│   ├── UnknownModelName             its name is not in the catalogue, a path or a hub name
+│   ├── SourceUnavailable            no source delivered it
+│   └── WrongDigest                  a source delivered another file
+└── ConfigurationError               settings, files or options are wrong
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from typing import ClassVar
 
 
 class GktError(Exception):
-    """Root of every error of ours.
+    """Root of all errors of gkt.
 
-    `param` names the request field at fault, if one is. `retry_after_s` says when trying again can help.
+    `param` names the request field at fault, if there is one. `retry_after_s` is the time after which a retry can succeed.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     kind: ClassVar[str] = "server_error"
-    """OpenAI's `type` of the error object."""
+    """OpenAI's `type` in the error object."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -57,7 +57,7 @@ class GktError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request can succeed later."""
+        """True if the same request can succeed later."""
         return self.status in {429, 503}
 
 
@@ -84,7 +84,7 @@ class BodyDamaged(InvalidRequest):
 
 
 class Unsupported(InvalidRequest):
-    """The teacher cannot do it; another may."""
+    """This teacher does not support the request; another one may."""
 
     code = "unsupported_by_teacher"
 
@@ -131,13 +131,13 @@ class TooManyRequests(ClientError):
 
 
 class BudgetSpent(TooManyRequests):
-    """Of a key's day."""
+    """The daily budget of a key is used up."""
 
     code = "budget_spent"
 
 
 class ClientDisconnected(ClientError):
-    """Nobody is there to read this; 499 is what proxies log for it."""
+    """The client disconnected before its response. Proxies log 499 for it."""
 
     status = 499
     code = "client_disconnected"
@@ -161,7 +161,7 @@ class NotReady(ServerError):
 
 
 class StoreFailed(ServerError):
-    """What is used cannot be written down, so nothing is given."""
+    """Usage cannot be recorded, so the request is rejected."""
 
     status = 503
     code = "store_failed"

@@ -1,4 +1,4 @@
-"""What tokens cost, by the operator's own prices."""
+"""Cost of tokens by the operator's prices."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from shared.protocol.guidance import Usage
 
-PER = 1_000_000
+TOKENS_PER_PRICE = 1_000_000
 NANO = 1_000_000_000
-"""A dollar in billionths."""
+"""Billionths in a dollar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """US dollars per million tokens. A prompt token read from the prefix cache has a price of its own."""
+    """US dollars per million tokens: prompt tokens, prompt tokens found in the prefix cache, and output tokens."""
 
     input_usd: float
     cached_input_usd: float
@@ -23,25 +23,25 @@ class Prices:
     def of(
         cls, input_usd: float | None, output_usd: float | None, *, cached_input_usd: float | None = None
     ) -> Prices | None:
-        """As settings have them: None where one is missing; cached prompt tokens cost what others do unless they have a price."""
+        """Return prices from settings; None if one is missing. Cached prompt tokens have the input price by default."""
         if input_usd is None or output_usd is None:
             return None
         return cls(input_usd, input_usd if cached_input_usd is None else cached_input_usd, output_usd)
 
     def cost_usd(self, usage: Usage) -> float:
-        """What a request cost, in dollars."""
+        """Return the cost of a request in dollars."""
         computed = usage.prompt_tokens - usage.cached_tokens
         return (
             computed * self.input_usd
             + usage.cached_tokens * self.cached_input_usd
             + usage.completion_tokens * self.output_usd
-        ) / PER
+        ) / TOKENS_PER_PRICE
 
     def nano_usd(self, usage: Usage) -> int:
-        """The same in whole billionths of a dollar, which add up exactly."""
+        """Return the cost in whole billionths of a dollar, which add up exactly."""
         return round(self.cost_usd(usage) * NANO)
 
     def most_nano_usd(self, usage: Usage) -> int:
-        """The most it can come to, whatever of the prompt turns out to be cached."""
+        """Return the highest possible cost, with any part of the prompt cached."""
         cached = usage.model_copy(update={"cached_tokens": usage.prompt_tokens})
         return max(self.nano_usd(usage), self.nano_usd(cached))

@@ -1,8 +1,8 @@
-"""Traces: what a request did where, and how long that took, as OpenTelemetry spans.
+"""Traces of requests as OpenTelemetry spans.
 
-Off by default: then a span is an object that hands on the trace it came with, and no package of OpenTelemetry is imported.
-On where the standard variables name an endpoint (`telemetry_from`). The parent of a span is handed on as W3C headers and by
-`Span.child`, never by a context variable: answers are async generators, which one task may begin and another one close.
+Tracing is off by default: a span then only passes on the headers of its request, and no OpenTelemetry package is imported.
+`telemetry_from` turns it on if the standard variables name an endpoint. The parent of a span is passed on as W3C headers and by
+`Span.child`, not by a context variable, because answers are async generators: one task may begin one, and another close it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ logger = logging.getLogger("gkt.telemetry")
 
 Kind = Literal["server", "client", "internal"]
 Attributes = Mapping[str, str | bool | int | float | Sequence[str] | None]
-"""By the semantic conventions' names. What is None is not there."""
+"""Attributes under the names of the semantic conventions. None values are left out."""
 
 NO_ATTRIBUTES: Attributes = {}
 CLOSE_S = 2.0
 MAX_STATE_CHARS = 512
-"""Of `tracestate`, as W3C has it."""
+"""Upper bound of `tracestate`, from W3C Trace Context."""
 
 
 def trace_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Of a request's headers those that say which trace it belongs to (W3C Trace Context)."""
+    """Return the headers of a request that name its trace (W3C Trace Context)."""
     parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
     if not parent or len(parent) >= 100 or not parent.isascii():
         return {}
@@ -44,47 +44,47 @@ def trace_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class Span:
-    """A span that nobody records."""
+    """A span that is not recorded."""
 
     recording = False
     content = False
-    """Whether text is recorded too."""
+    """If set, `text` records prompts and answers."""
 
     def __init__(self, headers: Mapping[str, str] | None = None) -> None:
         self.headers: dict[str, str] = dict(headers or {})
-        """What a call to another service carries, for its spans to belong to this one."""
+        """Headers for calls to other services, so that their spans become children of this one."""
 
     def child(self, name: str, attributes: Attributes = NO_ATTRIBUTES) -> Span:
-        """A part of the work, in this process."""
+        """Begin a child span in this process."""
         return self
 
     def set(self, attributes: Attributes) -> None:
-        """Say more."""
+        """Add attributes."""
 
     def event(self, name: str) -> None:
-        """Say that something happens now."""
+        """Record an event at the current time."""
 
     def fail(self, code: str) -> None:
-        """Say that it went wrong, by a code from a closed set."""
+        """Mark the span as failed, by a code from a closed set."""
 
     def text(self, side: Literal["input", "output"], messages: Iterable[tuple[str, str]]) -> None:
-        """Who said what, as role and text: recorded only where that was switched on."""
+        """Record messages, as role and text, if `content` is set."""
 
     def end(self) -> None:
-        """It ends now. Once is enough."""
+        """End the span. Later calls have no effect."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Whoever leaves early or is cancelled did not fail."""
+        """End the span, as failed if an Exception was raised. Cancellation and early exits are not failures."""
         if isinstance(error, Exception):
             self.fail(error.code if isinstance(error, GktError) else type(error).__name__)
         self.end()
 
 
 class RecordedSpan(Span):
-    """A span of OpenTelemetry's."""
+    """A span of OpenTelemetry."""
 
     def __init__(
         self, tracer: Tracer, name: str, kind: Kind, within: Context, attributes: Attributes, *, content: bool
@@ -96,7 +96,7 @@ class RecordedSpan(Span):
         self._tracer = tracer
         self.content = content
         self._failed = False
-        self._span = tracer.start_span(name, within, SpanKind[kind.upper()], _there(attributes))
+        self._span = tracer.start_span(name, within, SpanKind[kind.upper()], _present(attributes))
         self._within = set_span_in_context(self._span)
         TraceContextTextMapPropagator().inject(self.headers, self._within)
         self.recording = self._span.is_recording()
@@ -106,7 +106,7 @@ class RecordedSpan(Span):
         return RecordedSpan(self._tracer, name, "internal", self._within, attributes, content=self.content)
 
     def set(self, attributes: Attributes) -> None:
-        self._span.set_attributes(_there(attributes))
+        self._span.set_attributes(_present(attributes))
 
     def event(self, name: str) -> None:
         self._span.add_event(name)
@@ -121,8 +121,8 @@ class RecordedSpan(Span):
 
     def text(self, side: Literal["input", "output"], messages: Iterable[tuple[str, str]]) -> None:
         if self.content and self.recording:
-            told = [{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in messages]
-            self._span.set_attribute(f"gen_ai.{side}.messages", json.dumps(told, ensure_ascii=False))
+            recorded = [{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in messages]
+            self._span.set_attribute(f"gen_ai.{side}.messages", json.dumps(recorded, ensure_ascii=False))
 
     def end(self) -> None:
         if self.recording:
@@ -131,19 +131,19 @@ class RecordedSpan(Span):
 
 
 class Telemetry:
-    """Where a service's spans go: to a provider, or nowhere."""
+    """Creates the spans of a service. Without a provider they are not recorded."""
 
     def __init__(
         self, provider: TracerProvider | None = None, *, endpoint: str | None = None, content: bool = False
     ) -> None:
-        """`endpoint` is the URL that traces are exported to; with `content` spans have the text of prompts and answers too."""
+        """`endpoint` is the URL of the exporter. With `content`, spans include the text of prompts and answers."""
         self.endpoint = endpoint
         self._content = content
         self._provider = provider
         self._tracer = provider.get_tracer("gkt") if provider else None
 
     def span(self, name: str, kind: Kind, parent: Mapping[str, str], attributes: Attributes = NO_ATTRIBUTES) -> Span:
-        """Begins a span below the one that the W3C headers in `parent` name; where they name none it begins a trace."""
+        """Begin a span as a child of the one in the W3C headers `parent`, or a new trace if they name none."""
         if self._tracer is None:
             return Span(parent)
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -155,7 +155,7 @@ class Telemetry:
         return span
 
     def close(self) -> None:
-        """Export what is left, which may take `CLOSE_S`: a collector that is away would hold up the end for longer."""
+        """Export the remaining spans within `CLOSE_S`, because an unreachable collector would delay the exit for longer."""
         if self._provider:
             closing = Thread(target=self._provider.shutdown, name="traces", daemon=True)
             closing.start()
@@ -166,7 +166,7 @@ OFF = Telemetry()
 
 
 def traces_endpoint(environ: Mapping[str, str]) -> str | None:
-    """Where OpenTelemetry's standard variables want traces to go over HTTP; None: nowhere."""
+    """Return the URL for traces from OpenTelemetry's standard variables; None if they turn tracing off."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     if own := environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
@@ -176,16 +176,16 @@ def traces_endpoint(environ: Mapping[str, str]) -> str | None:
 
 
 def telemetry_from(environ: Mapping[str, str], service: str, *, content: bool = False) -> Telemetry:
-    """Traces as the environment wants them, under a service's name unless it has another (OTEL_SERVICE_NAME).
+    """Create the telemetry that the environment asks for. `service` is the name unless OTEL_SERVICE_NAME is set.
 
-    Who cannot export them says so and works without: an answer is worth more than its trace.
+    If traces cannot be exported, log a warning and continue without them.
     """
     endpoint = traces_endpoint(environ)
     if endpoint is None:
         return OFF
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol not in {None, "", "http/protobuf"}:
-        logger.warning("no traces: OTLP goes over http/protobuf here, not %s", protocol)
+        logger.warning("no traces: the OTLP protocol is %s; only http/protobuf is supported", protocol)
         return OFF
     try:
         from opentelemetry import trace
@@ -194,16 +194,16 @@ def telemetry_from(environ: Mapping[str, str], service: str, *, content: bool = 
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        logger.warning("no traces: %s; pip install 'gkt[telemetry]'", error)
+        logger.warning("no traces: %s. Install the exporter with: pip install 'gkt[telemetry]'", error)
         return OFF
     resource = Resource.create({"service.name": service}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    # For engines that make spans in this process: they go where ours go.
+    # Engines that create spans in this process export them the same way.
     trace.set_tracer_provider(provider)
     logger.info("traces go to %s", endpoint)
     return Telemetry(provider, endpoint=endpoint, content=content)
 
 
-def _there(attributes: Attributes) -> dict[str, str | bool | int | float | Sequence[str]]:
+def _present(attributes: Attributes) -> dict[str, str | bool | int | float | Sequence[str]]:
     return {name: value for name, value in attributes.items() if value is not None}

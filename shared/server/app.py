@@ -1,4 +1,4 @@
-"""What every app of ours has: request ids, one error handler, a limit on bodies, liveness, readiness, metrics."""
+"""FastAPI setup that all services share: request ids, error handlers, body limit, health and metrics endpoints."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def create_service(
     registries: Callable[[], list[CollectorRegistry]],
     max_body_bytes: int,
 ) -> FastAPI:
-    """An app with all that is the same on both sides.
+    """Create an app with the shared endpoints and error handlers.
 
-    `readiness` says whether requests can be served now; `registries` are shown at `/metrics`, in order.
+    `/ready` returns the state that `readiness` returns; `/metrics` shows `registries` in order.
     """
     app = FastAPI(title=title, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
@@ -62,12 +62,12 @@ def create_service(
 
     @app.get("/health")
     async def health() -> Health:
-        """The process answers."""
+        """Return 200 while the process runs."""
         return Health(status="ok")
 
     @app.get("/ready", response_model_exclude_none=True)
     async def ready(response: Response) -> Health:
-        """Requests can be served: 200, or 503 with the reason."""
+        """Return 200 if requests can be served, else 503 with the reason."""
         state = readiness()
         if state.status != "ok":
             response.status_code = 503
@@ -88,26 +88,26 @@ def add_metrics(app: FastAPI, registries: Callable[[], list[CollectorRegistry]])
 
 
 def request_id(request: Request) -> str:
-    """The id of this request: the caller's `x-request-id` where it is a sane one, else a new one."""
+    """Return the id of this request: the caller's `x-request-id` if it is well-formed, else a new one."""
     return str(request.scope["gkt_request_id"])
 
 
 async def cancel_on_disconnect(work: Awaitable[T], request: Request) -> T:
-    """The result of some work, which is cancelled if the client goes away: then raises ClientDisconnected.
+    """Return the result of `work`. If the client disconnects first, cancel it and raise ClientDisconnected.
 
-    Only a response under way is watched by the server; before it begins nobody else would notice.
+    The server itself watches the connection only while a response is sent.
     """
 
-    async def gone() -> None:
+    async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    working, leaving = asyncio.ensure_future(work), asyncio.create_task(gone())
+    working, leaving = asyncio.ensure_future(work), asyncio.create_task(disconnected())
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ClientDisconnected("the client went away")
+        raise ClientDisconnected("the client disconnected")
     finally:
         for task in (working, leaving):
             task.cancel()
@@ -115,7 +115,7 @@ async def cancel_on_disconnect(work: Awaitable[T], request: Request) -> T:
 
 
 def error_response(error: GktError) -> JSONResponse:
-    """An error in OpenAI's shape, with its status and, where waiting helps, Retry-After in whole seconds."""
+    """Return an error in OpenAI's shape, with Retry-After in whole seconds if the error has one."""
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
@@ -138,14 +138,14 @@ def error_body(error: GktError) -> ErrorBody:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, GktError)  # noqa: S101 - what the handler is registered for
+    assert isinstance(error, GktError)  # noqa: S101 - the handler is registered for it
     if not isinstance(error, ClientError):
         logger.error("%s %s: %s: %s", request_id(request), request.url.path, error.code, error.message)
     return error_response(error)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
-    # Only the place and the complaint are told: the input itself may be large, private, or not even JSON (NaN).
+    # The message leaves the input out: it may be large, private or not JSON (NaN).
     assert isinstance(error, RequestValidationError)  # noqa: S101
     if error.errors()[0]["type"] == "json_invalid":
         return error_response(InvalidRequest(f"the body is not valid JSON: {error.errors()[0]['ctx']['error']}"))
@@ -156,10 +156,10 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    if isinstance(error.__cause__, GktError):  # FastAPI wraps whatever is raised while it reads a body
+    if isinstance(error.__cause__, GktError):  # FastAPI wraps errors raised while it reads a body
         return await _on_error(request, error.__cause__)
     if error.status_code == 404:
-        return error_response(NotFound(f"there is nothing at {request.url.path}"))
+        return error_response(NotFound(f"no endpoint at {request.url.path}"))
     if error.status_code == 400:
         return error_response(InvalidRequest(str(error.detail)))
     detail = ErrorDetail(message=str(error.detail), type="invalid_request_error", code="http_error")
@@ -168,11 +168,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_crash(request: Request, error: Exception) -> Response:
     logger.error("%s %s crashed", request_id(request), request.url.path, exc_info=error)
-    return error_response(InternalError("something went wrong here; the log has it under this request's id"))
+    return error_response(InternalError("internal server error; see the server log for this request id"))
 
 
 class RequestIds:
-    """Gives each request an id and puts it on the response as `x-request-id`."""
+    """Gives each request an id, and each response an `x-request-id` header."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -195,7 +195,7 @@ class RequestIds:
 
 
 class BodyLimit:
-    """Refuses a body of more than `max_bytes`, declared or counted, before anything parses it."""
+    """Rejects a body of more than `max_bytes`, declared or counted, before it is parsed."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self.app = app
@@ -222,4 +222,4 @@ class BodyLimit:
         await self.app(scope, receive_counted, send)
 
     def _error(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is larger than {self.max_bytes} bytes")
+        return BodyTooLarge(f"the body is too large; the limit is {self.max_bytes} bytes")

@@ -1,4 +1,4 @@
-"""Bearer keys: how settings say them, and who has one."""
+"""Bearer keys: their type in settings, and their check."""
 
 from __future__ import annotations
 
@@ -18,48 +18,45 @@ def _split(value: Any) -> Any:
 
 
 def is_sendable(key: str) -> bool:
-    """Whether a header can carry the key: printable ASCII without spaces, and not empty."""
+    """Return True if a header can carry the key: printable ASCII without spaces, and not empty."""
     return key.isascii() and key.isprintable() and key != "" and " " not in key
 
 
 def _sendable(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     if not all(is_sendable(key.get_secret_value()) for key in keys):
-        raise ValueError("a key is printable ASCII without spaces, and not empty")
+        raise ValueError("expected keys of printable ASCII without spaces, separated by commas")
     return keys
 
 
 BearerKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_sendable)]
-"""A setting: in the environment with commas between."""
+"""Type of a setting with keys, which are separated by commas in the environment."""
 
 ANYONE = "anyone"
-"""Who calls where no keys are set."""
+"""Name of all callers if no keys are set."""
 
 
 def bearer(authorization: str | None) -> str:
-    """The key in an `Authorization` header. Raises Unauthorized where there is none."""
+    """Return the key in an `Authorization` header. Raises Unauthorized if there is none."""
     scheme, _, key = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
-        raise Unauthorized("a bearer key is needed: `Authorization: Bearer KEY`")
+        raise Unauthorized("missing API key; expected the header `Authorization: Bearer KEY`")
     return key.strip()
 
 
 class Keys:
-    """The keys that let a caller in. Without any, everyone may."""
+    """The accepted keys. Without any, every caller is accepted."""
 
     def __init__(self, keys: Iterable[SecretStr]) -> None:
         self._digests = [_digest(key.get_secret_value()) for key in keys]
 
     def identify(self, authorization: str | None) -> str:
-        """Who this is: a short name of the key, fit for logs. Takes equally long whichever key it is, or none.
-
-        Raises Unauthorized.
-        """
+        """Return a short name of the caller's key for logs, in constant time. Raises Unauthorized."""
         if not self._digests:
             return ANYONE
         given = _digest(bearer(authorization))
         found = [digest for digest in self._digests if hmac.compare_digest(digest, given)]
         if not found:
-            raise Unauthorized("the bearer key is not known here")
+            raise Unauthorized("invalid API key")
         return found[0].hex()[:8]
 
 

@@ -1,4 +1,4 @@
-"""Runs an app with uvicorn the same way on both sides."""
+"""Runner of both services' apps on uvicorn."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from shared.server.settings import ServiceSettings
 from shared.server.tls import ServerTls
 
 GC_THRESHOLDS = (100_000, 50, 100)
-"""By itself Python looks for cycles every 700 new objects, and now and then through all there are. Where hundreds of streams
-began at once, that held all of them up for a tenth of a second (`gkt bench cloud --only fleet`). What a request makes is freed
-without it.
+"""Thresholds of the garbage collector, far above Python's defaults (700 new objects). With the defaults, hundreds of streams that
+began at once were all delayed by a tenth of a second (`gkt bench cloud --only fleet`). Objects of a request are freed without it.
 """
 KEEP_ALIVE_S = 75
-"""Longer than clients keep idle connections (the edge: 60), so that none is closed under a request on its way."""
+"""Lifetime of idle connections, longer than clients keep them (the edge: 60 s), so that no request meets a closing one."""
 
 UNREAD_S = 60
-"""For so long a client may take nothing of what is sent to it, or its machine be gone; then its connection is closed."""
+"""Timeout after which the connection of a client that does not read, or whose machine is gone, is closed."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that says where it listens, and can be told to end as failed."""
+    """A uvicorn server that reports its port, and can end with a failure."""
 
     def __init__(self, config: uvicorn.Config, *, port_file: Path | None = None) -> None:
         super().__init__(config)
@@ -38,11 +37,11 @@ class Server(uvicorn.Server):
 
     @property
     def port(self) -> int:
-        """The port it is bound to."""
+        """Port that the server is bound to."""
         return int(self.servers[0].sockets[0].getsockname()[1])
 
     def fail(self) -> None:
-        """End the process with status 1: what the app exists for cannot be had."""
+        """End the process with status 1."""
         self.failed = True
         self.should_exit = True
 
@@ -56,7 +55,7 @@ class Server(uvicorn.Server):
 
 
 def _watch_clients(listening: socket.socket) -> None:
-    """Have the kernel see to those who do not read: whoever accepts a connection here has these options on it."""
+    """Set keep-alive and TCP_USER_TIMEOUT on the listening socket; accepted connections inherit them."""
     if listening.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -65,7 +64,7 @@ def _watch_clients(listening: socket.socket) -> None:
         "TCP_KEEPINTVL": UNREAD_S,
         "TCP_USER_TIMEOUT": 1000 * UNREAD_S,
     }.items():
-        if hasattr(socket, name):  # they are Linux's
+        if hasattr(socket, name):  # Linux only
             listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
@@ -80,9 +79,9 @@ def serve(
     port_file: str | None = None,
     tls: ServerTls | None = None,
 ) -> int:
-    """Serve until SIGINT or SIGTERM; what is under way then may take `grace_s` seconds to end. Returns the exit status.
+    """Serve until SIGINT or SIGTERM; active requests then have `grace_s` seconds to finish. Returns the exit status.
 
-    `make_app` is given the function to call where the app cannot do its work at all.
+    `make_app` gets the function that the app calls if it cannot work at all.
     """
     set_up_logs(log_level, log_format)
     gc.set_threshold(*GC_THRESHOLDS)
@@ -121,7 +120,7 @@ def serve_as(
     *,
     tls: ServerTls | None = None,
 ) -> int:
-    """`serve`, as a service's settings have it."""
+    """Run `serve` with the settings of a service."""
     return serve(
         make_app,
         host=settings.host,

@@ -1,4 +1,4 @@
-"""What the settings of every service of ours say of how it is served."""
+"""Settings that all services share, and the reader of settings."""
 
 from __future__ import annotations
 
@@ -15,27 +15,23 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 class ServiceSettings(BaseSettings):
-    """Each service has its own prefix in the environment. Frozen once read; an unknown field is an error."""
+    """Settings of a server. Each service has its own prefix in the environment."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    port_file: str | None = Field(default=None, description="file to write the bound port to, once listening")
-    max_body_bytes: int = Field(default=2_000_000, ge=1000, description="size of a request body, at most")
-    shutdown_grace_s: int = Field(
-        default=20, ge=0, description="what is under way may take this long to end at shutdown"
-    )
+    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on. At 0 the system chooses a free one")
+    port_file: str | None = Field(default=None, description="file for the bound port, written when the service listens")
+    max_body_bytes: int = Field(default=2_000_000, ge=1000, description="upper bound of a request body")
+    shutdown_grace_s: int = Field(default=20, ge=0, description="time that active requests have to finish at shutdown")
     log_level: str = Field(
-        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+        default="info", pattern="^(debug|info|warning|error)$", description="log level: debug, info, warning or error"
     )
     log_format: LogFormat = Field(
         default="text",
-        description="`json`: one object a line, with the ids of request and trace, and no text of prompts",
+        description="log format. `json` writes one object per line, with the ids of request and trace, and no text of prompts",
     )
-    trace_content: bool = Field(
-        default=False, description="have traces hold the text of prompts and answers too, where traces are on"
-    )
+    trace_content: bool = Field(default=False, description="include the text of prompts and answers in traces")
 
 
 def read_settings(kind: type[S], **given: Any) -> S:

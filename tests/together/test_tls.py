@@ -110,11 +110,11 @@ def test_files_that_are_not_what_they_should_be_are_said_at_once(files: Files, t
         CloudSettings(tls_cert_file=cert)
     with pytest.raises(ConfigurationError, match="together"):
         CloudSettings(tls_client_ca_file=files.ca)
-    with pytest.raises(ConfigurationError, match="no certificate and its key"):
+    with pytest.raises(ConfigurationError, match="are not a certificate and its key"):
         CloudSettings(tls_cert_file=cert, tls_key_file=other_key)
-    with pytest.raises(ConfigurationError, match="no certificate authority"):
+    with pytest.raises(ConfigurationError, match="does not hold a certificate authority"):
         CloudSettings(tls_cert_file=cert, tls_key_file=key, tls_client_ca_file=nonsense)
-    with pytest.raises(ConfigurationError, match="no certificate authority"):
+    with pytest.raises(ConfigurationError, match="does not hold a certificate authority"):
         EdgeSettings(cloud_ca_file=nonsense)
     with pytest.raises(ConfigurationError, match="together"):
         EdgeSettings(cloud_cert_file=cert)
