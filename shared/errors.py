@@ -84,7 +84,7 @@ class BodyDamaged(InvalidRequest):
 
 
 class Unsupported(InvalidRequest):
-    """This teacher does not support the request; another one may."""
+    """The teacher does not support the request; another one may."""
 
     code = "unsupported_by_teacher"
 

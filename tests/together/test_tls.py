@@ -116,7 +116,7 @@ def test_files_that_are_not_what_they_should_be_are_said_at_once(files: Files, t
         CloudSettings(tls_cert_file=cert, tls_key_file=key, tls_client_ca_file=nonsense)
     with pytest.raises(ConfigurationError, match="does not hold a certificate authority"):
         EdgeSettings(cloud_ca_file=nonsense)
-    with pytest.raises(ConfigurationError, match="together"):
+    with pytest.raises(ConfigurationError, match="expected both"):
         EdgeSettings(cloud_cert_file=cert)
     context = EdgeSettings(cloud_ca_file=files.ca).cloud_tls()
     assert context is not None
