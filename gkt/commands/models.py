@@ -59,7 +59,7 @@ def shown_progress() -> Progress:
     console = Console(stderr=True)
     if console.is_terminal:
         return Bars(console)
-    return Logged(say=lambda line: console.print(escape(line), soft_wrap=True, highlight=False))
+    return Logged(write=lambda line: console.print(escape(line), soft_wrap=True, highlight=False))
 
 
 @app.command("list")

@@ -1,9 +1,8 @@
-"""The models that gkt knows by name, and how any model's file gets onto this machine.
+"""The catalogue of models, and the store of model files on this machine.
 
-Under `home()`: `models/NAME/model.gguf` is a file that was verified, with `verified.json` beside it to say which; `partial/NAME/`
-is a download under way; `converted/` is `cloud_teacher.model_files.conversion`'s.
-A file enters `models/` by a rename, after its size and
-sha256 were found right, so it is whole or absent. One process at a time works on a model; the others wait and find it done.
+Under `home()`, `models/NAME/model.gguf` is a verified file, with `verified.json` beside it; `partial/NAME/` is a download in
+progress; `converted/` belongs to `cloud_teacher.model_files.conversion`. A file is renamed into `models/` after its size and
+sha256 were verified, so it is whole or absent. One process at a time works on a model; other processes wait for it.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Role(StrEnum):
-    """What a model is good for here."""
+    """Use of a model."""
 
     TEACHER = "teacher"
     STUDENT = "student"
 
 
 class ModelEntry(BaseModel):
-    """One model of the catalogue. `bytes` and `sha256` are of the GGUF file, whichever source it comes from."""
+    """A model of the catalogue. `bytes` and `sha256` are those of the GGUF file, from any source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,7 +55,7 @@ class ModelEntry(BaseModel):
 
 
 class Catalog(BaseModel):
-    """All models that have a name of ours, in the order of the file."""
+    """All named models, in the order of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,14 +64,14 @@ class Catalog(BaseModel):
     @field_validator("models", mode="before")
     @classmethod
     def _named(cls, models: object) -> object:
-        """The key of each table is the model's name."""
+        """Use the key of each table as the model's name."""
         if not isinstance(models, dict):
             return models
         return {name: {**entry, "name": name} if isinstance(entry, dict) else entry for name, entry in models.items()}
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
-        """Read a catalogue, by default the one that comes with gkt. Raises ConfigurationError where it holds something else."""
+        """Read a catalogue, by default the one in this package. Raises ConfigurationError."""
         path = path or Path(__file__).with_name("catalog.toml")
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
@@ -82,38 +81,38 @@ class Catalog(BaseModel):
             raise ConfigurationError(f"the catalogue {path}: {describe(error)}") from error
 
     def get(self, name: str) -> ModelEntry:
-        """Raises UnknownModelName, which lists the names that come near."""
+        """Return a model by its name. Raises UnknownModelName, which lists similar names."""
         try:
             return self.models[name]
         except KeyError:
             near = difflib.get_close_matches(name, self.models, n=3, cutoff=0.4) or list(self.models)
             raise UnknownModelName(
-                f"no model is called {name!r}. Near: {', '.join(near)}. "
-                "A path to a GGUF file, or owner/repo:file.gguf on the model hub, is taken too"
+                f"model {name!r} not found. Similar names: {', '.join(near)}. "
+                "A path to a GGUF file and owner/repo:file.gguf on the model hub are accepted too"
             ) from None
 
 
 def home() -> Path:
-    """Where gkt keeps its files: `GKT_HOME`, else the user's cache folder (XDG). Looked up at each call; may not exist yet."""
+    """Return the folder of gkt's files: `GKT_HOME`, else the user's cache folder (XDG). It may not exist yet."""
     if chosen := os.environ.get("GKT_HOME"):
         return Path(chosen).expanduser()
     return platformdirs.user_cache_path("gkt")
 
 
 def gguf_path(entry: ModelEntry) -> Path:
-    """Where the file of a model is, or would be."""
+    """Return the path of a model's file, which may not exist yet."""
     return home() / "models" / entry.name / "model.gguf"
 
 
 def ensure_gguf(name: str, *, progress: Progress | None = None, catalog: Catalog | None = None) -> Path:
-    """The path of a model's GGUF file, fetched and verified where it is missing.
+    """Return the path of a model's GGUF file; download and verify it if it is missing.
 
-    `name` is a name of the catalogue, a path to a GGUF of the user's own (taken as it is), or `owner/repo:file.gguf` on the
-    model hub (`owner/repo` will do where it holds one GGUF, or one Q4_K_M). Where the file was verified before and has not
-    changed since, this costs no more than a stat.
+    `name` is a name of the catalogue, a path to a GGUF file (which is not verified), or `owner/repo:file.gguf` on the model hub
+    (`owner/repo` is enough if it holds one GGUF, or one Q4_K_M). A file that was verified before and has not changed costs no
+    more than a stat.
 
-    Raises UnknownModelName; SourceUnavailable where no source delivered, WrongDigest where one delivered something else: both
-    say what each source answered. ModelError where the file cannot be stored. A good file in place survives all of them.
+    Raises UnknownModelName; SourceUnavailable if no source delivered and WrongDigest if one delivered another file, both with
+    the error of each source; ModelError if the file cannot be stored. A verified file survives all of these errors.
     """
     progress = progress or Silent()
     catalog = catalog or Catalog.load()
@@ -137,7 +136,7 @@ def ensure_gguf(name: str, *, progress: Progress | None = None, catalog: Catalog
 
 
 def verified(entry: ModelEntry) -> bool:
-    """Whether the file in place was found right and has not been written to since. Reads none of it."""
+    """Return True if the file was verified and has not changed since. The file is not read."""
     try:
         stat = gguf_path(entry).stat()
         stamp = _Stamp.model_validate_json(_stamp_path(entry).read_bytes())
@@ -147,16 +146,16 @@ def verified(entry: ModelEntry) -> bool:
 
 
 def verify(name: str, *, progress: Progress | None = None, catalog: Catalog | None = None) -> Path:
-    """Read the whole file of a model of the catalogue again and compare it with what is pinned.
+    """Read the whole file of a catalogue model again and compare its size and sha256 with the catalogue's.
 
-    Raises UnknownModelName, ModelError where it isn't here, WrongDigest where it is not what it should be: then the next
-    `ensure_gguf` fetches it again.
+    Raises UnknownModelName, ModelError if the file is missing, WrongDigest if it differs; the next `ensure_gguf` then downloads
+    it again.
     """
     progress = progress or Silent()
     entry = (catalog or Catalog.load()).get(name)
     path = gguf_path(entry)
     if not path.is_file():
-        raise ModelError(f"{name} is not here; gkt models pull {name} fetches it")
+        raise ModelError(f"{name} is not downloaded. Download it with: gkt models pull {name}")
     with FileLock(path.with_name("lock")):
         _stamp_path(entry).unlink(missing_ok=True)
         _check(entry, path, progress)
@@ -165,7 +164,7 @@ def verify(name: str, *, progress: Progress | None = None, catalog: Catalog | No
 
 
 class _Stamp(BaseModel):
-    """Which file was found right. Another size or time of change makes it another file."""
+    """Identity of a verified file. A file with another size or modification time is not verified."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -201,7 +200,7 @@ def _ensure(entry: ModelEntry, progress: Progress) -> Path:
                 progress.finish()
         try:
             if not verified(entry):
-                if not _is_right(entry, path, progress):
+                if not _matches(entry, path, progress):
                     _fetch(entry, path, progress)
                 _stamp(entry, path)
         finally:
@@ -212,7 +211,7 @@ def _ensure(entry: ModelEntry, progress: Progress) -> Path:
 
 
 def _fetch(entry: ModelEntry, path: Path, progress: Progress) -> None:
-    """Bring the right file to `path` from the first source that has it, or leave what is there alone."""
+    """Download the file to `path` from the first source that delivers it. On failure the old file stays."""
     partial = home() / "partial" / entry.name
     failures: list[str] = []
     kind: type[ModelError] = SourceUnavailable
@@ -227,7 +226,7 @@ def _fetch(entry: ModelEntry, path: Path, progress: Progress) -> None:
             progress.finish()
         try:
             _check(entry, candidate, progress)
-        except WrongDigest as error:  # whatever it was made of is no better
+        except WrongDigest as error:  # its parts are of no use either
             kind = WrongDigest
             failures.append(f"{source}: {error}")
             shutil.rmtree(partial)
@@ -235,10 +234,10 @@ def _fetch(entry: ModelEntry, path: Path, progress: Progress) -> None:
         candidate.replace(path)
         shutil.rmtree(partial, ignore_errors=True)
         return
-    raise kind(f"{entry.name} cannot be had. " + "; ".join(failures))
+    raise kind(f"no source delivered {entry.name}: " + "; ".join(failures))
 
 
-def _is_right(entry: ModelEntry, path: Path, progress: Progress) -> bool:
+def _matches(entry: ModelEntry, path: Path, progress: Progress) -> bool:
     try:
         _check(entry, path, progress)
     except (FileNotFoundError, WrongDigest):
@@ -247,7 +246,7 @@ def _is_right(entry: ModelEntry, path: Path, progress: Progress) -> bool:
 
 
 def _check(entry: ModelEntry, path: Path, progress: Progress) -> None:
-    """Raises WrongDigest, which says what it got and what it wanted."""
+    """Raise WrongDigest if size or sha256 differ from the catalogue's."""
     size, digest = path.stat().st_size, hashlib.sha256()
     progress.start(f"verifying {entry.name}", size)
     try:
@@ -259,5 +258,5 @@ def _check(entry: ModelEntry, path: Path, progress: Progress) -> None:
         progress.finish()
     if (size, digest.hexdigest()) != (entry.bytes, entry.sha256):
         raise WrongDigest(
-            f"got {size:,} bytes with sha256 {digest.hexdigest()}, wanted {entry.bytes:,} bytes with {entry.sha256}"
+            f"expected {entry.bytes:,} bytes with sha256 {entry.sha256}, got {size:,} bytes with {digest.hexdigest()}"
         )

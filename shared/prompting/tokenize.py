@@ -1,4 +1,4 @@
-"""Texts are tokenised so that others' streams do not wait for it."""
+"""Tokenization of long texts in a thread, so that other streams do not wait for it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from shared.protocol.guidance import Message
 T = TypeVar("T")
 
 LONG_TEXT_CHARS = 20_000
-"""Some milliseconds of work. Shorter ones are done sooner than a thread would begin beside a busy engine."""
+"""Length above which a thread pays off: some milliseconds of work. A thread starts later than that beside a busy engine."""
 
 
-async def tokenize_off_loop(tokenise: Callable[[], T], messages: Sequence[Message], more: str = "") -> T:
-    """What `tokenise` makes of a conversation and more text: here, or in a thread where they are long."""
+async def tokenize_off_loop(tokenize: Callable[[], T], messages: Sequence[Message], more: str = "") -> T:
+    """Return the result of `tokenize`, which runs in a thread if the conversation and the text `more` are long."""
     chars = sum(len(message.content) for message in messages) + len(more)
-    return await asyncio.to_thread(tokenise) if chars > LONG_TEXT_CHARS else tokenise()
+    return await asyncio.to_thread(tokenize) if chars > LONG_TEXT_CHARS else tokenize()

@@ -1,18 +1,20 @@
-"""Where words end in a text that still grows."""
+"""Word boundaries in a text that still grows."""
 
 from __future__ import annotations
 
 import unicodedata
 
 WRAP_UP_TOKENS = 4
-"""Of a budget's end, in which guidance in whole words ends where the next word begins: who waits for the student would wait
-for that word in vain.
+"""Number of tokens before a budget's end in which guidance in whole words ends with the current word. The next word would hardly
+fit, and the student could not begin before it was dropped.
 """
 
 
 def settled_length(before: str, text: str) -> int:
-    """Up to where `text` stays as it is whatever comes next: before the white space that its last word follows, or between
-    two characters of a script that writes no spaces. `before` is the character in front of the text, if there is one.
+    """Return the length of the part of `text` that no later text can change.
+
+    It ends before the white space in front of the last word, or between two characters of a script without spaces. `before` is
+    the character in front of the text, if there is one.
     """
     for at in range(len(text) - 1, -1, -1):
         left = text[at - 1] if at else before
@@ -22,7 +24,7 @@ def settled_length(before: str, text: str) -> int:
 
 
 def breaks(left: str, right: str) -> bool:
-    """Whether a word certainly ends between two characters, whatever comes behind them."""
+    """Return True if a word ends between two characters, for any text after them."""
     if right.isspace():
         return not left.isspace()
     if unicodedata.category(right) in {"Mn", "Mc", "Me", "Cf"}:
@@ -31,19 +33,20 @@ def breaks(left: str, right: str) -> bool:
 
 
 def begins_word(before: str, text: str) -> bool:
-    """Whether a word ends at the start of `text` or within it. `before` is the character in front of it, if there is one."""
+    """Return True if a word ends at the start of `text` or in it. `before` is the character in front of it, if there is one."""
     return any(left and breaks(left, right) for left, right in zip([before, *text], text, strict=False))
 
 
 def wraps_up(before: str, text: str, left: int) -> bool:
-    """Whether guidance in whole words ends with `text`, behind which the teacher may write `left` tokens more: the next word
-    begins there, and would hardly fit. `before` is the character in front of the text, if there is one.
+    """Return True if guidance in whole words ends with `text`, after which the teacher may write `left` more tokens.
+
+    `before` is the character in front of the text, if there is one.
     """
     return left <= 0 or (left < WRAP_UP_TOKENS and begins_word(before, text))
 
 
 def _spaceless(character: str) -> bool:
-    """Whether this is written without spaces between words: CJK ideographs, kana, Thai, Lao, Khmer, Burmese."""
+    """Return True for scripts without spaces between words: CJK ideographs, kana, Thai, Lao, Khmer, Burmese."""
     point = ord(character)
     return (
         0x0E00 <= point <= 0x0EFF

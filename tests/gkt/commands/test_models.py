@@ -37,7 +37,7 @@ def test_verify_finds_the_wrong_file(empty_home: Path) -> None:
     result = CliRunner().invoke(app, ["verify"])
     assert result.exit_code == 1
     assert "got 4 bytes" in result.stdout
-    assert "wanted 98,362,432 bytes" in result.stdout
+    assert "expected 98,362,432 bytes" in result.stdout
 
 
 def test_pull_takes_a_file_of_the_users_own(empty_home: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_pull_of_an_unknown_name_is_a_sentence_and_no_traceback(empty_home: Path
     result = CliRunner().invoke(app, ["pull", "qwen2.5-coder-0.5b"])
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "Near: qwen2.5-coder-0.5b-instruct" in result.stderr
+    assert "Similar names: qwen2.5-coder-0.5b-instruct" in result.stderr
 
 
 def test_bars_show_the_work_and_its_size() -> None:
@@ -73,4 +73,4 @@ def test_where_nobody_watches_the_work_is_told_in_lines(capsys: pytest.CaptureFi
     progress.finish()
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "fetching [odd] name"
-    assert said[1].startswith("fetching [odd] name: over after ")
+    assert said[1].startswith("fetching [odd] name: finished after ")

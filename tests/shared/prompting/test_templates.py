@@ -90,7 +90,7 @@ def test_line_ends_of_the_file_make_no_difference(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{{ question }}", "front matter"),
-        ("---\nname: draft\n{{ question }}", "does not end"),
+        ("---\nname: draft\n{{ question }}", "expected a line ---"),
         ("---\n- a list\n---\n{{ question }}", "front matter"),
         ("---\nname: [\n---\n{{ question }}", "not YAML"),
         ("---\nname: draft\nversion: 1\n---\n{{ question }}", "summary"),
@@ -99,7 +99,7 @@ def test_line_ends_of_the_file_make_no_difference(tmp_path: Path) -> None:
         (draft("{{ question }}").replace("version: 1", "version: 0"), "version"),
         (draft("{{ question }}", more="system: ''\n"), "system"),
         (draft("{{ question }} {{ reply }}"), "unknown variable reply"),
-        (draft("Draft an answer."), "leaves out question"),
+        (draft("Draft an answer."), "does not use question"),
         (draft("Draft:\n{% if question"), "body, line 2"),
         (draft("{{ question | shout }}"), "shout"),
         (draft("{{ question }}", version=2), "belongs in draft/2.md"),
