@@ -1,1 +1,1 @@
-"""What both sides speak: messages, errors, streams, chat templates, models. Imports neither side."""
+"""Code that both sides use: protocol, server, observability, prompting, models, errors. Imports no other package of gkt."""

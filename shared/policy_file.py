@@ -1,4 +1,4 @@
-"""Policy files: how an edge guides requests that say nothing themselves, and the evidence for it. JSON, written by `gkt tune`."""
+"""Policy files: JSON with an edge's defaults for guidance, and the evidence for them. `gkt tune` writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.validation import describe
 
 FORMAT: Literal[1] = 1
 
-# Strict: a number in quotes is a mistake of whoever wrote it by hand, and no number.
+# Strict: a number in quotes is a mistake in a file written by hand.
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
@@ -25,7 +25,7 @@ class _Part(BaseModel):
 
 
 class Estimate(_Part):
-    """A share with its interval of 95 %, two-sided; from 0 to 1."""
+    """A fraction from 0 to 1 with its two-sided interval of 95 %."""
 
     value: float = Field(ge=0, le=1)
     low: float = Field(ge=0, le=1)
@@ -33,44 +33,48 @@ class Estimate(_Part):
 
 
 class Evidence(_Part):
-    """What the policy reached on questions that it was not chosen by."""
+    """Results of the policy on questions that were not used to choose it."""
 
     task: str
     data_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    tuning_lines: str = Field(description="of the data file, as `1-500`; the policy was chosen by these")
-    reporting_lines: str = Field(description="the figures below are from these")
+    tuning_lines: str = Field(description="lines of the data file, as `1-500`, by which the policy was chosen")
+    reporting_lines: str = Field(description="lines of the data file from which the figures below are")
     n: int = Field(ge=0, description="reporting questions with a verdict under student, teacher and policy")
     student: str
     teacher: str
-    keep: float = Field(gt=0, le=1, description="the share of the teacher's accuracy that was asked for")
+    keep: float = Field(gt=0, le=1, description="wanted fraction of the teacher's accuracy")
     accuracy_student: Estimate
     accuracy_teacher: Estimate
     accuracy_policy: Estimate
-    kept_share: float = Field(ge=0, description="accuracy of the policy over that of the teacher")
-    kept_share_low: float = Field(ge=0, description="its lower bound, one-sided, 95 %")
-    shown: bool = Field(description="whether that bound is at least `keep`")
-    teacher_token_share: float = Field(ge=0, description="teacher's output tokens over those of the teacher alone")
-    cost_share: float = Field(ge=0, description="the teacher's cost by three prices, likewise")
+    kept_share: float = Field(ge=0, description="accuracy of the policy, divided by the teacher's")
+    kept_share_low: float = Field(ge=0, description="one-sided lower bound of kept_share, 95 %")
+    shown: bool = Field(description="true if that bound is at least `keep`")
+    teacher_token_share: float = Field(
+        ge=0, description="output tokens of the teacher, divided by those of the teacher alone"
+    )
+    cost_share: float = Field(
+        ge=0, description="cost of the teacher by three prices, divided by that of the teacher alone"
+    )
     date: datetime.date
     gkt_version: str
 
 
 class PolicyFile(PolicyFields):
-    """What an edge does for requests that ask for model `gkt`. What is null its own settings decide."""
+    """Defaults of an edge for requests to model `gkt`. The edge's settings decide null fields."""
 
     model_config = STRICT
 
     format: Literal[1] = FORMAT
-    name: str = Field(min_length=1, max_length=100, description="answers name it as `gkt.policy`")
+    name: str = Field(min_length=1, max_length=100, description="name in the report of answers, `gkt.policy`")
     mode: Mode
     evidence: Evidence | None = None
 
     def decided(self) -> dict[str, Any]:
-        """What it says of an edge's settings, by the settings' names."""
+        """Return the fields that are set, by the names of the edge's settings."""
         return {name: value for name in PolicyFields.model_fields if (value := getattr(self, name)) is not None}
 
     def write(self, path: Path) -> None:
-        """All of it or nothing. Raises ConfigurationError where the file cannot be written."""
+        """Write the file atomically. Raises ConfigurationError."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, self.model_dump_json(indent=2) + "\n")
@@ -79,7 +83,7 @@ class PolicyFile(PolicyFields):
 
 
 def read_policy_file(path: Path) -> PolicyFile:
-    """Raises ConfigurationError, which names the file and the field, for one that cannot be read or is of another version."""
+    """Read a policy file. Raises ConfigurationError, which names the file and the field."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -87,8 +91,8 @@ def read_policy_file(path: Path) -> PolicyFile:
     try:
         known: Any = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"the policy file {path} is no JSON: {error}") from None
-    # Before all else: a file of another version may well have other fields, and they are not what is wrong with it.
+        raise ConfigurationError(f"the policy file {path} is not JSON: {error}") from None
+    # Checked first: a file of another version may have other fields, and they are not the problem.
     if isinstance(known, dict) and "format" not in known:
         raise ConfigurationError(f"the policy file {path}: format: is missing; this gkt reads format {FORMAT}")
     if isinstance(known, dict) and (known["format"] != FORMAT or isinstance(known["format"], bool)):

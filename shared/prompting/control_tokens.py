@@ -72,9 +72,7 @@ class ContentDisarmer:
         for candidate in map(chr, chain(*PRIVATE_USE)):
             if candidate not in used:
                 yield candidate
-        raise InvalidRequest(
-            "the conversation uses all of Unicode's private characters", param="messages"
-        )
+        raise InvalidRequest("the conversation uses all of Unicode's private characters", param="messages")
 
 
 def token_pattern(tokens: Collection[str]) -> re.Pattern[str] | None:

@@ -1,4 +1,4 @@
-"""Whether a request's body arrived as it was sent: RFC 9530's `Content-Digest`. A link without TLS may flip bits unnoticed."""
+"""Digest of a request's body (RFC 9530, `Content-Digest`), because a link without TLS can flip bits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ HEADER = "content-digest"
 
 
 def content_digest(body: bytes) -> str:
-    """The header's value."""
+    """Return the value of the header."""
     return f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
 
 
 def check_digest(value: str | None, body: bytes) -> None:
-    """Raises BodyDamaged. A request without the header is taken as it is."""
+    """Raise BodyDamaged if the header does not match. A request without the header is accepted."""
     if value is not None and value != content_digest(body):
-        raise BodyDamaged("the body is not the one that its Content-Digest is of")
+        raise BodyDamaged("the body does not match its Content-Digest")

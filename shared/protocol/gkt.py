@@ -1,4 +1,4 @@
-"""The `gkt` object of requests and answers: what a client may ask of the pair, and who wrote what."""
+"""The `gkt` object: options in requests, and the report of who wrote which part in answers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from shared.protocol.guidance import WireModel
 
 
 class Growing(WireModel):
-    """Filled while the answer is under way."""
+    """Base of messages that are filled while the answer is written."""
 
     model_config = ConfigDict(frozen=False)
 
 
 class Mode(StrEnum):
-    """Who writes the answer."""
+    """Division of work between teacher and student."""
 
     OFF = "off"
     """The student alone; the cloud is never asked."""
@@ -40,12 +40,12 @@ class Source(StrEnum):
 
 
 class FallbackReason(StrEnum):
-    """Why the student had to go on without (more) guidance."""
+    """Reason why the student continued without (more) guidance."""
 
     OFF_GRAMMAR = "off_grammar"
-    """What the teacher wrote is not of the structure that was asked for."""
+    """The guidance does not match the requested JSON schema or tools."""
     TOO_LONG = "too_long"
-    """The draft does not fit into the student's context beside the conversation."""
+    """The outline does not fit into the student's context with the conversation."""
     UNREACHABLE = "unreachable"
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
@@ -61,7 +61,7 @@ class FallbackReason(StrEnum):
 
 
 class PolicyFields(WireModel):
-    """How answers are guided. Requests, policy files and an edge's settings have these fields; None leaves one to the next."""
+    """Policy of guidance: fields of requests, policy files and an edge's settings. None leaves a field to the next of these."""
 
     mode: Mode | None = Field(
         default=None, description="who writes the answer, if the request names no mode. If unset, `fixed`"
@@ -126,15 +126,15 @@ class PolicyFields(WireModel):
 
 
 class GktOptions(PolicyFields):
-    """What a request may ask of the pair; what it leaves out the edge's policy decides."""
+    """Options of a request. The edge's policy sets what it leaves out."""
 
     model_config = ConfigDict(extra="forbid")
 
-    scores: bool = Field(default=False, description="say how probable the guidance was to the student")
+    scores: bool = Field(default=False, description="report the student's probabilities of the guidance")
 
 
 class Segment(Growing):
-    """A run of the answer from one source, in characters and in that source's own tokens."""
+    """A part of the answer from one source, in characters and in that source's tokens."""
 
     source: Source
     chars: int
@@ -142,34 +142,34 @@ class Segment(Growing):
 
 
 class Side(Growing):
-    """What one side did for a request, n choices together."""
+    """Work of one side for a request, summed over its choices."""
 
     model: str
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    completion_tokens: int = Field(default=0, description="all that was written, what was not used included")
+    completion_tokens: int = Field(default=0, description="all output tokens, including unused ones")
     calls: int = Field(default=0, description="requests to the teacher")
-    bytes_sent: int = Field(default=0, description="over the link to the cloud, bodies only")
+    bytes_sent: int = Field(default=0, description="bytes of request bodies sent to the cloud")
     bytes_received: int = 0
-    first_token_ms: float | None = Field(default=None, description="from the request's arrival at the edge")
+    first_token_ms: float | None = Field(default=None, description="time since the request's arrival at the edge")
     total_ms: float | None = None
 
 
 class GuidanceScore(WireModel):
-    """How probable a token of the guidance, as the student reads it, was to the student itself."""
+    """The student's probability of a guidance token, in the student's tokenization."""
 
     token: str
     logprob: float
-    rank: int = Field(description="how many tokens were more probable")
-    entropy: float = Field(description="of the student's distribution there, in nats")
+    rank: int = Field(description="number of more probable tokens")
+    entropy: float = Field(description="entropy of the student's distribution, in nats")
 
 
 class GktReport(WireModel):
-    """The `gkt` object of an answer: who wrote what, and what it took."""
+    """The `gkt` object of an answer: its segments by source, and the work of both sides."""
 
     mode: Mode
-    policy: str | None = Field(default=None, description="name of the edge's policy file, where it decided the mode")
-    segments: list[list[Segment]] = Field(description="of each choice, in order")
+    policy: str | None = Field(default=None, description="name of the edge's policy file, if it set the mode")
+    segments: list[list[Segment]] = Field(description="segments of each choice, in order")
     student: Side
     teacher: Side | None = None
     template: str | None = None

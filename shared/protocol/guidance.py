@@ -1,8 +1,8 @@
-"""Every message that crosses HTTP between the edge and the cloud, version 1 (`/v1/...`).
+"""Messages between the edge and the cloud, version 1 (`/v1/...`).
 
-`POST /v1/guidance` takes a `GuidanceRequest` and answers with server-sent events: one `Start`, any number of `Guidance`,
-then exactly one of `Done` and `Failure`. `POST /v1/review` takes a `ReviewRequest` and answers the same way, with a `Verdict`
-behind the `Start`. `shared.protocol.sse` writes and reads them.
+`POST /v1/guidance` takes a `GuidanceRequest` and returns server-sent events: one `Start`, any number of `Guidance`, then
+exactly one `Done` or `Failure`. `POST /v1/review` takes a `ReviewRequest` and returns the same, with a `Verdict` after the
+`Start`. `shared.protocol.sse` encodes and decodes them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from shared.protocol.sampling import SamplingParams
 
 MAX_SCHEMA_CHARS = 100_000
-"""Of a JSON schema, as text."""
+"""Upper bound of a JSON schema, as text."""
 
 
 class WireModel(BaseModel):
-    """Base of all messages: frozen, and unknown fields are ignored so that an older side understands a newer one."""
+    """Base of all messages. Unknown fields are ignored, so that an older side understands a newer one."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -30,97 +30,96 @@ def _unicode(text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("the text is not valid Unicode: it holds half of a surrogate pair") from None
+            raise ValueError("expected valid Unicode; the text holds half of a surrogate pair") from None
     return text
 
 
 Text = Annotated[str, AfterValidator(_unicode)]
-"""A string that can be written as UTF-8. JSON can spell others."""
+"""String that can be encoded as UTF-8. JSON can express strings that cannot."""
 
 CacheSalt = Annotated[
     Text,
     Field(
         min_length=1,
         max_length=1000,
-        description="what an engine has computed of a prompt serves requests of the same salt only, as in vLLM",
+        description="salt of the engine's prefix cache: only requests with the same salt share cached prompts, as in vLLM",
     ),
 ]
 
 
 class Message(WireModel):
-    """One turn of a conversation, plain text."""
+    """A message of a conversation, as plain text."""
 
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
 class GuidanceRequest(WireModel, SamplingParams):
-    """Asks the teacher for the beginning of an answer."""
+    """Request for the beginning of an answer, or its continuation."""
 
     messages: list[Message] = Field(min_length=1, max_length=10_000)
-    template: str = Field(default="answer", max_length=100, description="`name`, or `name@version`")
+    template: str = Field(default="answer", max_length=100, description="guidance template, `name` or `name@version`")
     max_guidance_tokens: int = Field(ge=1, le=1_000_000)
     logprobs: bool = False
     json_schema: dict[str, Any] | None = Field(
-        default=None, description="the answer that is begun is JSON under this schema, without optional whitespace"
+        default=None, description="JSON schema of the whole answer, which has no optional whitespace"
     )
     stop_at_word_boundary: bool = Field(
         default=False,
-        description="end at the last word that fits into the budget, a few tokens before its end, rather than inside one",
+        description="end with a whole word, up to a few tokens before the budget's end",
     )
-    answer: Text = Field(
-        default="", description="what is written of the answer already: the teacher goes on from its end"
-    )
-    stop_at_line_end: bool = Field(
-        default=False, description="end with the first step of the answer: behind a line's end"
-    )
+    answer: Text = Field(default="", description="beginning of the answer, which the teacher continues")
+    stop_at_line_end: bool = Field(default=False, description="end after the first line")
     model: str | None = Field(
-        default=None, min_length=1, max_length=100, description="the teacher, by its name in the cloud; none: its first"
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="teacher, by its name in the cloud. If unset, the cloud's first",
     )
     cache_salt: CacheSalt | None = None
     priority: int = Field(
-        default=0, ge=0, le=100, description="added to the key's: who can wait says a higher number, and goes later"
+        default=0, ge=0, le=100, description="added to the key's priority; requests with higher numbers wait longer"
     )
 
 
 class ReviewRequest(GuidanceRequest):
-    """Asks the teacher what it thinks of the next step of an answer, and to rewrite it from the first doubt on."""
+    """Request to verify a draft, and to write a correction after its accepted part."""
 
-    draft: Text = Field(max_length=100_000, description="what somebody else has written behind `answer`")
-    draft_is_final: bool = Field(default=False, description="whether the answer is meant to end with the step")
+    draft: Text = Field(max_length=100_000, description="text of another model after `answer`")
+    draft_is_final: bool = Field(default=False, description="true if the answer ends with the draft")
     acceptance_threshold: float = Field(
         ge=0,
         le=1,
-        description="a token is doubted that is less probable to the teacher than this, and not its own choice",
+        description="reject a token that is not the teacher's top choice and has a probability below this",
     )
 
 
 class FinishReason(StrEnum):
-    """Why the teacher stopped."""
+    """Reason for the end of guidance."""
 
     STOP = "stop"
-    """It ended its answer."""
+    """The teacher ended its answer."""
     BUDGET = "budget"
-    """It wrote as many tokens as it was allowed."""
+    """The token budget is used up."""
     LENGTH = "length"
-    """Its context is full."""
+    """The teacher's context is full."""
     HANDBACK = "handback"
-    """The step is complete, or was accepted."""
+    """The line is complete, or the whole draft was accepted."""
 
 
 class Usage(WireModel):
-    """Tokens of the teacher, in its own vocabulary. `cached_tokens` of the prompt were not computed again."""
+    """Token counts of the teacher, in its own vocabulary. `cached_tokens` are the prompt tokens found in its cache."""
 
     prompt_tokens: int = Field(ge=0)
     cached_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(ge=0)
     estimated: bool = Field(
-        default=False, description="counted by the cloud itself: the server behind it has told nothing, or not yet"
+        default=False, description="true if the cloud counted itself because the upstream server has not reported usage"
     )
 
 
 class Timing(WireModel):
-    """Milliseconds in the cloud, from the arrival of the request."""
+    """Milliseconds in the cloud since the arrival of the request."""
 
     queue_ms: float | None = None
     first_token_ms: float | None = None
@@ -133,17 +132,17 @@ class Start(WireModel):
     event: ClassVar[str] = "start"
     request_id: str
     model: str
-    template: str = Field(description="`name@version#hash` of the template that was rendered")
+    template: str = Field(description="`name@version#hash` of the rendered template")
     tokenizer: str = Field(
-        description="fingerprint of the teacher's tokenizer and chat template; empty where those are not known"
+        description="fingerprint of the teacher's tokenizer and chat template; empty if they are unknown"
     )
 
 
 class Guidance(WireModel):
-    """The next words. `text` may be empty where a token ends inside a character; `logprobs` has one entry a token.
+    """The next tokens of guidance. `text` is empty if a token ends inside a character; `logprobs` has one entry per token.
 
-    The first one has the `usage` so far, for whoever leaves before `Done`. A teacher behind a chat API tells no ids: there
-    `token_ids` is empty, and `tokens` says how many they are, as nearly as is known.
+    The first event has the `usage` so far, for clients that disconnect before `Done`. Behind a chat API `token_ids` is empty,
+    and `tokens` is the best known count.
     """
 
     event: ClassVar[str] = "guidance"
@@ -155,17 +154,17 @@ class Guidance(WireModel):
 
     @property
     def count(self) -> int:
-        """How many tokens this is."""
+        """Number of tokens."""
         return len(self.token_ids) if self.tokens is None else self.tokens
 
 
 class Verdict(WireModel):
-    """What the teacher accepts of a step: its beginning, in characters; and its end, where there was one and all is accepted."""
+    """The accepted part of a draft: its beginning, in characters, or all of it, including a final end."""
 
     event: ClassVar[str] = "verdict"
     accepted_chars: int = Field(ge=0)
-    accepted: bool = Field(description="whether all of it is accepted, so that no guidance follows")
-    scored_tokens: int = Field(ge=0, description="of the step, in the teacher's vocabulary")
+    accepted: bool = Field(description="true if the whole draft is accepted, so that no guidance follows")
+    scored_tokens: int = Field(ge=0, description="tokens of the draft, in the teacher's vocabulary")
     usage: Usage
 
 
@@ -176,14 +175,17 @@ class Done(WireModel):
     finish_reason: FinishReason
     usage: Usage
     timing: Timing
-    cost_usd: float | None = Field(default=None, description="by the operator's prices, where there are any")
+    cost_usd: float | None = Field(
+        default=None, description="cost by the operator's prices. If unset, the operator has none"
+    )
     reused: Literal["coalesced", "cached"] | None = Field(
-        default=None, description="it was computed for another request: one that ran as this came, or one before"
+        default=None,
+        description="set if another request computed the guidance: a concurrent (`coalesced`) or an earlier one (`cached`)",
     )
 
 
 class Failure(WireModel):
-    """The guidance ends here, unfinished."""
+    """The guidance failed and ends here."""
 
     event: ClassVar[str] = "error"
     code: str
@@ -196,27 +198,27 @@ Event = Start | Verdict | Guidance | Done | Failure
 
 
 class DayUsage(WireModel):
-    """What one key used on one day (UTC). Tokens are those that were computed; guidance that was told again is apart."""
+    """Usage of a key on a day (UTC). Tokens are computed ones; reused guidance is counted separately."""
 
     day: date
     key: str
-    requests: int = Field(description="streams, the shared ones among them")
+    requests: int = Field(description="streams, including reused ones")
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
-    reused_requests: int = Field(description="streams of guidance that another request had asked for")
-    reused_tokens: int = Field(description="the teacher's tokens in those")
+    reused_requests: int = Field(description="streams that reused guidance of another request")
+    reused_tokens: int = Field(description="teacher tokens in reused streams")
     cost_usd: float
 
 
 class UsageReport(WireModel):
-    """Answer of `GET /v1/usage`: by day, then key."""
+    """Response of `GET /v1/usage`, by day, then key."""
 
     days: list[DayUsage]
 
 
 class ErrorDetail(WireModel):
-    """What an error response holds, in OpenAI's shape with two fields more."""
+    """Error in OpenAI's shape, with `retryable` and `retry_after_s` added."""
 
     message: str
     type: str
@@ -231,7 +233,7 @@ class ErrorBody(WireModel):
 
 
 class Health(WireModel):
-    """Answer of `/health` and `/ready`."""
+    """Response of `/health` and `/ready`."""
 
     status: Literal["ok", "loading", "failed"]
     model: str | None = None

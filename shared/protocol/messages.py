@@ -1,4 +1,4 @@
-"""The conversation as OpenAI's clients send it."""
+"""Messages of a conversation in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TextPart(WireModel):
 
 
 class ChatMessage(WireModel):
-    """One turn. An assistant's may be calls of tools, with or without text before; `tool` brings the result of one."""
+    """A message. An assistant's may have tool calls, with or without text; one with the role `tool` is a call's result."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     tool_calls: list[ToolCall] | None = None
@@ -27,7 +27,7 @@ class ChatMessage(WireModel):
     @classmethod
     def _result_of_a_call(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("role") == "tool":
-            raise ValueError("a message of the role tool says of which call it is the result")
+            raise ValueError("a message with the role tool needs the tool_call_id of its call")
         return value
 
     @field_validator("content")
@@ -35,7 +35,7 @@ class ChatMessage(WireModel):
     def _says_something(cls, value: Text | list[TextPart] | None, info: ValidationInfo) -> Text | list[TextPart] | None:
         calls = info.data.get("role") == "assistant" and info.data.get("tool_calls")
         if value is None and "role" in info.data and not calls:
-            raise ValueError("only an assistant's message with tool_calls may be without content")
+            raise ValueError("expected content; only an assistant's message with tool_calls may leave it out")
         return value
 
     @property
@@ -49,9 +49,9 @@ class ChatMessage(WireModel):
                 return "".join(part.text for part in parts)
 
     def plain(self) -> Message:
-        """The message as both models take it: one string, three roles. `developer` is OpenAI's newer name for `system`.
+        """Return the message with one string and one of three roles. `developer` is OpenAI's newer name for `system`.
 
-        Calls and results of tools are not plain: `edge_student.tools.tool_use` writes them out.
+        Tool calls are left out: `edge_student.tools.tool_use` renders them.
         """
         match self.role:
             case "assistant" | "user" as role:

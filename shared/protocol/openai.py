@@ -1,6 +1,6 @@
-"""The edge's own HTTP messages: OpenAI's chat and text completions, and the `gkt` object that requests and answers may carry.
+"""HTTP messages of the edge: OpenAI's chat and text completions, extended by the `gkt` object.
 
-Unknown fields are tolerated, as clients send many; known fields with wrong values are errors that name the field.
+Unknown fields are ignored, because clients send many; known fields with wrong values are errors that name the field.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class OpenAIModel(BaseModel):
 class StreamOptions(OpenAIModel):
     include_usage: bool = False
     continuous_usage_stats: bool = Field(
-        default=False, description="text completions: usage so far in every chunk, as vLLM does"
+        default=False, description="text completions: usage so far in every chunk, as in vLLM"
     )
 
 
@@ -39,14 +39,16 @@ TokenCount = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class CompletionOptions(OpenAIModel, SamplingParams):
-    """What both kinds of completion take. A sampling option that is null has its default, as one that is left out."""
+    """Options of both kinds of completion. A sampling option that is null has its default."""
 
     model: str = Field(default="gkt", max_length=200)
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: TokenCount | None = None
-    typical_p: Probability | None = Field(default=None, description="locally typical sampling, by the student alone")
-    logit_bias: LogitBias | None = Field(default=None, description="by the student's token ids, for the student alone")
+    typical_p: Probability | None = Field(default=None, description="locally typical sampling; for the student only")
+    logit_bias: LogitBias | None = Field(
+        default=None, description="bias by the student's token ids; for the student only"
+    )
     n: int | None = Field(default=None, ge=1)
     stop: Stops | None = None
     cache_salt: CacheSalt | None = None
@@ -77,38 +79,40 @@ class ChatCompletionRequest(CompletionOptions):
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[Any] | None = Field(default=None, description="what tools were before: not supported")
-    function_call: Any = Field(default=None, description="what tool_choice was before: not supported")
+    functions: list[Any] | None = Field(default=None, description="predecessor of `tools`; not supported")
+    function_call: Any = Field(default=None, description="predecessor of `tool_choice`; not supported")
     gkt: GktOptions | None = None
 
 
 class CompletionRequest(CompletionOptions):
-    """Body of `POST /v1/completions`: raw text for the student, no template, no guidance."""
+    """Body of `POST /v1/completions`: raw text for the student, without template or guidance."""
 
     prompt: Text | list[Text] | list[int] | list[list[int]]
     max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = 16
-    """0 only with `echo`."""
+    """Upper bound of output tokens; 0 is accepted only with `echo`."""
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool = False
     logprob_start_len: int | None = Field(
-        default=None, ge=0, description="with echo and logprobs: only from this token of the prompt on, as in SGLang"
+        default=None,
+        ge=0,
+        description="with echo and logprobs: first prompt token with log-probabilities, as in SGLang",
     )
-    return_token_ids: bool = Field(default=False, description="the ids of the answer's tokens, as vLLM does")
+    return_token_ids: bool = Field(default=False, description="return the ids of the answer's tokens, as in vLLM")
     return_tokens_as_token_ids: bool = Field(
-        default=False, description="log-probabilities name tokens `token_id:7`, as in vLLM"
+        default=False, description="name tokens in log-probabilities `token_id:7`, as in vLLM"
     )
-    include_stop_str_in_output: bool = Field(default=False, description="as in vLLM")
+    include_stop_str_in_output: bool = Field(default=False, description="end the text with the stop string, as in vLLM")
 
 
 class TopLogprob(OpenAIModel):
     token: str
     logprob: float
     bytes: list[int] | None = None
-    token_id: int | None = Field(default=None, exclude=True, description="the student's, for who asks for ids")
+    token_id: int | None = Field(default=None, exclude=True, description="the student's token id")
 
 
 class TokenLogprob(TopLogprob):
-    """A token of the answer. In the teacher's part an entry is an event of the wire: mostly one token."""
+    """A token of the answer. In the teacher's part an entry is one `Guidance` event, mostly one token."""
 
     top_logprobs: list[TopLogprob] = []
 
@@ -122,7 +126,7 @@ class PromptTokensDetails(OpenAIModel):
 
 
 class CompletionUsage(OpenAIModel):
-    """Prompt tokens as the student counts them; completion tokens of both sides, each in its own vocabulary."""
+    """Prompt tokens in the student's count; completion tokens of both sides, each in its own vocabulary."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -150,7 +154,7 @@ class AnswerMessage(OpenAIModel):
 
     @model_serializer(mode="wrap")
     def _without_calls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Where there are none the field is left out, as OpenAI does; content of nothing is null."""
+        """Leave out `tool_calls` if there are none, as OpenAI does."""
         fields: dict[str, Any] = handler(self)
         return {key: value for key, value in fields.items() if key != "tool_calls" or value}
 
@@ -173,7 +177,7 @@ class ChatCompletion(OpenAIModel):
 
 
 class Sparse(OpenAIModel):
-    """Leaves out what is None, where OpenAI leaves it out too; elsewhere its clients expect an explicit null."""
+    """Base of messages without null fields. In other messages OpenAI's clients expect explicit nulls."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -186,7 +190,7 @@ class FunctionDelta(Sparse):
 
 
 class ToolCallDelta(Sparse):
-    """Begins a call, with its id and name, or goes on with the arguments of the one with the same index."""
+    """Start of a call, with its id and name, or more arguments of the call with the same index."""
 
     index: int
     id: str | None = None
@@ -218,7 +222,7 @@ class ChatCompletionChunk(Sparse):
 
 
 class TextLogprobs(OpenAIModel):
-    """Log-probabilities in the older, columnar form. Nothing stands before the first token of an echoed prompt: nulls."""
+    """Log-probabilities in columns. The first token of an echoed prompt has none, so its entries are null."""
 
     tokens: list[str] = []
     token_logprobs: list[float | None] = []
@@ -227,7 +231,7 @@ class TextLogprobs(OpenAIModel):
 
 
 class TextChoice(OpenAIModel):
-    """`stop_reason` is the stop string that ended it, `token_ids` stand there only where they were asked for; both as in vLLM."""
+    """A choice of a text completion. `stop_reason` is the stop string that ended it; both it and `token_ids` are vLLM's."""
 
     index: int
     text: str
@@ -243,7 +247,7 @@ class TextChoice(OpenAIModel):
 
 
 class TextCompletion(OpenAIModel):
-    """Answer of `POST /v1/completions`, and each chunk of its stream."""
+    """Response of `POST /v1/completions`, and each chunk of its stream."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"

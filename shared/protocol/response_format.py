@@ -1,4 +1,4 @@
-"""What an answer must look like, as OpenAI's clients say it: `response_format`."""
+"""OpenAI's `response_format`, which constrains an answer to JSON."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from shared.protocol.guidance import MAX_SCHEMA_CHARS, WireModel
 
 
 def sane_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema that can be handed on as text. Raises ValueError where it cannot, or is too large."""
+    """Return the schema if it can be serialized and is not too large. Raises ValueError."""
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
         text.encode()
     except (ValueError, RecursionError):
-        raise ValueError("the schema is not valid JSON, or nested too deeply") from None
+        raise ValueError("expected a schema of valid JSON that is not nested too deeply") from None
     if len(text) > MAX_SCHEMA_CHARS:
-        raise ValueError(f"the schema has {len(text)} characters; {MAX_SCHEMA_CHARS} is the most")
+        raise ValueError(f"the schema has {len(text)} characters; the limit is {MAX_SCHEMA_CHARS}")
     return schema
 
 
 class NamedSchema(WireModel):
-    """`strict` is taken and makes no difference: answers are always held to the schema."""
+    """A JSON schema with a name. `strict` has no effect, because answers always follow the schema."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     json_schema: Annotated[dict[str, Any], AfterValidator(sane_schema)] = Field(alias="schema")
@@ -43,7 +43,7 @@ class ResponseFormat(WireModel):
 
     @property
     def schema_of_answer(self) -> dict[str, Any] | None:
-        """The JSON schema of the answer, or None for text."""
+        """JSON schema of the answer; None for text."""
         if self.type == "json_object":
             return {"type": "object"}
         return self.json_schema.json_schema if self.type == "json_schema" and self.json_schema else None

@@ -1,4 +1,4 @@
-"""The sampling options that both models take, and the values that are valid on both wires."""
+"""Sampling options of both models, and the types of their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_STOPS = 16
 def _token_ids(bias: dict[str, float]) -> dict[str, float]:
     for token in bias:
         if not (token.isascii() and token.isdigit() and len(token) <= 9):
-            raise ValueError(f"the keys are token ids, as strings; {token[:20]!r} is none")
+            raise ValueError(f"expected token ids as strings in the keys; got {token[:20]!r}")
     return bias
 
 
@@ -23,17 +23,19 @@ def _as_list(value: object) -> object:
 
 def _sane_stops(stops: list[str]) -> list[str]:
     if not all(0 < len(stop) <= 1000 for stop in stops):
-        raise ValueError("a stop string has 1 to 1,000 characters")
+        raise ValueError("expected stop strings of 1 to 1,000 characters")
     return stops
 
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-TopK = Annotated[int, Field(ge=-1, le=10_000_000, description="choose among so many; 0 and -1 mean all")]
-MinP = Annotated[float, Field(ge=0, le=1, description="least probability, as a share of the most probable token's")]
+TopK = Annotated[int, Field(ge=-1, le=10_000_000, description="number of tokens to choose among; 0 and -1 mean all")]
+MinP = Annotated[float, Field(ge=0, le=1, description="lowest probability, as a fraction of the most probable token's")]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-RepetitionPenalty = Annotated[float, Field(gt=0, le=100, description="vLLM's: counts prompt and answer; 1 is none")]
+RepetitionPenalty = Annotated[
+    float, Field(gt=0, le=100, description="penalty over prompt and answer, as in vLLM; 1 is none")
+]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 LogitBias = Annotated[dict[str, Bias], Field(max_length=1000), AfterValidator(_token_ids)]
 Stops = Annotated[list[str], Field(max_length=MAX_STOPS), BeforeValidator(_as_list), AfterValidator(_sane_stops)]
@@ -43,7 +45,7 @@ BEYOND_OPENAI = frozenset({"top_k", "min_p", "repetition_penalty"})
 
 
 class SamplingParams(BaseModel):
-    """How a model chooses its next token, under vLLM's names for the options. A temperature of 0 is greedy decoding.
+    """Options for the choice of the next token, under vLLM's names. A temperature of 0 is greedy decoding.
 
     Every message and class with sampling options inherits this one. A new option is declared here; teachers pass it on by its
     name, and `edge_student.llama.sampling` builds a sampler for it.

@@ -1,4 +1,4 @@
-"""Tools as OpenAI's clients describe them, which of them an answer is to call, and the calls that an assistant made."""
+"""Tools in OpenAI's format: their description, the choice among them, and the calls of an assistant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.protocol.guidance import MAX_SCHEMA_CHARS, Text, WireModel
 from shared.protocol.response_format import sane_schema
 
 MAX_TOOLS = 128
-"""Of one request, as OpenAI has it."""
+"""Upper bound of the tools in a request, as OpenAI has it."""
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -28,7 +28,7 @@ class Tool(WireModel):
     function: Function
 
     def described(self) -> str:
-        """The tool as JSON, for the model to read: spaced as chat templates write it."""
+        """Return the tool as JSON for the model, with the spaces of chat templates."""
         function = self.function.model_dump(include={"name", "description", "parameters"}, exclude_none=True)
         return json.dumps({"type": self.type, "function": function}, ensure_ascii=False)
 
@@ -39,7 +39,7 @@ def _sane_tools(tools: list[Tool]) -> list[Tool]:
         raise ValueError(f"two functions have the name {twice[0]}")
     size = sum(len(tool.described()) for tool in tools)
     if size > MAX_SCHEMA_CHARS:
-        raise ValueError(f"the tools have {size} characters together; {MAX_SCHEMA_CHARS} is the most")
+        raise ValueError(f"the tools have {size} characters together; the limit is {MAX_SCHEMA_CHARS}")
     return tools
 
 
@@ -51,27 +51,27 @@ class NamedFunction(WireModel):
 
 
 class ToolChoice(WireModel):
-    """Whether tools are called: as the model likes (`auto`), not at all, one of them, or that of a name."""
+    """Choice among tools: the model's choice (`auto`), none, any one (`required`), or the function with a name."""
 
     type: Literal["none", "auto", "required", "function"]
     function: NamedFunction | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _said_in_a_word(cls, value: Any) -> Any:
+    def _from_string(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _has_its_name(self) -> Self:
         if self.type == "function" and self.function is None:
-            raise ValueError("the type function needs a function with its name")
+            raise ValueError("the type function needs a function with a name")
         return self
 
 
 class CalledFunction(WireModel):
     name: Text
     arguments: Text
-    """JSON, as the model wrote it: cut where the answer was."""
+    """JSON as the model wrote it, incomplete if the answer was cut off."""
 
 
 class ToolCall(WireModel):

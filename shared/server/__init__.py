@@ -1,1 +1,1 @@
-"""What both FastAPI services share: the app factory, the uvicorn runner, settings, TLS, bearer keys."""
+"""Parts of all FastAPI services: the app factory, the uvicorn runner, settings, TLS, bearer keys."""

@@ -97,9 +97,9 @@ def test_a_bad_field_is_named_with_its_file(tmp_path: Path, change: dict[str, An
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"{", "is no JSON"),
-        (b"\xff\xfe\xfd", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe\xfd", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
         (b"[]", "policy.json: Input should be an object"),
         (b"{}", "format: is missing; this gkt reads format 1"),
         (b'{"format": 1, "name": "x"}', "mode: Field required"),
