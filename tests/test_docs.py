@@ -179,7 +179,7 @@ def _snippet(page: str, first_line: str) -> str:
 def test_the_task_of_the_evaluation_page_scores_answers(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(_snippet("docs/how-to/evaluation.md", "from evaluation.lab"))
-    task, _ = tasks.load(f"{file}:capitals")
+    task = tasks.load(f"{file}:capitals")
     item = task.item({"country": "Chad", "capital": "N'Djamena"})
     assert task.verdict(task.extract("N'Djamena."), item) == (True, 1.0)
     assert task.verdict(task.extract("Niamey"), item) == (False, 0.5)

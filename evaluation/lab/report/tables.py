@@ -1,8 +1,8 @@
-"""The report's tables, as text: the page and the Markdown file lay out the same cells."""
+"""The report's tables, as text: the page, the Markdown file and the terminal show the same cells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,17 +28,18 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
+    """A table. Each row begins with the name of its arm, which is a user's text, on one line."""
+
     title: str
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    """Each begins with the arm's name. Names of arms are text of others, on one line."""
     note: str = ""
 
 
 MIXTURES = (
-    "A mixture gives each question to one of two arms by lot, and so reaches any price between theirs. An arm is beaten "
-    "where the best mixture that costs no more is better, and better where it is worse, with 95 % confidence; paired, on the "
-    "same questions."
+    "A mixture assigns each question to one of two arms at random, and so reaches any price between theirs. An arm is beaten "
+    "if the best mixture that costs no more is better, and better if that is worse, with 95 % confidence; paired, on the same "
+    "questions."
 )
 
 
@@ -71,15 +72,15 @@ TOOK = (
 
 
 def tables(task: TaskSummary) -> list[Table]:
-    """What each arm reached, what it took, and how it stands against the plain method where there is another one."""
-    made = [
+    """Return the tables of a task: accuracy, cost, and the comparison of plain arms with policies if there are any."""
+    against_plain = "Against the plain method: student, teacher, fixed prefixes and mixtures of them"
+    against_policies = "Plain arms against policies, or the teacher, for a fraction of the questions"
+    return [
         _table("What each arm reached", REACHED, task),
         _table("What it took, a question", TOOK, task),
+        *_margins(against_plain, task, plain=False),
+        *_margins(against_policies, task, plain=True),
     ]
-    title = "Against the plain method: student, teacher, fixed prefixes and mixtures of them"
-    made.extend(_against(title, task, plain=False))
-    made.extend(_against("Plain arms against policies, or the teacher, for a share of the questions", task, plain=True))
-    return made
 
 
 def _table(title: str, columns: tuple[Column, ...], task: TaskSummary) -> Table:
@@ -87,24 +88,23 @@ def _table(title: str, columns: tuple[Column, ...], task: TaskSummary) -> Table:
     return Table(title, ("arm", *(column.heading for column in columns)), rows)
 
 
-def _against(title: str, task: TaskSummary, *, plain: bool) -> list[Table]:
-    """Of the arms that are plain, or of those that are not, where mixtures of the others cost as little."""
+def _margins(title: str, task: TaskSummary, *, plain: bool) -> Iterator[Table]:
+    """Yield a table of the arms that are plain, or of those that are not, if mixtures of the others cost no more."""
     rows = []
     for arm in task.arms:
         by_cost, by_tokens = task.margins_by_cost.get(arm.arm), task.margins_by_tokens.get(arm.arm)
         if is_plain(arm.arm) is plain and (by_cost or by_tokens):
             rows.append((shown(arm.arm), *_margin(by_cost), *_margin(by_tokens)))
     headings = ("arm", "same cost", "margin [95 %]", "", "same teacher tokens", "margin [95 %]", "")
-    return [Table(title, headings, tuple(rows), MIXTURES)] if rows else []
+    if rows:
+        yield Table(title, headings, tuple(rows), MIXTURES)
 
 
 def _margin(margin: Margin | None) -> tuple[str, str, str]:
     if not margin:
         return UNKNOWN, UNKNOWN, "cheaper than any"
-    low, high = shown(margin.low), shown(margin.high)
-    mixture = high
-    if margin.weight < 1:
-        mixture = f"{percent(1 - margin.weight)} {low}" + (
-            f" + {percent(margin.weight)} {high}" if margin.weight else ""
-        )
+    shares = {margin.low: 1 - margin.weight, margin.high: margin.weight}
+    mixture = " + ".join(f"{percent(share)} {shown(arm)}" for arm, share in shares.items() if share)
+    if margin.weight == 1:
+        mixture = shown(margin.high)
     return mixture, points_in(margin.value, margin.interval), margin.verdict

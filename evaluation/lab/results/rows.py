@@ -30,7 +30,23 @@ class SideTokens(LabModel):
         )
 
 
-class Row(LabModel):
+class Answer(LabModel):
+    """The part of a row that the edge's answer fills. Times are seconds from the request's start at the client."""
+
+    output: str = ""
+    segments: Sequence[Segment] = Field(default=(), description="the source of each part of `output`, in order")
+    teacher: SideTokens = SideTokens()
+    student: SideTokens = SideTokens()
+    template: str | None = Field(default=None, description="`name@version#hash` of the guidance template")
+    fallback: str | None = None
+    first_token_s: float | None = None
+    total_s: float | None = None
+    bytes_sent: int = Field(default=0, description="from the edge to the cloud, bodies only")
+    bytes_received: int = 0
+    finish: Literal["stop", "length"] | None = None
+
+
+class Row(Answer):
     """One question under one arm.
 
     `correct` is None if there is no verdict: the request failed (`error`), or no judge has compared the answer yet. An answer
@@ -45,17 +61,6 @@ class Row(LabModel):
     extracted: str | None = None
     target: str | None = None
     question: str = ""
-    output: str = ""
-    segments: Sequence[Segment] = Field(default=(), description="the source of each part of `output`, in order")
-    teacher: SideTokens = SideTokens()
-    student: SideTokens = SideTokens()
-    template: str | None = Field(default=None, description="`name@version#hash` of the guidance template")
-    fallback: str | None = None
-    first_token_s: float | None = None
-    total_s: float | None = None
-    bytes_sent: int = Field(default=0, description="from the edge to the cloud, bodies only")
-    bytes_received: int = 0
-    finish: Literal["stop", "length"] | None = None
     error: str | None = None
 
     @property

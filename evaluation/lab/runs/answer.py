@@ -5,16 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
-from evaluation.lab.results.rows import SideTokens
-from shared.protocol.gkt import GktReport, Segment, Side
+from evaluation.lab.results.rows import Answer, SideTokens
+from shared.protocol.gkt import GktReport, Side
 from shared.protocol.openai import ChatCompletionChunk, ChatEnd
-
-ROW_FIELDS = (
-    *("segments", "teacher", "student", "template", "fallback", "first_token_s", "total_s", "finish"),
-    *("bytes_sent", "bytes_received"),
-)
 
 
 class RequestFailed(Exception):
@@ -25,32 +19,16 @@ class RequestFailed(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A complete answer. Times are seconds from the request's start; bytes are those between edge and cloud."""
+class EdgeAnswer(Answer):
+    """A complete answer, with the model that guided it and the tokens' log-probabilities if they were requested."""
 
-    text: str
-    segments: Sequence[Segment]
-    teacher: SideTokens
-    student: SideTokens
-    first_token_s: float | None
-    total_s: float
-    finish: Literal["stop", "length"]
-    template: str | None = None
-    fallback: str | None = None
     teacher_model: str | None = None
-    bytes_sent: int = 0
-    bytes_received: int = 0
     logprobs: Sequence[float] = ()
 
     @property
     def confidence(self) -> float:
         """Geometric mean of the tokens' probabilities, 0 to 1; 0 without tokens."""
         return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else 0.0
-
-    def row_fields(self) -> dict[str, Any]:
-        """Return the fields of a row that the answer fills."""
-        return {"output": self.text, **{name: getattr(self, name) for name in ROW_FIELDS}}
 
 
 @dataclass
@@ -75,15 +53,15 @@ class AnswerBuilder:
                 if self.first_token_s is None:
                     self.first_token_s = at_s
 
-    def answer(self, total_s: float) -> Answer:
+    def answer(self, total_s: float) -> EdgeAnswer:
         """Raises RequestFailed if the answer is not complete, or not a text."""
         if self.report is None or self.finish is None:
             raise RequestFailed("the answer has no `gkt` report, or no finish reason; is this an edge of gkt?")
         if self.finish == "tool_calls":
             raise RequestFailed("the answer is a tool call")
         teacher = self.report.teacher or Side(model="")
-        return Answer(
-            text="".join(self.text),
+        return EdgeAnswer(
+            output="".join(self.text),
             segments=self.report.segments[0] if self.report.segments else (),
             teacher=_tokens(teacher),
             student=_tokens(self.report.student),

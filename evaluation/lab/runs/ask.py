@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from evaluation.lab.arms import ROUTE_PROBE_TOKENS, STUDENT, TEACHER, Arm
 from evaluation.lab.results.rows import SideTokens
-from evaluation.lab.runs.answer import Answer
+from evaluation.lab.runs.answer import EdgeAnswer
 from evaluation.lab.runs.edge_client import LabEdge
 from shared.protocol.gkt import Segment, Source
 from shared.protocol.guidance import Message
@@ -27,26 +26,22 @@ async def ask(
     max_tokens: int,
     seed: int,
     follow_ups: Sequence[str] = (),
-) -> Answer:
+) -> EdgeAnswer:
     """Return the answer to a conversation, and to the user's follow-ups in it. Raises RequestFailed, EdgeGone."""
     turn = partial(_turn, edge, arm, question_id=question_id, max_tokens=max_tokens, seed=seed)
     whole = last = await turn(messages)
     conversation = list(messages)
     for text in follow_ups:
-        conversation += [Message(role="assistant", content=last.text), Message(role="user", content=text)]
+        conversation += [Message(role="assistant", content=last.output), Message(role="user", content=text)]
         last = await turn(conversation)
-        whole = replace(
-            _sum(whole, last),
-            text=whole.text + TURN_BREAK + last.text,
-            segments=[*_with_break(whole.segments), *last.segments],
-            first_token_s=whole.first_token_s,
-        )
+        segments = [*_with_break(whole.segments), *last.segments]
+        whole = _joined(whole, last, whole.output + TURN_BREAK + last.output, segments)
     return whole
 
 
 async def _turn(
     edge: LabEdge, arm: Arm, messages: Sequence[Message], *, question_id: str, max_tokens: int, seed: int
-) -> Answer:
+) -> EdgeAnswer:
     request = arm.request(question_id, seed)
     answer = partial(edge.answer, seed=seed, arm=arm.text)
     if arm.kind == "naive":
@@ -59,48 +54,51 @@ async def _turn(
     confident = first.confidence >= arm.values["confidence_threshold"]
     if confident and (first.finish == "stop" or first_tokens == max_tokens):
         # The user sees no token before it is decided which model's answer counts.
-        return replace(first, first_token_s=first.total_s)
+        return first.model_copy(update={"first_token_s": first.total_s})
     second = await answer(messages, {"model": STUDENT if confident else TEACHER}, max_tokens=max_tokens)
     return _sum(first, second)
 
 
 async def _naive(
-    answer: Callable[..., Awaitable[Answer]],
+    answer: Callable[..., Awaitable[EdgeAnswer]],
     messages: Sequence[Message],
     request: Mapping[str, Any],
     guidance_tokens: int,
     *,
     max_tokens: int,
-) -> Answer:
+) -> EdgeAnswer:
     """Answer as two plain chat servers would: the teacher's first tokens, cut anywhere, become an assistant message, which a
     second request to the student continues with a message of its own.
     """
     began = await answer(messages, request, max_tokens=min(guidance_tokens, max_tokens))
     if began.finish == "stop" or guidance_tokens >= max_tokens:
         return began
-    conversation = [*messages, Message(role="assistant", content=began.text)]
+    conversation = [*messages, Message(role="assistant", content=began.output)]
     ended = await answer(conversation, {"model": STUDENT}, max_tokens=max_tokens - guidance_tokens)
-    return replace(
-        _sum(began, ended),
-        text=began.text + ended.text,
-        segments=[*began.segments, *ended.segments],
-        first_token_s=began.first_token_s,
-    )
+    return _joined(began, ended, began.output + ended.output, [*began.segments, *ended.segments])
 
 
-def _sum(first: Answer, second: Answer) -> Answer:
+def _joined(first: EdgeAnswer, second: EdgeAnswer, output: str, segments: Sequence[Segment]) -> EdgeAnswer:
+    """Return both answers as one, which the user begins to see with the first."""
+    update = {"output": output, "segments": segments, "first_token_s": first.first_token_s}
+    return _sum(first, second).model_copy(update=update)
+
+
+def _sum(first: EdgeAnswer, second: EdgeAnswer) -> EdgeAnswer:
     """Return the second answer with the cost of both. Its times count from the start of the first."""
-    return replace(
-        second,
-        teacher=_sum_tokens(first.teacher, second.teacher),
-        student=_sum_tokens(first.student, second.student),
-        first_token_s=None if second.first_token_s is None else first.total_s + second.first_token_s,
-        total_s=first.total_s + second.total_s,
-        template=second.template or first.template,
-        fallback=second.fallback or first.fallback,
-        teacher_model=second.teacher_model or first.teacher_model,
-        bytes_sent=first.bytes_sent + second.bytes_sent,
-        bytes_received=first.bytes_received + second.bytes_received,
+    first_s = first.total_s or 0.0
+    return second.model_copy(
+        update={
+            "teacher": _sum_tokens(first.teacher, second.teacher),
+            "student": _sum_tokens(first.student, second.student),
+            "first_token_s": None if second.first_token_s is None else first_s + second.first_token_s,
+            "total_s": first_s + (second.total_s or 0.0),
+            "template": second.template or first.template,
+            "fallback": second.fallback or first.fallback,
+            "teacher_model": second.teacher_model or first.teacher_model,
+            "bytes_sent": first.bytes_sent + second.bytes_sent,
+            "bytes_received": first.bytes_received + second.bytes_received,
+        }
     )
 
 

@@ -72,15 +72,13 @@ def run(
     """
     lines = lab_data.LineRange.parse(data_range) if data_range else lab_data.LineRange()
     arms = lab_arms.parse_all(arm)
-    loaded, task_file_sha256 = tasks.load(task)
+    loaded = tasks.load(task)
     file = data or lab_data.find_data_file(loaded)
     judge_key = os.environ.get(judge_key_env)
     config = RunConfig(
         task=loaded,
         data=lab_data.load(loaded, file, lines, limit=limit, allow_unknown=allow_unknown_data),
         arms=arms,
-        lines=lines,
-        limit=limit,
         shots=shots,
         max_tokens=max_tokens,
         seed=seed,
@@ -88,7 +86,6 @@ def run(
         timeout_s=timeout_s,
         retry_fallbacks=retry_fallbacks,
         reuse=reuse or (),
-        task_file_sha256=task_file_sha256,
         judge=Judge(*judge, SecretStr(judge_key) if judge_key else None, timeout_s) if judge else None,
     )
     err = Console(stderr=True)

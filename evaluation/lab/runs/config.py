@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.lab.arms import Arm
 from evaluation.lab.results.folder import RunSpec
 from evaluation.lab.runs.judge import Judge
 from evaluation.lab.tasks.base import Task
-from evaluation.lab.tasks.data import Dataset, LineRange
+from evaluation.lab.tasks.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,12 @@ class RunConfig:
     task: Task
     data: Dataset
     arms: Sequence[Arm]
-    lines: LineRange = field(default_factory=LineRange)
-    limit: int | None = None
     shots: int = 4
     max_tokens: int = 300
     seed: int = 0
     concurrency: int = 8
     timeout_s: float = 600.0
     retry_fallbacks: bool = False
-    task_file_sha256: str | None = None
     judge: Judge | None = None
     reuse: Sequence[Path] = ()
 
@@ -50,11 +47,11 @@ class RunConfig:
         ]
         return RunSpec(
             task=self.task.name,
-            task_file_sha256=self.task_file_sha256,
+            task_file_sha256=self.task.file_sha256,
             data=self.data.path.name,
             data_sha256=self.data.sha256,
-            lines=str(self.lines),
-            limit=self.limit,
+            lines=str(self.data.lines),
+            limit=self.data.limit,
             shots=self.shots,
             prompts_sha256=hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
             arms=[arm.text for arm in self.arms],

@@ -14,7 +14,7 @@ import httpx
 from pydantic import ValidationError
 
 from evaluation.lab.errors import EdgeGone
-from evaluation.lab.runs.answer import Answer, AnswerBuilder, RequestFailed
+from evaluation.lab.runs.answer import AnswerBuilder, EdgeAnswer, RequestFailed
 from shared.errors import StreamError
 from shared.protocol.answer_stream import AnswerFailed, aiter_answer_chunks
 from shared.protocol.guidance import ErrorBody, Health, Message
@@ -83,7 +83,7 @@ class LabEdge:
         seed: int,
         arm: str,
         logprobs: bool = False,
-    ) -> Answer:
+    ) -> EdgeAnswer:
         """Return one greedy answer. `request` is the arm's part of the body: `model`, and `gkt` if it has one.
 
         Each arm of each run has its own cache salt, so that it finds in an engine's cache only what it has put there itself.
@@ -110,7 +110,7 @@ class LabEdge:
                 raise RequestFailed(f"the connection to the edge broke: {type(error).__name__} {error}") from error
         raise AssertionError("unreachable")
 
-    async def _once(self, body: bytes) -> Answer:
+    async def _once(self, body: bytes) -> EdgeAnswer:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         start = time.perf_counter()
         async with self._http.stream("POST", "/v1/chat/completions", content=body, headers=headers) as response:

@@ -29,7 +29,7 @@ def reusable_rows(config: RunConfig, models: ServedModels) -> Iterator[Row]:
         lines = every if run.spec.lines == str(every) else lab_data.LineRange.parse(run.spec.lines)
         # The spec that the other run would have today: its own lines and arms, with everything else as in this run.
         data = lab_data.load(config.task, config.data.path, lines, limit=run.spec.limit, allow_unknown=True)
-        today = replace(config, data=data, lines=lines, limit=run.spec.limit, arms=parse_all(run.spec.arms)).spec()
+        today = replace(config, data=data, arms=parse_all(run.spec.arms)).spec()
         before = run.spec.model_copy(update={"data": today.data})
         if before != today:
             raise BadFolder(f"{path} cannot be reused: {difference(before, today)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from evaluation.lab.arms import Arm
 from evaluation.lab.errors import ArmRefused, BadData, BadTask, EdgeGone
 from evaluation.lab.results.folder import Folder, ServedModels, open_folder
-from evaluation.lab.results.rows import Row
+from evaluation.lab.results.rows import Answer, Row
 from evaluation.lab.runs.answer import RequestFailed
 from evaluation.lab.runs.ask import ask
 from evaluation.lab.runs.config import RunConfig
@@ -49,7 +49,7 @@ async def run(config: RunConfig, edge_url: str, out: Path, on_progress: OnProgre
     `error`; the next run into the folder asks it again.
     """
     if not config.data.questions:
-        raise BadData(f"{config.data.path} has no questions in lines {config.lines}")
+        raise BadData(f"{config.data.path} has no questions in lines {config.data.lines}")
     if config.judge and not config.task.judged:
         raise BadTask(f"task {config.task.name} takes no judge: its own scorer decides which answers are right")
     spec = config.spec()
@@ -171,7 +171,7 @@ async def _row(edge: LabEdge, config: RunConfig, job: Job) -> Row:
         )
     except RequestFailed as error:
         return row.model_copy(update={"error": str(error)})
-    answered = row.model_copy(update=answer.row_fields())
+    answered = row.model_copy(update={name: getattr(answer, name) for name in Answer.model_fields})
     return await asyncio.to_thread(scored, answered, config.task, job.question)
 
 

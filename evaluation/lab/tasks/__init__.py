@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -21,11 +22,11 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in modules if hasattr(importlib.import_module(f"{__name__}.{name}"), "task"))
 
 
-def load(name: str) -> tuple[Task, str | None]:
+def load(name: str) -> Task:
     """Load a task by its name, or from `path/to/file.py:function`, then with the file's SHA-256. Raises BadTask."""
     if name in names():
         task: Task = importlib.import_module(f"{__name__}.{name}").task()
-        return task, None
+        return task
     path, colon, function = name.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise BadTask(
@@ -34,7 +35,7 @@ def load(name: str) -> tuple[Task, str | None]:
     return _own(Path(path), function)
 
 
-def _own(path: Path, function: str) -> tuple[Task, str]:
+def _own(path: Path, function: str) -> Task:
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -53,4 +54,4 @@ def _own(path: Path, function: str) -> tuple[Task, str]:
         raise BadTask(
             f"{path}:{function} returns {type(task).__name__}; it must return a Task of evaluation.lab.tasks.base"
         )
-    return task, hashlib.sha256(source).hexdigest()
+    return replace(task, file_sha256=hashlib.sha256(source).hexdigest())

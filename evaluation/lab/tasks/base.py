@@ -60,6 +60,7 @@ class Task:
     asked: text added to a question if no worked example shows the form of an answer.
     instructions: a system message, if any.
     judged: True if a judge model decides which answers are right, and not `score`.
+    file_sha256: digest of the file of a user's own task; `load` sets it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Task:
     asked: str | None = None
     instructions: str | None = None
     judged: bool = False
+    file_sha256: str | None = None
 
     def messages(self, item: Item, shots: int) -> list[Message]:
         """Return the conversation to send: instructions, at most `shots` worked examples, the question."""

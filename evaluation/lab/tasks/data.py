@@ -65,11 +65,19 @@ class Question:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Questions chosen from a file."""
+    """Questions chosen from a file: the first `limit` of some lines."""
 
     path: Path
     sha256: str
     questions: list[Question]
+    lines: LineRange = LineRange()
+    limit: int | None = None
+
+    def part(self, block: range) -> Dataset:
+        """Return the questions at some places."""
+        first = self.lines.first
+        lines = LineRange(first + block.start, first + block.stop - 1)
+        return Dataset(self.path, self.sha256, self.questions[block.start : block.stop], lines)
 
 
 def known_files() -> dict[str, KnownFile]:
@@ -128,7 +136,7 @@ def load(task: Task, path: Path, lines: LineRange, *, limit: int | None = None, 
         raise BadData(f"{path} has {len(raw)} lines, but lines {lines} were requested")
     if limit is not None:
         last = min(last, lines.first + limit - 1)
-    return Dataset(path, sha256, list(_questions(task, path, raw, range(lines.first, last + 1))))
+    return Dataset(path, sha256, list(_questions(task, path, raw, range(lines.first, last + 1))), lines, limit)
 
 
 def _content(path: Path) -> bytes:

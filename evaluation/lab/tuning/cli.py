@@ -112,7 +112,7 @@ def tune(
     """
     if not 0 < keep <= 1:
         raise typer.BadParameter(f"--keep must be above 0 and at most 1, not {keep:g}")
-    loaded, task_file_sha256 = tasks.load(task)
+    loaded = tasks.load(task)
     file = data or lab_data.find_data_file(loaded)
     tuned = lab_data.LineRange.parse(tuning_range) if tuning_range else lab_data.halves(file)[0]
     reported = lab_data.LineRange.parse(reporting_range) if reporting_range else lab_data.halves(file)[1]
@@ -126,22 +126,19 @@ def tune(
         task=loaded,
         data=load(tuned, limit=limit),
         arms=arms,
-        lines=tuned,
-        limit=None,  # each stage has its own lines
         shots=shots,
         max_tokens=max_tokens,
         seed=seed,
         concurrency=concurrency,
         timeout_s=timeout_s,
         retry_fallbacks=True,
-        task_file_sha256=task_file_sha256,
         reuse=reuse or (),
     )
-    reporting = replace(tuning, data=load(reported, limit=report_limit), lines=reported, limit=report_limit)
+    reporting = replace(tuning, data=load(reported, limit=report_limit))
     table = PriceTable.load(prices)
     spec = SearchSpec(
         task=loaded.name,
-        task_file_sha256=task_file_sha256,
+        task_file_sha256=loaded.file_sha256,
         data_sha256=tuning.data.sha256,
         tuning_range=str(tuned),
         reporting_range=str(reported),

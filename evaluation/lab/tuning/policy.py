@@ -52,8 +52,8 @@ def _evidence(arm: str, fraction: float, rows: Sequence[Row], tuner: Tuner) -> E
     return Evidence(
         task=spec.task,
         data_sha256=spec.data_sha256,
-        tuning_lines=_lines(tuner.tuning.lines.first, spec.tuning_questions),
-        reporting_lines=_lines(tuner.reporting.lines.first, spec.reporting_questions),
+        tuning_lines=_lines(tuner.tuning.data.lines.first, spec.tuning_questions),
+        reporting_lines=_lines(tuner.reporting.data.lines.first, spec.reporting_questions),
         n=n,
         student=models.student,
         teacher=models.teacher or "unknown",

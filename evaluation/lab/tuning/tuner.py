@@ -18,7 +18,6 @@ from evaluation.lab.results.rows import Row
 from evaluation.lab.runs.config import RunConfig
 from evaluation.lab.runs.runner import OnProgress
 from evaluation.lab.runs.runner import run as run_all
-from evaluation.lab.tasks.data import Dataset, LineRange
 from evaluation.lab.tuning import racing
 from evaluation.lab.tuning.state import Decision, SearchFile, SearchSpec
 from shared.prices import Prices
@@ -186,13 +185,8 @@ class Tuner:
 
     def _part(self, block: range) -> RunConfig:
         """Return the run of a stage: the arms that are left on a block of the tuning questions."""
-        whole, first = self.tuning.data, self.tuning.lines.first
-        return replace(
-            self.tuning,
-            data=Dataset(whole.path, whole.sha256, whole.questions[block.start : block.stop]),
-            lines=LineRange(first + block.start, first + block.stop - 1),
-            arms=[arm for arm in self.tuning.arms if arm.text in self.running],
-        )
+        arms = [arm for arm in self.tuning.arms if arm.text in self.running]
+        return replace(self.tuning, data=self.tuning.data.part(block), arms=arms)
 
     def _settled(self, rows: Sequence[Row]) -> bool:
         """True if further questions could change no decision."""

@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.lab.analysis.arm_summary import TaskSummary, summarise
 from evaluation.lab.report import charts
-from evaluation.lab.report.html import page, strips
+from evaluation.lab.report.pages import page, strips
 from evaluation.lab.results.rows import Row
 from shared.prices import Prices
 from shared.protocol.gkt import Segment, Source

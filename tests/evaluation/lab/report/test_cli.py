@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from evaluation.lab.analysis.price_table import PriceTable
 from evaluation.lab.cli import app
 from evaluation.lab.errors import BadFolder
-from evaluation.lab.report.markdown import escaped
+from evaluation.lab.report.formatting import markdown_text
 from evaluation.lab.results.folder import ROWS, rows_in
 from evaluation.lab.results.rows import Row, SideTokens
 from shared.errors import ConfigurationError
@@ -123,7 +123,7 @@ def test_what_others_wrote_cannot_speak_html_or_markdown(tmp_path: Path) -> None
 
 
 def test_markdown_names_are_plain() -> None:
-    assert escaped("a|b <i>*c*\nd&e") == "a\\|b &lt;i\\>\\*c\\* d&amp;e"
+    assert markdown_text("a|b <i>*c*\nd&e") == "a\\|b &lt;i\\>\\*c\\* d&amp;e"
 
 
 def test_the_data_have_the_names_that_were_asked_for(run: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def data_file(folder: Path, count: int) -> Path:
 
 
 def setup(folder: Path, *, count: int = 6, arms: Sequence[str] = ARMS, **options: Any) -> RunConfig:
-    task, _ = tasks.load("gsm8k")
+    task = tasks.load("gsm8k")
     data = load(task, data_file(folder, count), LineRange(), allow_unknown=True)
     return RunConfig(task, data, parse_all(list(arms)), **{"concurrency": 2, **options})
 
@@ -164,9 +164,7 @@ async def test_answers_of_other_runs_are_taken_where_the_same_would_be_asked(tmp
         first = await run(setup(tmp_path, arms=("off", "fixed:40")), url, tmp_path / "one", silent)
         edge.asked.clear()
         wide = setup(tmp_path, reuse=[tmp_path / "one"])
-        rows = await run(
-            replace(wide, lines=LineRange(2, 5), data=of_lines(wide, LineRange(2, 5))), url, tmp_path / "two", silent
-        )
+        rows = await run(replace(wide, data=of_lines(wide, LineRange(2, 5))), url, tmp_path / "two", silent)
         asked = edge.questions()
 
     assert {model for _, model in asked} == {"gkt-teacher"}

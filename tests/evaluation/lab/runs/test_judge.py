@@ -56,7 +56,7 @@ def script(body: dict[str, Any]) -> Reply:
 def setup(folder: Path, judge: Judge | None) -> RunConfig:
     file = folder / "own.jsonl"
     file.write_text(json.dumps({"question_id": 1, "turns": ["Write a song.", "Shorter."]}) + "\n")
-    task, _ = tasks.load("mt_bench")
+    task = tasks.load("mt_bench")
     data = load(task, file, LineRange(), allow_unknown=True)
     return RunConfig(task, data, parse_all(["off", "teacher"]), judge=judge)
 
@@ -114,7 +114,7 @@ async def test_a_judge_that_is_not_there_or_has_nothing_to_judge(tmp_path: Path)
     async with serving(ScriptedEdge(script).app) as edge:
         with pytest.raises(JudgeRefused, match=r"127\.0\.0\.1:9"):
             await run(setup(tmp_path, Judge("http://127.0.0.1:9/v1", "wise")), edge, tmp_path / "out", silent)
-        gsm8k, _ = tasks.load("gsm8k")
+        gsm8k = tasks.load("gsm8k")
         asked = setup(tmp_path, Judge("http://127.0.0.1:9/v1", "wise"))
         with pytest.raises(BadTask, match="gsm8k takes no judge"):
             await run(RunConfig(gsm8k, asked.data, asked.arms, judge=asked.judge), edge, tmp_path / "new", silent)

@@ -27,7 +27,7 @@ def written(folder: Path, *lines: str) -> Path:
 
 def gsm8k(file: Path, lines: str | None = None, **options: Any) -> Dataset:
     return load(
-        tasks.load("gsm8k")[0], file, LineRange.parse(lines) if lines else LineRange(), allow_unknown=True, **options
+        tasks.load("gsm8k"), file, LineRange.parse(lines) if lines else LineRange(), allow_unknown=True, **options
     )
 
 
@@ -96,7 +96,7 @@ def test_a_file_that_the_lab_does_not_know_is_named_and_may_be_taken_all_the_sam
     file = written(tmp_path, line(1))
 
     with pytest.raises(BadData, match=rf"{file} is not a data file that the lab knows.*--allow-unknown-data"):
-        load(tasks.load("gsm8k")[0], file, LineRange())
+        load(tasks.load("gsm8k"), file, LineRange())
 
     assert len(gsm8k(file).questions) == 1
     with pytest.raises(BadData, match="No such file"):
@@ -129,7 +129,7 @@ def test_a_known_file_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest
         """
     )
     monkeypatch.setattr(data, "MANIFEST", manifest)
-    task = tasks.load("gsm8k")[0]
+    task = tasks.load("gsm8k")
 
     assert find_data_file(task) == file
     assert load(task, find_data_file(task), LineRange()).questions, "and is taken without --allow-unknown-data"
@@ -138,7 +138,7 @@ def test_a_known_file_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(BadData, match=r"data has no data file of task gsm8k.*Some sums is somewhere \(MIT\)"):
         find_data_file(task)
     with pytest.raises(BadData, match="knows no data file of task mbpp"):
-        find_data_file(tasks.load("mbpp")[0])
+        find_data_file(tasks.load("mbpp"))
 
 
 def test_the_halves_of_a_file(tmp_path: Path) -> None:

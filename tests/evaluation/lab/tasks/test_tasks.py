@@ -16,7 +16,7 @@ from evaluation.lab.tasks.base import Item, Task, Verdict
 
 
 def task(name: str) -> Task:
-    return tasks.load(name)[0]
+    return tasks.load(name)
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,10 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
 
-    loaded, digest = tasks.load(f"{file}:capitals")
+    loaded = tasks.load(f"{file}:capitals")
 
     assert loaded.name == "capitals"
-    assert digest
+    assert loaded.file_sha256
     assert loaded.verdict(loaded.extract(" Rome "), loaded.item({"q": "Italy?", "a": "Rome"})) == Verdict(True, 0.5)
     for name, reason in [("nothing", "must return a Task"), ("broken", "RuntimeError: no"), ("absent", "absent")]:
         with pytest.raises(BadTask, match=reason):

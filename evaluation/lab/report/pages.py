@@ -1,6 +1,6 @@
-"""The report as one HTML file: it holds no scripts, loads nothing, and is readable in print.
+"""The report as one HTML file and as Markdown. The HTML file holds no scripts, loads nothing, and is readable in print.
 
-The template escapes all text that models, tasks and users wrote; `charts` escapes the text in its pictures.
+The templates escape all text that models, tasks and users wrote; `charts` escapes the text in its pictures.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from evaluation.lab.analysis.arm_summary import TaskSummary
 from evaluation.lab.analysis.disagreements import Change, best_policy, changes, pieces
 from evaluation.lab.analysis.statistics import difference
 from evaluation.lab.arm_names import OFF
-from evaluation.lab.report.charts import charts
-from evaluation.lab.report.formatting import p_value, points_in, shortened, shown
+from evaluation.lab.report.formatting import markdown_text, p_value, points_in, shortened, shown
 from evaluation.lab.report.tables import tables
 from evaluation.lab.results.rows import Row, verdicts
 
@@ -28,23 +27,21 @@ SHOWN_CHANGES = 100
 
 
 class Strip(NamedTuple):
-    """A question's answers, by arm, to be drawn as bars of who wrote what."""
+    """A question's answers by arm, to be drawn as bars of their sources. `longest` is the longest answer's characters."""
 
     question_id: str
     question: str
     longest: int
-    """Characters of the longest answer."""
     rows: dict[str, Row]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two arms, question by question."""
+    """Two arms, question by question. `chosen` is True if the report chose B, because it came out best."""
 
     a: str
     b: str
     chosen: bool
-    """True if the report chose B, because it came out best."""
     result: str
     groups: tuple[tuple[str, Sequence[Change]], ...]
 
@@ -57,35 +54,42 @@ def page(
     warnings: Sequence[str] = (),
     between: tuple[str, str] | None = None,
 ) -> str:
-    """Return the whole file, with the questions on which the arms of `between` differ.
+    """Return the HTML file, with the questions on which the arms of `between` differ.
 
     Without it the student alone is compared with the best arm that is not plain.
     """
+    # Only here: importing matplotlib takes almost a second, which the other commands need not wait for.
+    from evaluation.lab.report.charts import charts
+
+    sections = [
+        {
+            "summary": task,
+            "tables": tables(task),
+            "charts": charts(task),
+            "strips": list(strips(task)),
+            "comparison": _comparison(task, between),
+        }
+        for task in tasks
+    ]
+    return _rendered("page.html.j2", tasks=sections, title=title, about=about, warnings=warnings)
+
+
+def markdown(tasks: Sequence[TaskSummary], *, title: str, about: str, warnings: Sequence[str] = ()) -> str:
+    """Return the tables as a Markdown file. Names that others gave cannot be Markdown or HTML in it."""
+    sections = [{"summary": task, "tables": tables(task)} for task in tasks]
+    return _rendered("report.md.j2", tasks=sections, title=title, about=about, warnings=warnings)
+
+
+def _rendered(template: str, **values: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=template.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": shown, "shortened": shortened, "pieces": pieces}
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        about=about,
-        warnings=warnings,
-        shown_changes=SHOWN_CHANGES,
-        tasks=[_section(task, between) for task in tasks],
-    )
-
-
-def _section(task: TaskSummary, between: tuple[str, str] | None) -> dict[str, Any]:
-    return {
-        "summary": task,
-        "tables": tables(task),
-        "charts": list(charts(task)),
-        "strips": list(strips(task)),
-        "comparison": _comparison(task, between),
-    }
+    environment.filters |= {"shown": shown, "shortened": shortened, "pieces": pieces, "md": markdown_text}
+    return environment.get_template(template).render(**values, shown_changes=SHOWN_CHANGES)
 
 
 def strips(task: TaskSummary) -> Iterator[Strip]:
