@@ -16,7 +16,7 @@ from pydantic import Field
 
 from edge_student.app import create_app
 from edge_student.settings import EdgeSettings
-from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, TokenOutput
+from edge_student.student import Alternative, Score, ScoresOf, Structure, StudentSampling, TokenOutput
 from shared.echo_text import next_word, read_mark
 from shared.errors import InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Message
@@ -102,7 +102,7 @@ class EchoSequence:
     def prefill_ahead(self, text: str) -> None:
         """There is nothing to prepare."""
 
-    async def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
+    async def generate(self, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:
         try:
             if sampling.max_tokens < 1:
                 yield TokenOutput("", end="length")
@@ -119,7 +119,7 @@ class EchoSequence:
     def close(self) -> None:
         self._student.open_sequences.discard(self)
 
-    def _word(self, sampling: Sampling, *, last: bool) -> TokenOutput:
+    def _word(self, sampling: StudentSampling, *, last: bool) -> TokenOutput:
         text = next_word(self._mark, self._answer, "s")
         if text is None:
             return TokenOutput("", end="stop")

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
+from pydantic import ConfigDict, SkipValidation
 
 from shared.protocol.guidance import Message
+from shared.protocol.sampling import SamplingParams
 
 
 class Gate(Protocol):
@@ -37,31 +39,24 @@ class Structure:
     """A new one for each answer."""
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the student chooses its words.
+class StudentSampling(SamplingParams):
+    """How the student chooses its tokens.
 
-    `temperature` 0 is greedy: penalties and bias count then too, what cuts off improbable tokens (`top_k`, `top_p`, `min_p`,
-    `typical_p`) does not. Presence and frequency penalties count the answer's tokens, guidance included; the repetition
-    penalty (CTRL's, arXiv 1909.05858) those of the prompt too. `top_k` below 1 means all, `logit_bias` has pairs of token id
-    and what is added to its logit. `top_logprobs` of None means no log-probabilities, else how many alternatives come with
-    each token's own.
+    At temperature 0, penalties and bias apply, but not what cuts off improbable tokens (`top_k`, `top_p`, `min_p`,
+    `typical_p`). Presence and frequency penalties count the answer's tokens, guidance included; the repetition penalty (CTRL,
+    arXiv 1909.05858) counts those of the prompt too.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
     typical_p: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
-    seed: int | None = None
-    structure: Structure | None = None
-    """The whole answer is of it, guidance included, unless it ends by its length."""
+    """Pairs of a token id and the number that is added to its logit."""
+    structure: SkipValidation[Structure | None] = None
+    """The whole answer is of this structure, guidance included, unless it ends by its length."""
     top_logprobs: int | None = None
+    """Alternatives whose log-probabilities come with each token's own. None asks for no log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ class StudentSequence(Protocol):
         """Prepare for text that will probably come next. It is no guidance until `extend` says so. Returns at once."""
         ...
 
-    def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
+    def generate(self, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:
         """Write on from the exact end of prompt and guidance. Once only. Of no tokens at all it waits for the scores, if wanted.
 
         Raises EngineFailed where the engine cannot go on. Closing the generator leaves the engine's batch at its next step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from edge_student.answering.choice import Choice, Finished
 from edge_student.answering.report import AnswerRecorder
@@ -11,7 +11,7 @@ from edge_student.answering.request import AnswerRequest
 from edge_student.answering.tracing import traced_tokens
 from edge_student.cloud.client import Cloud
 from edge_student.policy import Policy
-from edge_student.student import Sampling, Score, Student, StudentSequence, TokenOutput
+from edge_student.student import Score, Student, StudentSampling, StudentSequence, TokenOutput
 from shared.observability.telemetry import Span
 from shared.prompting.templates import Template
 from shared.protocol.guidance import Event, GuidanceRequest
@@ -54,13 +54,14 @@ class AnswerContext:
     def policy(self) -> Policy:
         return self.request.policy
 
-    def sampling_of(self, choice: Choice, *, max_tokens: int | None = None) -> Sampling:
+    def sampling_of(self, choice: Choice, *, max_tokens: int | None = None) -> StudentSampling:
         """Return the request's sampling with a seed of the choice's own. `max_tokens` replaces the limit."""
         sampling = self.request.sampling
         seed = None if sampling.seed is None else sampling.seed + choice.index
-        return replace(sampling, seed=seed, max_tokens=sampling.max_tokens if max_tokens is None else max_tokens)
+        limit = sampling.max_tokens if max_tokens is None else max_tokens
+        return sampling.model_copy(update={"seed": seed, "max_tokens": limit})
 
-    def generate(self, sequence: StudentSequence, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
+    def generate(self, sequence: StudentSequence, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:
         """Let the student decode in a sequence, with a span of its own."""
         return traced_tokens(sequence, sampling, self.student.model, self.span)
 

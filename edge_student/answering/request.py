@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_student.policy import Policy
-from edge_student.student import Sampling
+from edge_student.student import StudentSampling
 from edge_student.tools.tool_use import ToolUse
 from shared.protocol.guidance import GuidanceRequest, Message
 
@@ -20,7 +20,7 @@ class AnswerRequest:
     prompt: list[int]
     messages: Sequence[Message] | None
     policy: Policy
-    sampling: Sampling
+    sampling: StudentSampling
     """`max_tokens` counts the tokens of both sides."""
     max_tokens: int | None = None
     """Limit of the answer as the client set it, in tokens of both sides. None if it set none."""
@@ -55,21 +55,14 @@ class AnswerRequest:
         """Build the request to the teacher. `template` applies if the policy names none. Raises ValueError for raw text."""
         if self.messages is None:
             raise ValueError("raw text has no conversation to send to the teacher")
-        sampling = self.sampling
+        structure = self.sampling.structure
         fields = {
             "messages": list(self.messages),
             "template": self.policy.template or template,
             "max_guidance_tokens": self.policy.max_guidance_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "presence_penalty": sampling.presence_penalty,
-            "frequency_penalty": sampling.frequency_penalty,
-            "repetition_penalty": sampling.repetition_penalty,
-            "seed": sampling.seed,
-            "json_schema": sampling.structure.json_schema if sampling.structure else None,
-            "logprobs": sampling.top_logprobs is not None,
+            **self.sampling.sampling_options(),
+            "json_schema": structure.json_schema if structure else None,
+            "logprobs": self.sampling.top_logprobs is not None,
             "model": self.policy.teacher,
             "cache_salt": self.cache_salt,
         }

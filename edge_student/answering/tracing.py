@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from edge_student.answering.choice import ChoiceEnded, Finished, Part, TextPart
 from edge_student.answering.request import AnswerRequest
-from edge_student.student import Sampling, StudentSequence, TokenOutput
+from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.observability.telemetry import Attributes, Span, Telemetry
 from shared.protocol.gkt import GktReport
 
@@ -84,7 +84,7 @@ class AnswerSpan:
 
 
 def traced_tokens(
-    sequence: StudentSequence, sampling: Sampling, model: str, within: Span
+    sequence: StudentSequence, sampling: StudentSampling, model: str, within: Span
 ) -> AsyncGenerator[TokenOutput, None]:
     """Decode in a sequence, with a span of its own if spans are recorded."""
     tokens = sequence.generate(sampling)
@@ -92,7 +92,7 @@ def traced_tokens(
 
 
 async def _recorded(
-    tokens: AsyncGenerator[TokenOutput, None], sampling: Sampling, model: str, within: Span
+    tokens: AsyncGenerator[TokenOutput, None], sampling: StudentSampling, model: str, within: Span
 ) -> AsyncGenerator[TokenOutput, None]:
     attributes: Attributes = {
         "gen_ai.operation.name": "text_completion",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 
 from fastapi import Request
@@ -15,7 +14,7 @@ from edge_student.answering.choice import Part
 from edge_student.answering.request import AnswerRequest
 from edge_student.policy import rollout_bucket
 from edge_student.service import EdgeService
-from edge_student.student import Sampling, Structure, Student
+from edge_student.student import Structure, Student, StudentSampling
 from edge_student.tools.tool_use import ToolUse, conversation, tool_use
 from shared.errors import GktError, InternalError, InvalidRequest, PromptTooLong
 from shared.observability.telemetry import trace_headers
@@ -56,7 +55,7 @@ async def parse_chat_request(body: ChatCompletionRequest, request: Request, edge
             structured=structure is not None,
             bucket=partial(rollout_bucket, prompt, body.seed),
         ),
-        sampling=replace(sampling, structure=structure),
+        sampling=sampling.model_copy(update={"structure": structure}),
         max_tokens=max_tokens,
         stops=tuple(body.stop or ()),
         n=_choices(body, edge),
@@ -157,11 +156,11 @@ def _tokenized(body: CompletionRequest, student: Student) -> list[list[int]]:
 
 def _sampling(
     body: CompletionOptions, edge: EdgeService, prompt: list[int], *, max_tokens: int | None, top_logprobs: int | None
-) -> Sampling:
+) -> StudentSampling:
     student = edge.ready_student()
     bias = tuple((int(token), value) for token, value in (body.logit_bias or {}).items())
     student.check_tokens([token for token, _ in bias], param="logit_bias")
-    return Sampling(
+    return StudentSampling(
         **body.sampling_params(edge.settings.default_temperature).model_dump(),
         max_tokens=max(1, student.context_tokens - len(prompt)) if max_tokens is None else max_tokens,
         typical_p=1.0 if body.typical_p is None else body.typical_p,

@@ -13,7 +13,7 @@ import numpy as np
 from edge_student.llama.context import LlamaContext, Logits
 from edge_student.llama.grammar import CANDIDATE, Candidates, Grammar, native_candidates
 from edge_student.llama.vocab import Vocab
-from edge_student.student import Alternative, Sampling, Score
+from edge_student.student import Alternative, Score, StudentSampling
 from shared.errors import EngineFailed
 
 CHOICES = 8
@@ -27,7 +27,7 @@ class Sampler:
     min-p, top-k, top-p, then typical (which vLLM does not have) and the seeded draw.
     """
 
-    def __init__(self, sampling: Sampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]) -> None:
+    def __init__(self, sampling: StudentSampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]) -> None:
         """`guidance` is what the answer begins with. Raises EngineFailed where it is not of the structure asked for."""
         self.sampling = sampling
         self._grammar = Grammar(vocab, sampling.structure.grammar) if sampling.structure else None
@@ -88,7 +88,9 @@ class Sampler:
             self._chain = None
 
 
-def _logit_samplers(sampling: Sampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]) -> list[Any]:
+def _logit_samplers(
+    sampling: StudentSampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]
+) -> list[Any]:
     """What changes logits, and so counts for a greedy choice too. The chain gives each token it chooses to all of them."""
     samplers = []
     if sampling.logit_bias:
@@ -107,7 +109,7 @@ def _logit_samplers(sampling: Sampling, vocab: Vocab, prompt: Sequence[int], gui
     return samplers
 
 
-def _choosing_samplers(sampling: Sampling) -> list[Any]:
+def _choosing_samplers(sampling: StudentSampling) -> list[Any]:
     if sampling.temperature == 0:
         return [llama_cpp.llama_sampler_init_greedy()]
     samplers = [llama_cpp.llama_sampler_init_temp(sampling.temperature)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
 from edge_student.llama.sampling import Sampler
 from edge_student.llama.scheduler import Scheduler
 from edge_student.settings import MOST_KEPT, EdgeSettings
-from edge_student.student import Sampling, Score, ScoresOf, Structure, TokenOutput
+from edge_student.student import Score, ScoresOf, Structure, StudentSampling, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.protocol.guidance import Message
 
@@ -127,7 +126,7 @@ class LlamaStudent:
             raise InvalidRequest(f"{param}: {error}", param=param) from error
         return Structure(json_schema, grammar, partial(GrammarGate, self._vocab, grammar))
 
-    def sampler(self, sampling: Sampling, prompt: Sequence[int], guidance: Sequence[int]) -> Sampler:
+    def sampler(self, sampling: StudentSampling, prompt: Sequence[int], guidance: Sequence[int]) -> Sampler:
         return Sampler(sampling, self._vocab, prompt, guidance)
 
     def piece(self, token: int) -> bytes:
@@ -180,7 +179,7 @@ class LlamaSequence:
     def prefill_ahead(self, text: str) -> None:
         self._feed(self._student.continuation(self._guidance + text), at_least=1)
 
-    async def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
+    async def generate(self, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:
         ids = self._student.continuation(self._guidance)
         full = self._prompt_tokens + len(ids) >= self._student.context_tokens
         scores_only = sampling.max_tokens < 1 and self._state.scored_from is not None and not full
@@ -190,7 +189,7 @@ class LlamaSequence:
             return
         if scores_only:
             # The scores are complete with the first token, which comes from the same batch and is not told.
-            sampling = replace(sampling, max_tokens=1)
+            sampling = sampling.model_copy(update={"max_tokens": 1})
         same = self._fed_of(ids)
         sampler = self._student.sampler(sampling, self._state.tokens[: self._prompt_tokens], ids)
         self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampler)

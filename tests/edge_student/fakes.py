@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from edge_student.cloud.client import CloudFailed, Traffic
-from edge_student.student import Alternative, Sampling, Score, ScoresOf, Structure, TokenOutput
+from edge_student.student import Alternative, Score, ScoresOf, Structure, StudentSampling, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
 
@@ -142,7 +142,7 @@ class ScriptedSequence:
         self.prompt = "".join(map(chr, prompt))
         self.guidance = ""
         self.prefilled_ahead: list[str] = []
-        self.sampling: Sampling | None = None
+        self.sampling: StudentSampling | None = None
         self.said = 0
         self.closed = False
         self.deferred = False
@@ -165,7 +165,7 @@ class ScriptedSequence:
         assert self.sampling is None, "guidance after the hand-over"
         self.prefilled_ahead.append(text)
 
-    async def generate(self, sampling: Sampling) -> AsyncGenerator[TokenOutput, None]:
+    async def generate(self, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:
         assert self.sampling is None, "handed over twice"
         self.sampling = sampling
         if sampling.max_tokens < 1:

@@ -188,7 +188,8 @@ class _DraftLoop:
         self._first_sequence = self._first_sequence or sequence
         sampling = self._context.sampling_of(self._verified.choice, max_tokens=max(0, self._verified.tokens_left))
         if sampling.top_logprobs is None and self._thresholds.confidence:
-            sampling = replace(sampling, top_logprobs=0)  # The student's confidence is read from its probabilities.
+            # The student's confidence is read from its probabilities.
+            sampling = sampling.model_copy(update={"top_logprobs": 0})
         return DraftReader(sequence, self._context.generate(sequence, sampling))
 
     def _open(self, *, scored: bool = False) -> StudentSequence:

@@ -17,7 +17,7 @@ from edge_student.answering.service import AnswerService
 from edge_student.cloud.client import CloudFailed, Traffic
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Policy
-from edge_student.student import Sampling
+from edge_student.student import StudentSampling
 from shared.errors import EngineFailed
 from shared.prompting.templates import Template, Templates
 from shared.protocol.gkt import FallbackReason, GktReport, Mode, Source
@@ -52,7 +52,7 @@ def ask(
         prompt=[1, 2, 3],
         messages=messages,
         policy=Policy(mode=mode, max_guidance_tokens=budget, scores=scores),
-        sampling=Sampling(max_tokens=max_tokens, seed=7, top_logprobs=top),
+        sampling=StudentSampling(max_tokens=max_tokens, seed=7, top_logprobs=top),
         max_tokens=budget if alone else None,
         **more,
     )

@@ -12,7 +12,7 @@ import pytest
 
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, StudentSequence
+from edge_student.student import StudentSampling, StudentSequence
 from shared.errors import EngineFailed, InvalidRequest
 from shared.model_hub.catalog import ensure_gguf
 from shared.protocol.gkt import FallbackReason, Source
@@ -29,7 +29,7 @@ MODEL = "smollm2-135m-instruct"
 async def structured(cloud: ScriptedCloud, *words: str, **more: Any) -> tuple[Answer, ScriptedStudent]:
     student = ScriptedStudent(*words)
     request = ask(**more)
-    sampling = replace(request.sampling, structure=student.structure(SCHEMA))
+    sampling = request.sampling.model_copy(update={"structure": student.structure(SCHEMA)})
     return await answer(student, cloud, replace(request, sampling=sampling)), student
 
 
@@ -136,7 +136,7 @@ PERSON = {
 }
 
 
-async def text_of(sequence: StudentSequence, sampling: Sampling) -> tuple[str, str | None]:
+async def text_of(sequence: StudentSequence, sampling: StudentSampling) -> tuple[str, str | None]:
     async with aclosing(sequence.generate(sampling)) as words:
         said = [word async for word in words]
     return "".join(word.text for word in said), said[-1].end
@@ -151,15 +151,17 @@ def assert_person(text: str) -> None:
 async def test_whatever_is_drawn_is_valid(student: LlamaStudent) -> None:
     prompt = student.encode([Message(role="user", content="Who are you? Say it in JSON.")])
     structure = student.structure(PERSON)
-    greedy = Sampling(max_tokens=100, structure=structure)
+    greedy = StudentSampling(max_tokens=100, structure=structure)
     text, end = await text_of(student.open(prompt), greedy)
     assert_person(text)
     assert end == "stop"
-    penalised = replace(greedy, presence_penalty=1.0, repetition_penalty=1.3)
+    penalised = greedy.model_copy(update={"presence_penalty": 1.0, "repetition_penalty": 1.3})
     assert_person((await text_of(student.open(prompt), penalised))[0])
     texts = set()
     for seed in range(6):
-        drawn = replace(greedy, temperature=1.5, top_p=0.95, top_k=200, typical_p=0.95, seed=seed)
+        drawn = greedy.model_copy(
+            update={"temperature": 1.5, "top_p": 0.95, "top_k": 200, "typical_p": 0.95, "seed": seed}
+        )
         text, _ = await text_of(student.open(prompt), drawn)
         assert_person(text)
         assert (await text_of(student.open(prompt), drawn))[0] == text, "the same seed, the same text"
@@ -179,14 +181,16 @@ async def test_it_goes_on_from_inside_the_guidance(student: LlamaStudent) -> Non
     ):
         sequence = student.open(prompt)
         sequence.extend(guidance)
-        text, end = await text_of(sequence, Sampling(max_tokens=100, structure=structure, temperature=1.0, seed=1))
+        text, end = await text_of(
+            sequence, StudentSampling(max_tokens=100, structure=structure, temperature=1.0, seed=1)
+        )
         assert_person(guidance + text)
         assert end == "stop"
 
 
 async def test_guidance_off_the_structure_fails_that_answer_and_no_other(student: LlamaStudent) -> None:
     prompt = student.encode([Message(role="user", content="Who are you?")])
-    sampling = Sampling(max_tokens=50, structure=student.structure(PERSON))
+    sampling = StudentSampling(max_tokens=50, structure=student.structure(PERSON))
     sequence = student.open(prompt)
     sequence.extend("Sure!")
     with pytest.raises(EngineFailed):

@@ -18,7 +18,7 @@ from edge_student.answering.service import AnswerService
 from edge_student.cloud.client import CloudFailed, Traffic
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import Policy
-from edge_student.student import Sampling, Score
+from edge_student.student import Score, StudentSampling
 from shared.protocol.gkt import FallbackReason, GktReport, Mode, Source
 from shared.protocol.guidance import (
     Done,
@@ -151,7 +151,7 @@ async def answer(
         max_correction_tokens=max_correction_tokens,
     )
     messages = [Message(role="user", content="How many eggs?")]
-    request = AnswerRequest("r-1", [1, 2, 3], messages, policy, Sampling(max_tokens=max_tokens), stops=stops)
+    request = AnswerRequest("r-1", [1, 2, 3], messages, policy, StudentSampling(max_tokens=max_tokens), stops=stops)
     got = Answer()
     answering = AnswerService(student, cloud, EdgeMetrics(), options=AnswerOptions(draft_ahead=draft_ahead))
     async with aclosing(answering.answer(request)) as parts:
@@ -353,7 +353,7 @@ async def test_adaptive_guidance_ends_once_the_student_agrees() -> None:
     student, cloud = Agreeing(" and", " on"), ScriptedCloud("So", " it", " is", " five", " in", " all")
     policy = Policy(mode=Mode.ADAPTIVE, max_guidance_tokens=40, handback_after=3)
     messages = [Message(role="user", content="How many eggs?")]
-    request = AnswerRequest("r-1", [1, 2, 3], messages, policy, Sampling(max_tokens=100))
+    request = AnswerRequest("r-1", [1, 2, 3], messages, policy, StudentSampling(max_tokens=100))
     parts = [part async for part in AnswerService(student, cloud, EdgeMetrics()).answer(request)]
     text = "".join(part.text for part in parts if isinstance(part, TextPart))
     assert text == "So it is five and on"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -48,7 +47,7 @@ async def test_how_words_are_chosen_reaches_both_sides() -> None:
         assert (await running.http.post("/v1/completions", json=text)).status_code == 200
     for sequence in running.student.sequences:
         assert sequence.sampling
-        chosen = asdict(sequence.sampling)
+        chosen = sequence.sampling.model_dump()
         assert {name: chosen[name] for name in both} == both
         assert (chosen["typical_p"], chosen["logit_bias"]) == (0.8, ((50, -100.0), (51, 2.5)))
 

@@ -17,7 +17,7 @@ import pytest
 
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling
+from edge_student.student import StudentSampling
 from shared.model_hub.catalog import ensure_gguf
 
 MODEL = "smollm2-135m-instruct"
@@ -55,7 +55,7 @@ async def idle(student: LlamaStudent) -> None:
     while figure(student, "gkt_edge_sequences"):
         await asyncio.sleep(0.005)
     while figure(student, "llamacpp:requests_processing") or figure(student, "llamacpp:kv_cache_tokens"):
-        async with aclosing(student.open(student.tokenize("x")).generate(Sampling(max_tokens=1))) as words:
+        async with aclosing(student.open(student.tokenize("x")).generate(StudentSampling(max_tokens=1))) as words:
             assert [word.end async for word in words] == ["length"]
         await asyncio.sleep(0.005)
     assert figure(student, "llamacpp:requests_deferred") == 0
@@ -64,7 +64,7 @@ async def idle(student: LlamaStudent) -> None:
 async def one(student: LlamaStudent, draw: random.Random) -> None:
     """Make a random request: with guidance, scores or neither, and cancelled at any moment or not at all."""
     prompt = student.tokenize(f"{draw.randrange(10**6)}" + " long" * (300 if draw.random() < 0.03 else 1))
-    sampling = Sampling(
+    sampling = StudentSampling(
         max_tokens=draw.randint(1, 4),
         temperature=draw.choice([0.0, 1.0]),
         seed=draw.randrange(1000),
@@ -109,7 +109,7 @@ async def many(student: LlamaStudent, count: int, draw: random.Random) -> None:
 async def full(student: LlamaStudent) -> None:
     """Use all cells and rows of logits, because reserved memory becomes resident when it is first used."""
     prompt = (student.tokenize("All rivers run to the sea. ") * 150)[:150]
-    answers = [student.open(prompt, scores_of=1).generate(Sampling(max_tokens=2)) for _ in range(8)]
+    answers = [student.open(prompt, scores_of=1).generate(StudentSampling(max_tokens=2)) for _ in range(8)]
     for answer in answers:
         assert [word.end async for word in answer] == [None, "length"]
 
@@ -131,7 +131,7 @@ async def test_after_many_cancels_all_is_as_it_was(student: LlamaStudent, caplog
     assert figure(student, "llamacpp:kv_cache_tokens") == 0
     # Every slot is free again: as many sequences start at once, and none of them waits.
     sequences = [student.open(student.tokenize("The river")) for _ in range(8)]
-    answers = [sequence.generate(Sampling(max_tokens=200)) for sequence in sequences]
+    answers = [sequence.generate(StudentSampling(max_tokens=200)) for sequence in sequences]
     for answer in answers:
         assert not (await anext(answer)).end
     assert figure(student, "llamacpp:requests_deferred") == 0
@@ -156,7 +156,7 @@ async def test_those_who_come_and_go_do_not_hold_up_a_prefill(student: LlamaStud
     brief = student.tokenize("One two three")
 
     async def first_word() -> None:
-        async with aclosing(student.open(prompt).generate(Sampling(max_tokens=1))) as words:
+        async with aclosing(student.open(prompt).generate(StudentSampling(max_tokens=1))) as words:
             await anext(words)
 
     reading = asyncio.create_task(first_word())

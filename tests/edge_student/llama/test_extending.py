@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_student.llama.engine import Engine, EngineSequence
 from edge_student.llama.student import LlamaSequence, LlamaStudent
 from edge_student.llama.vocab import Vocab
-from edge_student.student import Sampling, TokenOutput
+from edge_student.student import StudentSampling, TokenOutput
 from shared.model_hub.catalog import ensure_gguf
 
 PROMPT = [1, 2, 3]
@@ -56,7 +56,7 @@ class Tokenizer:
     def __init__(self, vocab: Vocab) -> None:
         self.continuation = vocab.tokenize_continuation
 
-    def sampler(self, sampling: Sampling, prompt: list[int], guidance: list[int]) -> None:
+    def sampler(self, sampling: StudentSampling, prompt: list[int], guidance: list[int]) -> None:
         assert prompt == PROMPT
 
 
@@ -73,7 +73,7 @@ def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, defe
                 sequence.extend(text)
             if prefilled_ahead:
                 sequence.prefill_ahead(prefilled_ahead)
-        async for _ in sequence.generate(Sampling(max_tokens=1)):
+        async for _ in sequence.generate(StudentSampling(max_tokens=1)):
             pass
         return state.tokens[len(PROMPT) :]
 

@@ -14,11 +14,11 @@ import pytest
 
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, StudentSequence, TokenOutput
+from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.protocol.guidance import Message
 
 MODEL = "smollm2-135m-instruct"
-SHORT = Sampling(max_tokens=8)
+SHORT = StudentSampling(max_tokens=8)
 ROUNDING = 0.5
 """Difference that batches of other shapes may make to a logit."""
 PREFIX = "The rivers of the north are long and cold. " * 12
@@ -32,7 +32,7 @@ async def student(gguf: Path) -> AsyncGenerator[LlamaStudent]:
     await student.close()
 
 
-async def read(sequence: StudentSequence, sampling: Sampling = SHORT) -> list[TokenOutput]:
+async def read(sequence: StudentSequence, sampling: StudentSampling = SHORT) -> list[TokenOutput]:
     async with aclosing(sequence.generate(sampling)) as words:
         return [word async for word in words]
 
@@ -137,7 +137,7 @@ async def test_scores_of_a_prompt_are_those_of_the_model(student: LlamaStudent, 
     prompt = student.tokenize(PREFIX)
     for _ in range(2):  # the second time it is all in the cache, and computed again all the same
         sequence = student.open(prompt, scores_of=1, top=2)
-        await read(sequence, Sampling(max_tokens=1))
+        await read(sequence, StudentSampling(max_tokens=1))
         check(student, reference, prompt, sequence, start=1)
 
 

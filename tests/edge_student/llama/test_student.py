@@ -13,13 +13,13 @@ import pytest
 from edge_student.llama.context import model_params
 from edge_student.llama.student import LlamaStudent, settled_length
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling, StudentSequence, TokenOutput
+from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Message
 
 MODEL = "smollm2-135m-instruct"
 QUESTION = [Message(role="user", content="Write three sentences about rivers.")]
-GREEDY = Sampling(max_tokens=24)
+GREEDY = StudentSampling(max_tokens=24)
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ def assert_greedy(reference: llama_cpp.Llama, prompt: list[int], words: list[Tok
         assert reference.scores[at][token] > reference.scores[at].max() - 1.0
 
 
-async def read(sequence: StudentSequence, sampling: Sampling = GREEDY) -> list[TokenOutput]:
+async def read(sequence: StudentSequence, sampling: StudentSampling = GREEDY) -> list[TokenOutput]:
     async with aclosing(sequence.generate(sampling)) as words:
         return [word async for word in words]
 
 
-async def text_of(sequence: StudentSequence, sampling: Sampling = GREEDY) -> str:
+async def text_of(sequence: StudentSequence, sampling: StudentSampling = GREEDY) -> str:
     return "".join(word.text for word in await read(sequence, sampling))
 
 
@@ -85,7 +85,7 @@ def cells(student: LlamaStudent) -> float | None:
 async def all_returned(student: LlamaStudent) -> None:
     while student.registry.get_sample_value("gkt_edge_sequences") or cells(student):
         # The gauge of cells moves with the next step: give it one.
-        await read(student.open(student.tokenize("x")), Sampling(max_tokens=1))
+        await read(student.open(student.tokenize("x")), StudentSampling(max_tokens=1))
         await asyncio.sleep(0.01)
 
 
@@ -162,7 +162,7 @@ async def test_a_cache_too_small_for_all_at_once_still_serves_all(
     )
     student = LlamaStudent(MODEL, gguf, settings)
     prompt = student.encode(QUESTION)
-    answers = await asyncio.gather(*[read(student.open(prompt), Sampling(max_tokens=60)) for _ in range(4)])
+    answers = await asyncio.gather(*[read(student.open(prompt), StudentSampling(max_tokens=60)) for _ in range(4)])
     for words in answers:
         assert_greedy(reference, prompt, words)
     assert student.registry.get_sample_value("gkt_edge_preemptions_total")
@@ -173,19 +173,19 @@ async def test_a_cache_too_small_for_all_at_once_still_serves_all(
 
 async def test_ends_by_itself_by_the_limit_and_at_the_contexts_end(student: LlamaStudent) -> None:
     hello = student.encode([Message(role="user", content="Say hi.")])
-    words = await read(student.open(hello), Sampling(max_tokens=400))
+    words = await read(student.open(hello), StudentSampling(max_tokens=400))
     assert words[-1].end == "stop"
     assert words[-1].token == b""
-    words = await read(student.open(hello), Sampling(max_tokens=3))
+    words = await read(student.open(hello), StudentSampling(max_tokens=3))
     assert (len(words), words[-1].end) == (3, "length")
     long = student.tokenize(" word" * 505)[:505]
-    words = await read(student.open(long), Sampling(max_tokens=400))
+    words = await read(student.open(long), StudentSampling(max_tokens=400))
     assert words[-1].end in {"length", "stop"}
     assert len(words) <= 512 - 505 + 1
 
 
 async def test_log_probabilities(student: LlamaStudent) -> None:
-    words = await read(student.open(student.encode(QUESTION)), Sampling(max_tokens=4, top_logprobs=3))
+    words = await read(student.open(student.encode(QUESTION)), StudentSampling(max_tokens=4, top_logprobs=3))
     for word in words:
         assert word.logprob is not None
         assert word.logprob == pytest.approx(word.alternatives[0].logprob), "greedy takes the most probable"
@@ -196,7 +196,7 @@ async def test_log_probabilities(student: LlamaStudent) -> None:
 async def test_the_same_seed_draws_the_same_words(student: LlamaStudent) -> None:
     prompt = student.encode(QUESTION)
     draw = [
-        await text_of(student.open(prompt), Sampling(max_tokens=16, temperature=1.2, top_p=0.9, seed=seed))
+        await text_of(student.open(prompt), StudentSampling(max_tokens=16, temperature=1.2, top_p=0.9, seed=seed))
         for seed in (1, 1, 2)
     ]
     assert draw[0] == draw[1]
@@ -207,7 +207,7 @@ async def test_cancelled_sequences_give_everything_back(student: LlamaStudent) -
     prompt = student.encode([Message(role="user", content="river " * 300)])
     for _ in range(3):
         prefilling = student.open(prompt)
-        async with aclosing(student.open(student.encode(QUESTION)).generate(Sampling(max_tokens=200))) as words:
+        async with aclosing(student.open(student.encode(QUESTION)).generate(StudentSampling(max_tokens=200))) as words:
             await anext(words)
             prefilling.close()
             await anext(words)
@@ -241,7 +241,7 @@ async def test_prompts_that_cannot_be_served(student: LlamaStudent) -> None:
 
 async def test_closing_fails_what_is_under_way(gguf: Path) -> None:
     student = LlamaStudent(MODEL, gguf, EdgeSettings(context_tokens=256))
-    words = student.open(student.encode(QUESTION)).generate(Sampling(max_tokens=200))
+    words = student.open(student.encode(QUESTION)).generate(StudentSampling(max_tokens=200))
     await anext(words)
     await student.close()
     with pytest.raises(EngineFailed):

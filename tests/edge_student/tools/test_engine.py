@@ -13,7 +13,7 @@ from edge_student.llama.grammar import Grammar, GrammarGate, text_or_calls
 from edge_student.llama.student import LlamaStudent
 from edge_student.llama.vocab import Vocab
 from edge_student.settings import EdgeSettings
-from edge_student.student import Sampling
+from edge_student.student import StudentSampling
 from edge_student.tools.parser import CallArguments, CallBegan, Text
 from edge_student.tools.tool_use import ToolUse, call_schema, conversation, tool_use
 from shared.model_hub.catalog import ensure_gguf
@@ -108,7 +108,7 @@ async def answered(student: LlamaStudent, body: ChatCompletionRequest, **samplin
     assert use
     prompt = student.encode(conversation(body.messages, use))
     sequence = student.open(prompt)
-    text, end = await text_of(sequence, Sampling(max_tokens=120, structure=use.structure(student), **sampling))
+    text, end = await text_of(sequence, StudentSampling(max_tokens=120, structure=use.structure(student), **sampling))
     said, calls = read(use, text)
     if end == "stop" and (use.must or text.startswith("<tool_call>")):
         for call in calls:
@@ -174,7 +174,7 @@ async def test_a_call_that_is_begun_is_ended(student: LlamaStudent) -> None:
     sequence = student.open(student.encode(conversation([*request().messages], use)))
     begun = '<tool_call>\n{"name": "wea'
     sequence.extend(begun)
-    text, end = await text_of(sequence, Sampling(max_tokens=300, structure=use.structure(student)))
+    text, end = await text_of(sequence, StudentSampling(max_tokens=300, structure=use.structure(student)))
     said, calls = read(use, begun + text)
     assert (said, end) == ("", "stop")
     assert calls[0][0] == "weather"
