@@ -6,7 +6,7 @@
 #   PIP_ARGS=...            options for `pip install`
 #
 # cloud-cpu needs PyTorch's CPU build, which the ordinary package index does not have. If pip is not set up to find it, set
-# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in the environment. uv does not read pip's settings: set
+# PIP_EXTRA_INDEX_URL in the environment to PyTorch's own index of CPU wheels, which its installation page names. uv does not read pip's settings: set
 # UV_TORCH_BACKEND=cpu, or UV_FIND_LINKS to a folder with the wheel.
 
 PYTHON ?= python3

@@ -37,7 +37,7 @@ async def metrics_server(
     if port is None:
         yield
         return
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(title="gkt cloud", openapi_url=None)
     add_metrics(app, registries)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     config = uvicorn.Config(

@@ -12,7 +12,7 @@ from evaluation.servers.machine import PROC, resident_bytes
 
 WORK = {"gkt_cloud_requests_running", "gkt_edge_requests_running", "gkt_edge_sequences"}
 """Gauges that are 0 in an idle service."""
-TASKS = "gkt_tasks"
+TASKS = {"gkt_cloud_tasks", "gkt_edge_tasks", "gkt_wan_tasks"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ GROWTH_LIMITS = ResourceUsage(
 def read_usage(pid: int, metrics: str, proc: Path = PROC) -> ResourceUsage:
     """Raise NotMeasured if the process does not run here, or its metrics have no count of tasks."""
     samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
-    tasks = [int(sample.value) for sample in samples if sample.name == TASKS]
+    tasks = [int(sample.value) for sample in samples if sample.name in TASKS]
     if not tasks:
-        raise NotMeasured(f"the metrics have no {TASKS}")
+        raise NotMeasured("the metrics do not count the tasks of the event loop")
     try:
         handles, threads = (len(list((proc / str(pid) / name).iterdir())) for name in ("fd", "task"))
     except OSError as error:

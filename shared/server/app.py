@@ -80,7 +80,8 @@ def create_service(
 def add_metrics(app: FastAPI, registries: Callable[[], list[CollectorRegistry]]) -> None:
     """Add `/metrics`, which shows the registries in order and the number of the event loop's tasks."""
     own = CollectorRegistry()
-    Gauge("gkt_tasks", "Tasks of the event loop", registry=own).set_function(lambda: len(asyncio.all_tasks()))
+    name = f"{app.title.replace(' ', '_')}_tasks"
+    Gauge(name, "Tasks of the event loop", registry=own).set_function(lambda: len(asyncio.all_tasks()))
 
     @app.get("/metrics")
     async def metrics() -> Response:
