@@ -7,6 +7,7 @@ import signal
 import sys
 from types import FrameType
 
+from edge_student.answering.strategies import STRATEGIES
 from edge_student.app import create_app
 from edge_student.policy import PolicyResolver
 from edge_student.settings import EdgeSettings
@@ -19,7 +20,7 @@ from shared.server.settings import read_settings
 def main() -> int:
     try:
         settings = read_settings(EdgeSettings)
-        PolicyResolver.from_settings(settings)
+        PolicyResolver.from_settings(settings, STRATEGIES)
     except ConfigurationError as error:
         sys.stderr.write(f"gkt edge: {error.message}\n")
         return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from shared.protocol.gkt import GktReport, Mode, Source
+from shared.protocol.gkt import GktReport, Source
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -32,7 +32,7 @@ class EdgeMetrics:
         )
         self.running = Gauge("gkt_edge_requests_running", "Answers under way", registry=self.registry)
 
-    def observe(self, mode: Mode, outcome: str, report: GktReport, seconds: float) -> None:
+    def observe(self, mode: str, outcome: str, report: GktReport, seconds: float) -> None:
         """A request has ended."""
         self.requests.labels(mode, outcome).inc()
         if report.fallback:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_student.settings import EdgeSettings
-from shared.errors import UnknownModel
+from shared.errors import ConfigurationError, InvalidRequest, UnknownModel
 from shared.policy_file import PolicyFile, read_policy_file
 from shared.protocol.gkt import GktOptions, Mode, PolicyFields
 
@@ -31,7 +31,7 @@ FREE_TEXT_MODES = frozenset({Mode.ON_DEMAND, Mode.REVIEW})
 class Policy(PolicyFields):
     """The policy of one request. Fields that are None have a default of their mode's strategy."""
 
-    mode: Mode
+    mode: str
     max_guidance_tokens: int
     """Most tokens the teacher may write. At 0 the cloud is not called."""
     scores: bool = False
@@ -46,12 +46,18 @@ class PolicyResolver:
 
     settings: EdgeSettings
     policy_file: PolicyFile | None = None
+    modes: Collection[str] = tuple(Mode)
+    """Modes that have a strategy."""
 
     @classmethod
-    def from_settings(cls, settings: EdgeSettings) -> PolicyResolver:
-        """Read the policy file that the settings name. Raises ConfigurationError if it is invalid."""
+    def from_settings(cls, settings: EdgeSettings, modes: Collection[str]) -> PolicyResolver:
+        """Read the policy file that the settings name. Raises ConfigurationError if it is invalid, or a mode is unknown."""
         path = settings.policy_file
-        return cls(settings, read_policy_file(Path(path)) if path else None)
+        file = read_policy_file(Path(path)) if path else None
+        for name, mode in (("GKT_EDGE_MODE", settings.mode), (f"the policy file {path}: mode", file and file.mode)):
+            if mode and mode not in modes:
+                raise ConfigurationError(f"{name}: unknown mode {mode!r}; available: {', '.join(modes)}")
+        return cls(settings, file, modes)
 
     @property
     def file_decides_mode(self) -> bool:
@@ -71,14 +77,18 @@ class PolicyResolver:
 
         `max_tokens` is the client's own limit of the whole answer, `structured` tells that a grammar applies to it.
         `bucket` is called only if the mode applies to a fraction of the requests; requests in buckets at or above that
-        fraction are answered by the student alone. Raises UnknownModel.
+        fraction are answered by the student alone. Raises UnknownModel, and InvalidRequest for an unknown mode.
         """
         if model not in MODEL_MODES:
             raise UnknownModel(f"unknown model {model!r}; available: {', '.join(MODEL_MODES)}", param="model")
         options = options or GktOptions()
         requested = options.mode or MODEL_MODES[model]
         fields = _first_set(options, self.settings, self.policy_file, DEFAULTS)
-        mode: Mode = requested or fields["mode"]
+        mode: str = requested or fields["mode"]
+        if mode not in self.modes:
+            raise InvalidRequest(
+                f"gkt.mode: unknown mode {mode!r}; available: {', '.join(self.modes)}", param="gkt.mode"
+            )
         fraction = fields["rollout_fraction"]
         if requested and options.rollout_fraction is None:
             fraction = 1.0
@@ -87,17 +97,17 @@ class PolicyResolver:
         if not rolled_out:
             mode = Mode.OFF
         elif structured and mode in FREE_TEXT_MODES:
-            mode, from_file = Mode.FIXED, from_file and fields["mode"] is Mode.FIXED
+            mode, from_file = Mode.FIXED, from_file and fields["mode"] == Mode.FIXED
         fields |= {"mode": mode, "max_guidance_tokens": self._budget(mode, fields, options, max_tokens)}
         name = self.policy_file.name if from_file and self.policy_file else None
         return Policy(**fields, scores=options.scores, file=name)
 
-    def _budget(self, mode: Mode, fields: dict[str, Any], options: GktOptions, max_tokens: int | None) -> int:
+    def _budget(self, mode: str, fields: dict[str, Any], options: GktOptions, max_tokens: int | None) -> int:
         """Most tokens of the teacher. It never exceeds the limit of the whole answer."""
-        if mode is Mode.OFF:
+        if mode == Mode.OFF:
             return 0
         budget: int = fields["max_guidance_tokens"]
-        if mode is Mode.TEACHER:
+        if mode == Mode.TEACHER:
             budget = options.max_guidance_tokens or max_tokens or self.settings.teacher_max_tokens
         return budget if max_tokens is None else min(budget, max_tokens)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from edge_student.answering.context import AnswerOptions
 from edge_student.answering.service import AnswerService
+from edge_student.answering.strategies import STRATEGIES
 from edge_student.cloud.client import Cloud
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import PolicyResolver
@@ -30,7 +31,7 @@ class EdgeService:
 
     def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int, telemetry: Telemetry = OFF) -> None:
         self.settings = settings
-        self.policies = PolicyResolver.from_settings(settings)
+        self.policies = PolicyResolver.from_settings(settings, STRATEGIES)
         self.started = started
         self._options = AnswerOptions(
             expand_template=_expand_template(settings.expand_template),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.atomic_file import write_atomically
 from shared.errors import ConfigurationError
-from shared.protocol.gkt import Mode, PolicyFields
+from shared.protocol.gkt import ModeName, PolicyFields
 from shared.validation import describe
 
 FORMAT: Literal[1] = 1
@@ -66,7 +66,7 @@ class PolicyFile(PolicyFields):
 
     format: Literal[1] = FORMAT
     name: str = Field(min_length=1, max_length=100, description="name in the report of answers, `gkt.policy`")
-    mode: Mode
+    mode: ModeName
     evidence: Evidence | None = None
 
     def decided(self) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from gkt.settings_docs import page
+
 ROOT = Path(__file__).parents[1]
 RECIPES = re.findall(r"^### (Add .*)\n((?:(?!^##).*\n)*)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
 BLOCK = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CONFIGURATION = "docs/reference/configuration.md"
 
 
 @pytest.fixture
@@ -66,7 +67,6 @@ def test_a_setting_that_was_added_is_in_the_reference(checkout: Path) -> None:
     (text,) = (text for title, text in RECIPES if title == "Add a setting")
     path, code = BLOCK.findall(text)[0]
     write(checkout / path, code)
-    page = run(checkout, "gkt.settings_docs")
-    before = (ROOT / CONFIGURATION).read_text().splitlines()
-    (row,) = (line for line in page.splitlines() if line not in before)
+    before = page().splitlines()
+    (row,) = (line for line in run(checkout, "gkt.settings_docs").splitlines() if line not in before)
     assert row.startswith("| `GKT_EDGE_IDLE_UNLOAD_S` | `0.0` | Unload the model")

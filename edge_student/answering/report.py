@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from edge_student.answering.choice import Choice
 from edge_student.cloud.client import Traffic
 from edge_student.student import Score
-from shared.protocol.gkt import FallbackReason, GktReport, GuidanceScore, Mode, Side
+from shared.protocol.gkt import FallbackReason, GktReport, GuidanceScore, Side
 from shared.protocol.guidance import Done, Guidance, Start, Usage, Verdict
 
 
 class AnswerRecorder:
     """Recorded while an answer is under way. Times are milliseconds from the request's arrival."""
 
-    def __init__(self, mode: Mode, request_id: str, student: str, *, policy_file: str | None = None) -> None:
+    def __init__(self, mode: str, request_id: str, student: str, *, policy_file: str | None = None) -> None:
         self._mode = mode
         self._policy_file = policy_file
         self._request_id = request_id

@@ -82,7 +82,7 @@ async def parse_completion_request(body: CompletionRequest, request: Request, ed
         raise InvalidRequest("logprob_start_len: needs echo and logprobs", param="logprob_start_len")
     if body.max_tokens == 0 and not body.echo:
         raise InvalidRequest("max_tokens: 0 is for echo, which needs no answer", param="max_tokens")
-    if edge.policies.resolve(body.model).mode is Mode.TEACHER:
+    if edge.policies.resolve(body.model).mode == Mode.TEACHER:
         raise InvalidRequest("model: the teacher takes conversations only; use /v1/chat/completions", param="model")
     return [
         AnswerRequest(

@@ -23,7 +23,9 @@ def ask(
         str,
         typer.Option(help="Model: gkt (guided), gkt-student (the student alone) or gkt-teacher (the teacher alone)."),
     ] = "gkt",
-    mode: Annotated[Mode | None, typer.Option(help="Mode of the answer; overrides the model.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help=f"Mode of the answer, such as {', '.join(Mode)}; overrides the model.")
+    ] = None,
     max_guidance_tokens: Annotated[
         int | None, typer.Option(min=0, help="Maximum tokens of guidance. If unset, the edge's default.")
     ] = None,

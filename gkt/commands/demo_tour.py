@@ -199,7 +199,7 @@ def _table(stops: list[Stop]) -> Table:
         reason = guided.report.fallback
         table.add_row(
             stop.profile,
-            guided.report.mode.value,
+            guided.report.mode,
             f"{guided.first_word_s:.2f} s",
             f"{guided.total_s:.2f} s",
             f"{guided.bytes_up:,}",

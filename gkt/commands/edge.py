@@ -52,12 +52,13 @@ def edge(
             "GKT_EDGE_LOG_LEVEL": log_level,
         }
     )
+    from edge_student.answering.strategies import STRATEGIES
     from edge_student.policy import PolicyResolver
     from edge_student.settings import EdgeSettings
     from shared.server.settings import read_settings
 
     settings = read_settings(EdgeSettings)
-    PolicyResolver.from_settings(settings)  # report a bad policy file before any download
+    PolicyResolver.from_settings(settings, STRATEGIES)  # report a bad policy file before any download
     need_edge_engine()
     free_port(settings.host, settings.port, option="--port")
     leave_on_sigterm()  # during the download; later the service handles signals itself

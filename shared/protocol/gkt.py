@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from shared.protocol.guidance import WireModel
 
@@ -15,8 +16,12 @@ class Growing(WireModel):
     model_config = ConfigDict(frozen=False)
 
 
+ModeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+"""Name of a mode: one of `Mode`, or of a strategy that was added to the edge, which rejects any other."""
+
+
 class Mode(StrEnum):
-    """Division of work between teacher and student."""
+    """Modes that come with gkt: the division of work between teacher and student."""
 
     OFF = "off"
     """The student alone; the cloud is never asked."""
@@ -63,7 +68,7 @@ class FallbackReason(StrEnum):
 class PolicyFields(WireModel):
     """Policy of guidance: fields of requests, policy files and an edge's settings. None leaves a field to the next of these."""
 
-    mode: Mode | None = Field(
+    mode: ModeName | None = Field(
         default=None, description="who writes the answer, if the request names no mode. If unset, `fixed`"
     )
     max_guidance_tokens: int | None = Field(
@@ -167,7 +172,7 @@ class GuidanceScore(WireModel):
 class GktReport(WireModel):
     """The `gkt` object of an answer: its segments by source, and the work of both sides."""
 
-    mode: Mode
+    mode: ModeName
     policy: str | None = Field(default=None, description="name of the edge's policy file, if it set the mode")
     segments: list[list[Segment]] = Field(description="segments of each choice, in order")
     student: Side

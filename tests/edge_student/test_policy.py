@@ -43,7 +43,7 @@ def test_thresholds_come_from_the_request_then_the_settings_then_the_mode(
     wishes: dict[str, Any], settings: dict[str, Any], thresholds: dict[str, Any]
 ) -> None:
     policy = PolicyResolver(EdgeSettings(**settings)).resolve("gkt", GktOptions(**wishes))
-    assert policy.mode is Mode(wishes["mode"])
+    assert policy.mode == Mode(wishes["mode"])
     resolved = Thresholds.from_policy(policy)
     assert {name: getattr(resolved, name) for name in thresholds} == thresholds
 

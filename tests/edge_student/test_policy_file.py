@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_student.answering.strategies import STRATEGIES
 from edge_student.app import create_app
 from edge_student.policy import PolicyResolver
 from edge_student.settings import EdgeSettings
@@ -67,14 +68,14 @@ def test_what_is_set_wins_over_the_file_and_the_file_over_the_defaults(
     file = written(tmp_path, mode=Mode.REVIEW, max_guidance_tokens=300, acceptance_threshold=0.3, handback_after=0)
     monkeypatch.setenv("GKT_EDGE_POLICY_FILE", file)
     monkeypatch.setenv("GKT_EDGE_HANDBACK_AFTER", "5")
-    policy = PolicyResolver.from_settings(EdgeSettings()).resolve("gkt")
+    policy = PolicyResolver.from_settings(EdgeSettings(), STRATEGIES).resolve("gkt")
     assert (policy.mode, policy.max_guidance_tokens, policy.acceptance_threshold) == (Mode.REVIEW, 300, 0.3)
     assert policy.handback_after == 5, "set in the environment"
     assert policy.confidence_threshold is None, "the file does not set it"
     assert policy.file == "maths"
 
     monkeypatch.setenv("GKT_EDGE_MODE", "fixed")
-    policy = PolicyResolver.from_settings(EdgeSettings()).resolve("gkt")
+    policy = PolicyResolver.from_settings(EdgeSettings(), STRATEGIES).resolve("gkt")
     assert (policy.mode, policy.max_guidance_tokens, policy.file) == (Mode.FIXED, 300, None)
 
 
@@ -83,6 +84,16 @@ def test_an_app_with_a_bad_file_is_not_made(tmp_path: Path) -> None:
     file.write_text('{"format": 7}')
     with pytest.raises(ConfigurationError, match="this gkt reads format 1"):
         create_app(EdgeSettings(policy_file=str(file)), student=ScriptedStudent("x"), cloud=ScriptedCloud())
+
+
+def test_a_mode_without_a_strategy_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path, mode="magic")
+    for settings, place in (
+        (EdgeSettings(mode="magic"), "GKT_EDGE_MODE"),
+        (EdgeSettings(policy_file=file), f"{file}: mode"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"{place}: unknown mode 'magic'; available: .*review"):
+            PolicyResolver.from_settings(settings, STRATEGIES)
 
 
 async def test_a_bad_file_ends_the_command_with_one_line(tmp_path: Path) -> None:

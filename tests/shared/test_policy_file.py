@@ -77,7 +77,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"max_guidance_tokens": 10_000_000}, "max_guidance_tokens: "),
         ({"template": ""}, "template: "),
         ({"name": ""}, "name: "),
-        ({"mode": "guess"}, "mode: .*'review'"),
+        ({"mode": "Guess!"}, "mode: .*pattern"),
         ({"thinking": 3}, "thinking: Extra inputs"),
         ({"format": 2}, "format: is 2; this gkt reads format 1"),
         ({"format": 2, "thinking": 3}, "format: .*this gkt reads format 1"),

@@ -1,26 +1,29 @@
-"""How answers are made: one module per family of modes, each with one public coroutine, `answer`."""
+"""How answers are made: one module per family of modes, with the names of its `MODES` and one public coroutine, `answer`.
+
+Every module of this package is found by itself, so that adding a mode is adding a module.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import importlib
+import pkgutil
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from edge_student.answering.choice import Part
 from edge_student.answering.context import AnswerContext
 from edge_student.answering.request import AnswerRequest
-from edge_student.answering.strategies import outline, prefix, student_only, verification
-from shared.protocol.gkt import Mode
+from edge_student.answering.strategies import student_only
 
 Strategy = Callable[[AnswerContext], AsyncGenerator[Part, None]]
 
-STRATEGIES: dict[Mode, Strategy] = {
-    Mode.OFF: student_only.answer,
-    Mode.FIXED: prefix.answer,
-    Mode.ADAPTIVE: prefix.answer,
-    Mode.TEACHER: prefix.answer,
-    Mode.OUTLINE: outline.answer,
-    Mode.ON_DEMAND: verification.answer,
-    Mode.REVIEW: verification.answer,
-}
+
+def _strategies() -> Mapping[str, Strategy]:
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    return {str(mode): module.answer for module in modules for mode in module.MODES}
+
+
+STRATEGIES = _strategies()
+"""The strategy of each mode."""
 
 
 def strategy_for(request: AnswerRequest) -> Strategy:

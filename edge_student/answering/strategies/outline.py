@@ -14,10 +14,12 @@ from edge_student.answering.sequences import ChoiceSequences
 from edge_student.cloud.client import CloudFailed
 from shared.prompting.templates import Template
 from shared.prompting.tokenize import tokenize_off_loop
-from shared.protocol.gkt import FallbackReason
+from shared.protocol.gkt import FallbackReason, Mode
 from shared.protocol.guidance import Done, FinishReason, Guidance, Message, Start
 
 logger = logging.getLogger("gkt.answering")
+
+MODES = (Mode.OUTLINE,)
 
 
 async def answer(context: AnswerContext) -> AsyncGenerator[Part, None]:

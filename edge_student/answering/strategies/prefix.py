@@ -24,15 +24,17 @@ from shared.protocol.openai import AnswerEnd, TokenLogprob
 
 logger = logging.getLogger("gkt.answering")
 
+MODES = (Mode.FIXED, Mode.ADAPTIVE, Mode.TEACHER)
+
 
 async def answer(context: AnswerContext) -> AsyncGenerator[Part, None]:
     """Yield the parts of the answer, `Finished` last."""
-    scored = context.policy.scores or context.policy.mode is Mode.ADAPTIVE
+    scored = context.policy.scores or context.policy.mode == Mode.ADAPTIVE
     sequences = ChoiceSequences(
         context, deferred=context.options.prefill_after_teacher, scores_of="guidance" if scored else None
     )
     with closing(sequences), closing(_Prefix(context, sequences)) as prefix:
-        if context.policy.mode is not Mode.TEACHER:
+        if context.policy.mode != Mode.TEACHER:
             # The student prefills the prompt while the teacher works. In mode `teacher` it mostly has nothing to do.
             sequences.open()
         async with aclosing(prefix.parts()) as parts:
@@ -117,7 +119,7 @@ class _Prefix:
             self._prefetch = None
         self._context.recorder.teacher_wrote(event)
         parts = self._take(self._buffer.push(event.text, event.count), event.count, logprobs_of_guidance(event))
-        adaptive = self._context.policy.mode is Mode.ADAPTIVE
+        adaptive = self._context.policy.mode == Mode.ADAPTIVE
         if not self._context.recorder.fallback and (self._buffer.ahead or adaptive):
             self._sequences.prefill_ahead(self._buffer.ahead)
         return parts
@@ -136,7 +138,7 @@ class _Prefix:
 
     def _student_agrees(self) -> bool:
         policy = self._context.policy
-        return policy.mode is Mode.ADAPTIVE and agrees(self._sequences.scores, self._text, policy.handback_after or 0)
+        return policy.mode == Mode.ADAPTIVE and agrees(self._sequences.scores, self._text, policy.handback_after or 0)
 
     def _end(self, reason: FinishReason) -> AnswerEnd | None:
         """How the answer ends with the guidance, or None if the student continues."""

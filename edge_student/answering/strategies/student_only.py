@@ -8,6 +8,9 @@ from contextlib import aclosing, closing
 from edge_student.answering.choice import Part
 from edge_student.answering.context import AnswerContext
 from edge_student.answering.sequences import ChoiceSequences
+from shared.protocol.gkt import Mode
+
+MODES = (Mode.OFF,)
 
 
 async def answer(context: AnswerContext) -> AsyncGenerator[Part, None]:

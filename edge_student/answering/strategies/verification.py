@@ -26,11 +26,13 @@ from shared.protocol.guidance import Done, FinishReason, Guidance, GuidanceReque
 
 logger = logging.getLogger("gkt.answering")
 
+MODES = (Mode.ON_DEMAND, Mode.REVIEW)
+
 MAX_CHARACTER_TOKENS = 4
 """Most tokens of one character: UTF-8 encodes a character in at most four bytes."""
-CONFIDENCE_THRESHOLD = {Mode.ON_DEMAND: 0.5, Mode.REVIEW: 0.1}
+CONFIDENCE_THRESHOLD: dict[str, float] = {Mode.ON_DEMAND: 0.5, Mode.REVIEW: 0.1}
 """Defaults. For the first token of a line it is a coin toss; for a whole draft it is the value with the lowest cost."""
-MAX_CORRECTION_TOKENS = {Mode.ON_DEMAND: 0, Mode.REVIEW: 1}
+MAX_CORRECTION_TOKENS: dict[str, int] = {Mode.ON_DEMAND: 0, Mode.REVIEW: 1}
 """Defaults. 0 means up to the end of the line."""
 
 
@@ -64,7 +66,7 @@ class Thresholds:
 
     @classmethod
     def from_policy(cls, policy: Policy) -> Thresholds:
-        draft_lines = policy.draft_lines if policy.mode is Mode.REVIEW else None
+        draft_lines = policy.draft_lines if policy.mode == Mode.REVIEW else None
         confidence, correction = policy.confidence_threshold, policy.max_correction_tokens
         if confidence is None:
             confidence = CONFIDENCE_THRESHOLD[policy.mode] if draft_lines is None else 0.0
@@ -129,7 +131,7 @@ class _DraftLoop:
         self._context = context
         self._verified = verified
         self._thresholds = Thresholds.from_policy(context.policy)
-        self._review = context.policy.mode is Mode.REVIEW
+        self._review = context.policy.mode == Mode.REVIEW
         self._student_alone = False
         """Whether the teacher is not called any more."""
         self._sequence: StudentSequence | None = None

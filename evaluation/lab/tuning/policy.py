@@ -14,7 +14,6 @@ from evaluation.lab.results.rows import Arms, Row, verdicts
 from evaluation.lab.tuning import racing
 from evaluation.lab.tuning.tuner import Tuner
 from shared.policy_file import Estimate, Evidence, PolicyFile
-from shared.protocol.gkt import Mode
 
 MAX_NAME = 100
 
@@ -28,7 +27,7 @@ def policy_of(candidate: racing.Candidate, rows: Sequence[Row], tuner: Tuner, na
     arm = Arm.parse(candidate.arm).with_rollout(candidate.rollout_fraction)
     return PolicyFile(
         name=(name or f"{task} {arm.text}")[:MAX_NAME],
-        mode=Mode(arm.kind),
+        mode=arm.kind,
         **arm.policy,
         evidence=_evidence(candidate.arm, candidate.rollout_fraction, rows, tuner),
     )

@@ -25,7 +25,7 @@ def edge(*fallbacks: FallbackReason) -> Callable[[httpx.Request], httpx.Response
         asked = ChatCompletionRequest.model_validate_json(request.content)
         assert asked.gkt is not None
         fallback = None
-        if asked.gkt.mode is not Mode.OFF:
+        if asked.gkt.mode != Mode.OFF:
             fallback = left.pop(0) if len(left) > 1 else left[0]
         reads = answer_reads([(0.0, " word", Source.STUDENT)], total_s=0, fallback=fallback)
         return httpx.Response(200, content=[data for _, data in reads])

@@ -146,7 +146,7 @@ async def test_a_search_reuses_what_others_have_asked(tmp_path: Path) -> None:
 
     assert ran.status == 0, ran.err
     assert len(asked) == 4 * 20, "the first block alone"
-    assert read_policy_file(tmp_path / "policy.json").mode is Mode.REVIEW
+    assert read_policy_file(tmp_path / "policy.json").mode == Mode.REVIEW
 
 
 @pytest.mark.parametrize("write", [False, True])
