@@ -71,6 +71,6 @@ def _cloud(settings: EdgeSettings, telemetry: Telemetry) -> Cloud:
 
 def _llama(settings: EdgeSettings) -> Student:
     from edge_student.llama.student import LlamaStudent
-    from shared.model_hub.catalog import ensure_gguf
+    from shared.model_hub.local_models import ensure_gguf
 
     return LlamaStudent(settings.model, ensure_gguf(settings.model), settings)

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from shared.errors import ModelError, UnknownModelName
-from shared.model_hub.catalog import Catalog, ensure_gguf, home
+from shared.home import home
+from shared.model_hub.catalog import Catalog
+from shared.model_hub.local_models import ensure_gguf
 from shared.model_hub.progress import Progress, Silent
 
 if TYPE_CHECKING:

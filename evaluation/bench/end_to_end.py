@@ -13,7 +13,7 @@ from evaluation.loadgen.timeline import TimedAnswer
 from evaluation.servers.llama_loop import llama_loop
 from evaluation.servers.machine import resident_bytes
 from evaluation.servers.services import ServicePair
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 from shared.prompting.word_boundaries import WRAP_UP_TOKENS
 from shared.protocol.gkt import Mode
 

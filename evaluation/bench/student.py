@@ -22,7 +22,7 @@ from evaluation.figures import Measurement, NotMeasured
 from evaluation.loadgen.apis import Server
 from evaluation.servers.baselines import ServerSize, llama_cpp_server, llama_server, llama_server_version
 from evaluation.servers.services import lone_edge
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 
 CONTEXT_TOKENS = 4096
 SHORT_PROMPT_TOKENS = 64

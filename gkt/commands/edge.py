@@ -64,7 +64,7 @@ def edge(
     leave_on_sigterm()  # during the download; later the service handles signals itself
 
     from gkt.commands.models import shown_progress
-    from shared.model_hub.catalog import ensure_gguf
+    from shared.model_hub.local_models import ensure_gguf
 
     ensure_gguf(settings.model, progress=shown_progress())
     from edge_student.__main__ import main

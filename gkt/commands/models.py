@@ -14,7 +14,9 @@ from rich.table import Table
 
 from gkt.local.preflight import leave_on_sigterm
 from shared.errors import GktError
-from shared.model_hub.catalog import Catalog, ModelEntry, ensure_gguf, gguf_path, home, verified, verify
+from shared.home import home
+from shared.model_hub.catalog import Catalog, ModelEntry
+from shared.model_hub.local_models import ensure_gguf, gguf_path, verified, verify
 from shared.model_hub.progress import Logged, Progress
 
 app = typer.Typer(

@@ -104,7 +104,7 @@ def fetch(teacher: str, student: str) -> None:
     """Download both models, and convert the teacher."""
     from cloud_teacher.model_files.conversion import ensure_folder
     from gkt.commands.models import shown_progress
-    from shared.model_hub.catalog import ensure_gguf
+    from shared.model_hub.local_models import ensure_gguf
 
     ensure_gguf(student, progress=shown_progress())
     ensure_folder(teacher, progress=shown_progress())

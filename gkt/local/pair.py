@@ -22,7 +22,7 @@ from gkt.terminal.sanitize import plain
 from shared.child_process import POLL_S, ChildProcess
 from shared.colocation import COLOCATED_CLOUD_ENV, COLOCATED_EDGE_ENV
 from shared.errors import ConfigurationError, GktError
-from shared.model_hub.catalog import home
+from shared.home import home
 from shared.protocol.guidance import Health
 from shared.server.settings import read_settings
 

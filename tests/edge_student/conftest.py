@@ -8,7 +8,7 @@ from pathlib import Path
 import llama_cpp
 import pytest
 
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 
 
 @pytest.fixture(scope="module")

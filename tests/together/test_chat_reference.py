@@ -23,7 +23,7 @@ from cloud_teacher.model_files import chat_format
 from cloud_teacher.model_files.conversion import ensure_folder
 from edge_student.llama.vocab import Vocab
 from shared.errors import ConfigurationError
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 from shared.protocol.guidance import Message
 
 SMOLLM = "smollm2-135m-instruct"

@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request, Response
 from edge_student.app import create_app
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 from tests.conftest import CloudProcess
 from tests.running import serving
 from wan import Fault, FaultKind, Link, Wan

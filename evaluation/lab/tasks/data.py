@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evaluation.lab.errors import BadData
 from evaluation.lab.tasks.base import Item, Record, Task
-from shared.model_hub.catalog import home
+from shared.home import home
 from shared.validation import describe
 
 MANIFEST = Path(__file__).with_name("manifest.toml")

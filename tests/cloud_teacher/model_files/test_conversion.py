@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 import shared
 from cloud_teacher.model_files.conversion import convert, ensure_folder
 from shared.errors import ModelError, UnknownModelName
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 
 CONVERSION = [sys.executable, "-m", "cloud_teacher.model_files.conversion"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(shared.__file__).parents[1])}

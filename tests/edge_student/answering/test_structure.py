@@ -14,7 +14,7 @@ from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling, StudentSequence
 from shared.errors import EngineFailed, InvalidRequest
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 from shared.protocol.gkt import FallbackReason, Source
 from shared.protocol.guidance import FinishReason, Message
 from tests.edge_student.answering.test_service import Answer, answer, ask

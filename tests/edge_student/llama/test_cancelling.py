@@ -18,7 +18,7 @@ import pytest
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 
 MODEL = "smollm2-135m-instruct"
 REQUESTS = int(os.environ.get("GKT_TEST_CANCELS", "1000"))

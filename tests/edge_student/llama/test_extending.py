@@ -15,7 +15,7 @@ from edge_student.llama.engine import Engine, EngineSequence
 from edge_student.llama.student import LlamaSequence, LlamaStudent
 from edge_student.llama.vocab import Vocab
 from edge_student.student import StudentSampling, TokenOutput
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 
 PROMPT = [1, 2, 3]
 

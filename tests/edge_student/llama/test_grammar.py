@@ -12,7 +12,7 @@ import pytest
 from edge_student.llama.grammar import BadGrammar, Grammar, GrammarGate
 from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
 from edge_student.llama.vocab import Vocab
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 
 PERSON = {
     "type": "object",

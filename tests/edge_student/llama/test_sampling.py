@@ -11,7 +11,7 @@ import pytest
 from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling, StudentSequence, TokenOutput
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 from shared.protocol.guidance import Message
 
 MODEL = "smollm2-135m-instruct"

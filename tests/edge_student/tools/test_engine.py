@@ -16,7 +16,7 @@ from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling
 from edge_student.tools.parser import CallArguments, CallBegan, Text
 from edge_student.tools.tool_use import ToolUse, call_schema, conversation, tool_use
-from shared.model_hub.catalog import ensure_gguf
+from shared.model_hub.local_models import ensure_gguf
 from shared.prompting.chat_format import ChatFormat
 from shared.protocol.guidance import Message
 from shared.protocol.openai import ChatCompletionRequest

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.model_hub.catalog import home
+from shared.home import home
 from tests.gkt.run_command import gkt
 
 SMALL = "smollm2-135m-instruct"
