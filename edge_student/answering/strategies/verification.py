@@ -216,7 +216,7 @@ class _DraftLoop:
         verified, recorder = self._verified, self._context.recorder
         accepted = False
         correction = ""
-        request, self._correction_was_empty = self._request(draft), False
+        request, length = self._request(draft), len(verified.text)
         try:
             async with aclosing(self._context.call_teacher(request)) as events:
                 async for event in events:
@@ -248,7 +248,8 @@ class _DraftLoop:
                             if event.finish_reason is FinishReason.STOP:
                                 for part in verified.choice.end("stop"):
                                     yield part
-                            self._after_correction(event.finish_reason, correction)
+                            progressed = len(verified.text) > length
+                            self._after_call(event.finish_reason, correction, progressed=progressed)
         except CloudFailed as failure:
             recorder.fallback = failure.reason
             self._student_alone = True
@@ -262,10 +263,17 @@ class _DraftLoop:
         if accepted and not verified.choice.ended:
             yield None
 
-    def _after_correction(self, reason: FinishReason, correction: str) -> None:
+    def _after_call(self, reason: FinishReason, correction: str, *, progressed: bool) -> None:
+        """Decide whether the teacher is called again. A call that added nothing would be repeated without end.
+
+        A budget may end inside a character. Such a call is repeated once, with room for all of it.
+        """
         spent = reason is FinishReason.BUDGET
+        retry = spent and not correction and not self._correction_was_empty
         self._correction_was_empty = spent and not correction
-        self._student_alone = (spent and self._teacher_tokens_left <= 0) or reason is FinishReason.LENGTH
+        self._student_alone = (
+            (spent and self._teacher_tokens_left <= 0) or reason is FinishReason.LENGTH or not (progressed or retry)
+        )
 
     @property
     def _teacher_tokens_left(self) -> int:

@@ -312,6 +312,23 @@ async def test_a_step_ends_at_the_end_of_a_word() -> None:
     assert "".join(steps) == TRUTH
 
 
+@pytest.mark.parametrize("reason", [FinishReason.HANDBACK, FinishReason.BUDGET])
+async def test_a_teacher_that_adds_nothing_is_not_called_without_end(reason: FinishReason) -> None:
+    class Silent(Reader):
+        async def guide(
+            self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
+        ) -> AsyncGenerator[Event, None]:
+            self.requests.append(request)
+            yield Start(request_id="r", model="silent", template="answer@1#0", tokenizer="t")
+            usage = Usage(prompt_tokens=5, completion_tokens=0)
+            yield Done(finish_reason=reason, usage=usage, timing=Timing(total_ms=1))
+
+    cloud = Silent()
+    got = await answer(Believer(unsure=["3", "answer"]), cloud, mode=Mode.ON_DEMAND, confidence_threshold=0.9)
+    assert got.by == [(Source.STUDENT, TRUTH)]
+    assert len(cloud.requests) == (2 if reason is FinishReason.BUDGET else 1)
+
+
 async def test_who_is_sure_and_wrong_is_put_right_all_the_same() -> None:
     cloud = Reader()
     got = await answer(Believer(("= 5", "= 6")), cloud, confidence_threshold=0.01)
