@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from cloud_teacher.api.dependencies import CallerDep, CloudDep
-from shared.protocol.openai import ModelCard, ModelList
+from shared.protocol.openai_responses import ModelCard, ModelList
 
 router = APIRouter()
 

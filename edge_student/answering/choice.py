@@ -10,7 +10,7 @@ from edge_student.answering.stop_strings import StopFinder
 from edge_student.student import Score
 from shared.protocol.gkt import GktReport, Segment, Source
 from shared.protocol.guidance import Usage
-from shared.protocol.openai import AnswerEnd, TokenLogprob
+from shared.protocol.openai_responses import AnswerEnd, TokenLogprob
 
 
 @dataclass(frozen=True)

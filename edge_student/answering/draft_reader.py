@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from edge_student.student import StudentSequence, TokenOutput
-from shared.protocol.openai import AnswerEnd
+from shared.protocol.openai_responses import AnswerEnd
 
 MAX_DRAFT_TOKENS = 256
 """Longest draft. A longer line is split into several drafts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_student.student import TokenOutput
 from shared.protocol.guidance import Guidance
-from shared.protocol.openai import TokenLogprob, TopLogprob
+from shared.protocol.openai_responses import TokenLogprob, TopLogprob
 
 
 def logprobs_of_guidance(event: Guidance) -> list[TokenLogprob]:

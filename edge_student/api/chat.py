@@ -18,10 +18,10 @@ from edge_student.policy import MODEL_MODES
 from edge_student.service import EdgeService
 from shared.errors import UnknownModel
 from shared.protocol.gkt import ChunkSource, GktReport, Source
-from shared.protocol.openai import (
+from shared.protocol.openai_requests import ChatCompletionRequest
+from shared.protocol.openai_responses import (
     ChatCompletion,
     ChatCompletionChunk,
-    ChatCompletionRequest,
     ChunkChoice,
     CompletionUsage,
     Delta,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from edge_student.answering.choice import ChoiceEnded, TextPart
 from edge_student.tools.parser import CallArguments, CallBegan, Event, Text
 from edge_student.tools.tool_use import ToolUse
-from shared.protocol.openai import (
+from shared.protocol.openai_responses import (
     AnswerEnd,
     AnswerMessage,
     ChatEnd,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from edge_student.answering.choice import ChoiceEnded, PromptScores, PromptUsage, TextPart
-from shared.protocol.openai import TextChoice, TextLogprobs, TokenLogprob, TopLogprob
+from shared.protocol.openai_responses import TextChoice, TextLogprobs, TokenLogprob, TopLogprob
 
 
 class GrowingText:

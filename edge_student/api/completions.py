@@ -21,7 +21,8 @@ from edge_student.api.requests import collect, parse_completion_request, stream
 from edge_student.service import EdgeService
 from shared.errors import Overloaded
 from shared.protocol.guidance import Usage
-from shared.protocol.openai import CompletionRequest, CompletionUsage, TextChoice, TextCompletion
+from shared.protocol.openai_requests import CompletionRequest
+from shared.protocol.openai_responses import CompletionUsage, TextChoice, TextCompletion
 from shared.protocol.sse import encode_data
 
 RETRY_S = 0.25

@@ -20,7 +20,7 @@ from shared.errors import GktError, InternalError, InvalidRequest, PromptTooLong
 from shared.observability.telemetry import trace_headers
 from shared.prompting.tokenize import tokenize_off_loop
 from shared.protocol.gkt import GktOptions, Mode
-from shared.protocol.openai import ChatCompletionRequest, CompletionOptions, CompletionRequest
+from shared.protocol.openai_requests import ChatCompletionRequest, CompletionOptions, CompletionRequest
 from shared.protocol.sse import OPENAI_DONE, encode_data, with_first
 from shared.server.app import cancel_on_disconnect, error_body, request_id
 

@@ -17,7 +17,7 @@ from edge_student.tools.parser import CLOSE, OPEN, ToolCallReader
 from shared.errors import InvalidRequest
 from shared.protocol.guidance import Message
 from shared.protocol.messages import ChatMessage
-from shared.protocol.openai import ChatCompletionRequest
+from shared.protocol.openai_requests import ChatCompletionRequest
 from shared.protocol.tools import Function, Tool, ToolCall
 
 DESCRIPTION = """# Tools

@@ -13,7 +13,7 @@ from shared.errors import StreamError
 from shared.protocol.answer_stream import AnswerFailed, recorded_answer_chunks
 from shared.protocol.gkt import ChunkSource, GktReport, Source
 from shared.protocol.guidance import ErrorBody
-from shared.protocol.openai import ChatCompletion
+from shared.protocol.openai_responses import ChatCompletion
 from shared.protocol.sse import TimedBytes
 
 

@@ -14,7 +14,7 @@ from evaluation.loadgen.timeline import TimedAnswer, TimedGuidance, parse_answer
 from shared.protocol.gkt import GktOptions, Mode
 from shared.protocol.guidance import GuidanceRequest, Message
 from shared.protocol.messages import ChatMessage
-from shared.protocol.openai import ChatCompletionRequest, StreamOptions
+from shared.protocol.openai_requests import ChatCompletionRequest, StreamOptions
 from shared.protocol.sse import TimedBytes
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from shared.errors import StreamBroken, StreamError, StreamGarbled
 from shared.protocol.guidance import ErrorBody, ErrorDetail
-from shared.protocol.openai import ChatCompletionChunk
+from shared.protocol.openai_responses import ChatCompletionChunk
 from shared.protocol.sse import TimedBytes, timed_events
 from shared.validation import describe
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.protocol.openai import ChatCompletion
+from shared.protocol.openai_responses import ChatCompletion
 from tests.deploy.stack import EDGES, Stack
 from tests.processes import ROOT
 from wan.control import Control

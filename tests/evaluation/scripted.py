@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from shared.protocol.gkt import ChunkSource, FallbackReason, GktReport, Mode, Side, Source
 from shared.protocol.guidance import Done, FinishReason, Guidance, Start, Timing, Usage
-from shared.protocol.openai import AnswerEnd, ChatCompletionChunk, ChunkChoice, Delta
+from shared.protocol.openai_responses import AnswerEnd, ChatCompletionChunk, ChunkChoice, Delta
 from shared.protocol.sse import OPENAI_DONE, TimedBytes, encode, encode_data
 
 Timed = tuple[float, str, Source]

@@ -20,7 +20,7 @@ from edge_student.cloud.client import CloudFailed
 from edge_student.student import StudentSequence, TokenOutput
 from shared.protocol.gkt import FallbackReason, Mode, Source
 from shared.protocol.guidance import Done, FinishReason, Guidance, Start
-from shared.protocol.openai import AnswerEnd, TokenLogprob
+from shared.protocol.openai_responses import AnswerEnd, TokenLogprob
 
 logger = logging.getLogger("gkt.answering")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from evaluation.lab.results.rows import Answer, SideTokens
 from shared.protocol.gkt import GktReport, Side
-from shared.protocol.openai import ChatCompletionChunk, ChatEnd
+from shared.protocol.openai_responses import ChatCompletionChunk, ChatEnd
 
 
 class RequestFailed(Exception):

@@ -22,7 +22,7 @@ from shared.errors import EngineFailed
 from shared.prompting.templates import Template, Templates
 from shared.protocol.gkt import FallbackReason, GktReport, Mode, Source
 from shared.protocol.guidance import Event, FinishReason, GuidanceRequest, Message, Usage
-from shared.protocol.openai import TokenLogprob
+from shared.protocol.openai_responses import TokenLogprob
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 
 

@@ -6,7 +6,7 @@ from edge_student.answering.choice import ChoiceEnded, PromptScores, TextPart
 from edge_student.api.completion_chunks import GrowingText, Token, joined
 from edge_student.student import Alternative, Score
 from shared.protocol.gkt import Source
-from shared.protocol.openai import TextChoice, TokenLogprob, TopLogprob
+from shared.protocol.openai_responses import TextChoice, TokenLogprob, TopLogprob
 
 
 def score(token: bytes, *alternatives: Alternative) -> Score:

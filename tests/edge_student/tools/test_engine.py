@@ -19,7 +19,7 @@ from edge_student.tools.tool_use import ToolUse, call_schema, conversation, tool
 from shared.model_hub.local_models import ensure_gguf
 from shared.prompting.chat_format import ChatFormat
 from shared.protocol.guidance import Message
-from shared.protocol.openai import ChatCompletionRequest
+from shared.protocol.openai_requests import ChatCompletionRequest
 from shared.protocol.tools import Function
 from tests.edge_student.answering.test_structure import text_of
 

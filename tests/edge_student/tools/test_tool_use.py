@@ -11,7 +11,7 @@ from edge_student.tools.tool_use import call_schema, conversation, tool_use
 from shared.errors import InvalidRequest
 from shared.protocol.gkt import FallbackReason
 from shared.protocol.guidance import FinishReason
-from shared.protocol.openai import ChatCompletionRequest
+from shared.protocol.openai_requests import ChatCompletionRequest
 from shared.protocol.tools import Function
 from tests.edge_student.fakes import ScriptedCloud, ScriptedStudent
 from tests.edge_student.scripted_edge import USER, Running, edge

@@ -27,7 +27,7 @@ from evaluation.servers.processes import ServerProcess
 from shared.child_process import ProcessFailed
 from shared.protocol.gkt import Source
 from shared.protocol.guidance import GuidanceRequest
-from shared.protocol.openai import ChatCompletionRequest
+from shared.protocol.openai_requests import ChatCompletionRequest
 from tests.evaluation.scripted import Timed, answer_reads, guidance_reads
 
 GUIDANCE: list[Timed] = [(0.0, " word", Source.TEACHER)] * 40

@@ -13,7 +13,7 @@ from evaluation.bench.outage_latency import measure_dead_link
 from evaluation.figures import NotMeasured
 from evaluation.loadgen.client import Client, connected
 from shared.protocol.gkt import FallbackReason, Mode, Source
-from shared.protocol.openai import ChatCompletionRequest
+from shared.protocol.openai_requests import ChatCompletionRequest
 from tests.evaluation.scripted import answer_reads
 
 

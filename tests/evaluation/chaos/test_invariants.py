@@ -15,7 +15,7 @@ from evaluation.chaos.workload import Behaviour, ClientRequest
 from shared.echo_text import Mark, next_word
 from shared.protocol.gkt import GktReport, Mode, Segment, Side, Source
 from shared.protocol.guidance import ErrorBody, ErrorDetail
-from shared.protocol.openai import AnswerMessage, ChatCompletion, Choice, CompletionUsage
+from shared.protocol.openai_responses import AnswerMessage, ChatCompletion, Choice, CompletionUsage
 
 MINE, OTHERS = "kqzvhbtx", "aaaabbbb"
 REQUEST = ClientRequest(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?", stream=False, max_tokens=20)

@@ -7,7 +7,7 @@ from shared.errors import StreamBroken, StreamGarbled
 from shared.protocol.answer_stream import AnswerFailed, aiter_answer_chunks, answer_chunks, recorded_answer_chunks
 from shared.protocol.gkt import ChunkSource, Source
 from shared.protocol.guidance import ErrorBody, ErrorDetail
-from shared.protocol.openai import ChatCompletionChunk, ChunkChoice, Delta
+from shared.protocol.openai_responses import ChatCompletionChunk, ChunkChoice, Delta
 from shared.protocol.sse import OPENAI_DONE, encode_data
 
 CHUNKS = [
