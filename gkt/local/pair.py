@@ -1,4 +1,4 @@
-"""A cloud and an edge that belong together, as processes of this machine, and the link between them where there is one."""
+"""A cloud and an edge as processes of this machine, with an optional link between them."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from shared.server.settings import read_settings
 
 READY_EVERY_S = 0.25
 GRACE_S = 5.0
-"""How much longer than its own grace a side may take to end."""
+"""Time beyond its own grace that a side may take to end."""
 
 
 class SideEnded(GktError):
-    """A side ended that should have gone on."""
+    """A side ended while the others were running."""
 
     code = "side_ended"
 
     def __init__(self, side: ChildProcess) -> None:
-        super().__init__(f"the {side.name} ended by itself; its whole log is {side.log}")
+        super().__init__(f"the {side.name} ended unexpectedly; its log is {side.log}")
         self.last_words = plain(side.log_tail())
 
 
 @dataclass(frozen=True)
 class Service:
-    """One process: how it is started, where it says what, and where it is ready."""
+    """One process: its command, environment, log and URL."""
 
     name: str
     arguments: Sequence[str]
-    """Of Python."""
+    """Arguments of the Python command."""
     environment: Mapping[str, str] = field(repr=False)
     log: Path
     url: str
@@ -63,7 +63,7 @@ class Wan:
 
     @property
     def url(self) -> str:
-        """The cloud, for the edge."""
+        """URL of the cloud through the link."""
         return f"http://127.0.0.1:{self.link}"
 
     @property
@@ -73,7 +73,7 @@ class Wan:
 
 @dataclass(frozen=True)
 class Pair:
-    """The settings of both sides, checked, and the key that only they know."""
+    """The checked settings of both sides, with a key for this run."""
 
     cloud: CloudSettings
     edge: EdgeSettings
@@ -84,17 +84,15 @@ class Pair:
     def plan(
         cls, *, teacher: str | None, student: str | None, cloud_port: int, edge_port: int, wan_port: int | None = None
     ) -> Pair:
-        """With a wide-area link where `wan_port`, its control API's, is given.
+        """Check the settings and ports. `wan_port` is the port of a link's control API; None means no link.
 
-        Raises ConfigurationError where the settings are wrong or a port is in use.
+        Raises ConfigurationError if a setting is invalid or a port is in use.
         """
         key = secrets.token_urlsafe(32)
         keys = ",".join(filter(None, [os.environ.get("GKT_CLOUD_KEYS"), key]))
         cloud = read_settings(CloudSettings, keys=keys, port=cloud_port, **({"model": teacher} if teacher else {}))
         if cloud.tls:
-            raise ConfigurationError(
-                "gkt up is for one machine and speaks plain HTTP there: unset GKT_CLOUD_TLS_CERT_FILE"
-            )
+            raise ConfigurationError("gkt up runs on one machine over plain HTTP: unset GKT_CLOUD_TLS_CERT_FILE")
         cloud_port = free_port(cloud.host, cloud_port, option="--cloud-port")
         wan = None
         if wan_port is not None:
@@ -121,7 +119,7 @@ class Pair:
 
     @property
     def services(self) -> list[Service]:
-        """In the order of their start. The port is in a log's name, so that two pairs do not share a file."""
+        """Services in the order of their start. A log's name contains the port, so that two pairs do not share a file."""
         folder = home() / "logs"
         keys = ",".join(key.get_secret_value() for key in self.cloud.keys)
         cloud = {"GKT_CLOUD_MODEL": self.cloud.model, "GKT_CLOUD_PORT": str(self.cloud.port), "GKT_CLOUD_KEYS": keys}
@@ -158,7 +156,7 @@ class Pair:
 
 
 class Sides:
-    """Both sides as processes, and the link. Each ends with the others."""
+    """The processes of both sides and of the link. When one ends, all end."""
 
     def __init__(self, pair: Pair) -> None:
         self._services = pair.services
@@ -166,10 +164,10 @@ class Sides:
         self._stop = asyncio.Event()
 
     async def run(self, *, on_status: Callable[[str], None], on_ready: Callable[[float], None]) -> None:
-        """Run all until SIGINT, SIGTERM, SIGHUP or `stop`; then nothing of them is left. A second signal cuts the grace short.
+        """Run all until SIGINT, SIGTERM, SIGHUP or `stop`, and leave no process behind. A second signal cuts the grace short.
 
-        `on_status` is told how far they are, `on_ready` after how many seconds all are. Raises SideEnded where one ends by
-        itself, ConfigurationError where one cannot even be started.
+        `on_status` gets each state, `on_ready` the seconds until all were ready. Raises SideEnded if a side ends by itself,
+        ConfigurationError if one cannot be started.
         """
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -186,7 +184,7 @@ class Sides:
     async def _watch(
         self, on_status: Callable[[str], None], on_ready: Callable[[float], None], began: float
     ) -> ChildProcess | None:
-        """Wait for a signal or for a side's end. Returns the side that ended, if one did."""
+        """Wait for a signal or the end of a side, and return the side that ended."""
         ready = asyncio.create_task(self._until_ready(on_status))
         stop = asyncio.create_task(self._stop.wait())
         ends = {asyncio.create_task(_ended(child)): child for child in self._children}
@@ -204,7 +202,7 @@ class Sides:
 
     def _start(self) -> None:
         for service in self._services:
-            # -P: a folder of the user's that happens to be called `shared` is not ours.
+            # -P: do not import a user's folder that happens to be called `shared`.
             command = [sys.executable, "-P", *service.arguments]
             try:
                 child = ChildProcess(service.name, command, env=service.environment, log=service.log)

@@ -119,7 +119,7 @@ async def test_where_one_side_fails_the_other_is_stopped_and_the_reason_shown(ow
     assert outcome.status == 1
     assert outcome.out == ""
     assert "cannot load broken.gguf" in outcome.err, "the end of the edge's log"
-    assert outcome.err.splitlines()[-1].startswith("gkt: the edge ended by itself")
+    assert outcome.err.splitlines()[-1].startswith("gkt: the edge ended unexpectedly")
     assert marked(mark) == {}
 
 
