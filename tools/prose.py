@@ -53,6 +53,15 @@ RULES = (
         "a docstring is a sentence or an imperative; it does not begin like this",
         enforced=False,
     ),
+    Rule(
+        "verbs",
+        frozenset({TextKind.DOCSTRING, TextKind.COMMENT}),
+        re.compile(
+            r"(?i)(?<!`)\b(says?|said|tells?|told|hears?|heard|knows?|knew|wants?|doubts?|owes?)\b(?! (\w+ )?apart)"
+        ),
+        "software does not do this; write return, send, log, store, retry, reject, expire",
+        enforced=False,
+    ),
     _phrase("whoever", "name the component"),
     _phrase("nothing of", "write 'no' or 'not ... any'"),
     _phrase("but for", "write 'except'"),

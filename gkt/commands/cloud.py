@@ -35,17 +35,17 @@ def cloud(
         ),
     ] = None,
 ) -> None:
-    """Start a cloud: the teacher, on vLLM, until Ctrl-C or SIGTERM. The teacher is fetched and converted where it is missing.
+    """Run a cloud, the teacher on vLLM, until Ctrl-C or SIGTERM. A missing teacher is downloaded and converted.
 
-    It listens on 127.0.0.1:8080. Edges elsewhere need it to listen on an address they can reach, and then it wants a key,
-    which is a setting and never an option, because anyone on the machine can read command lines.
+    The cloud listens on 127.0.0.1:8080. For edges elsewhere, let it listen on an address that they can reach, which requires a
+    key. A key is a setting and never an option, because anyone on the machine can read command lines.
 
-    Everything else is set in the environment too: GKT_CLOUD_KEYS (comma-separated), GKT_CLOUD_MAX_MODEL_LEN,
-    GKT_CLOUD_KV_CACHE_GIB, GKT_CLOUD_OUTPUT_USD_PER_MILLION, ...: docs/reference/configuration.md lists them all.
+    Other settings come from the environment: GKT_CLOUD_KEYS (comma-separated), GKT_CLOUD_MAX_MODEL_LEN,
+    GKT_CLOUD_KV_CACHE_GIB, GKT_CLOUD_OUTPUT_USD_PER_MILLION, ...: docs/reference/configuration.md lists all of them.
 
-    With --ray it is Ray Serve that listens, and each replica is a process with an engine of its own: `--replicas 2`, or
-    `--replicas 1:4` to have the requests that run decide. It starts a Ray of its own, or joins the one that RAY_ADDRESS names.
-    docs/how-to/operating.md has more, and how to go past one machine.
+    With --ray, Ray Serve listens, and each replica is a process with an engine of its own: `--replicas 2`, or `--replicas 1:4`
+    for a number that follows the load. The command starts a Ray of its own, or joins the one at RAY_ADDRESS.
+    docs/how-to/scaling.md describes this, and clouds on several machines.
 
     Example: GKT_CLOUD_KEYS=$(openssl rand -hex 24) gkt cloud --host 0.0.0.0
     """

@@ -30,14 +30,14 @@ def edge(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = None,
     log_level: Annotated[str | None, typer.Option(help="Log level: debug, info, warning or error.")] = None,
 ) -> None:
-    """Start an edge: the student, on llama.cpp, until Ctrl-C or SIGTERM. The student is fetched where it is missing.
+    """Run an edge, the student on llama.cpp, until Ctrl-C or SIGTERM. A missing student is downloaded.
 
-    It listens on 127.0.0.1:8081 and speaks OpenAI's API there: model `gkt` is guided, `gkt-student` never asks the cloud,
-    `gkt-teacher` has the teacher write it all. Where GKT_EDGE_API_KEYS (comma-separated) is set it wants one of these from its
-    clients; elsewhere keep it on 127.0.0.1.
+    The edge listens on 127.0.0.1:8081 with OpenAI's API: model `gkt` is guided, `gkt-student` never calls the cloud, and with
+    `gkt-teacher` the teacher writes the whole answer. If GKT_EDGE_API_KEYS (comma-separated) is set, clients need one of these
+    keys; otherwise keep the edge on 127.0.0.1.
 
-    Everything else is set in the environment: GKT_EDGE_CLOUD_KEY (the cloud's bearer key), GKT_EDGE_CONTEXT_TOKENS,
-    GKT_EDGE_THREADS, GKT_EDGE_FIRST_TOKEN_DEADLINE_S, ...: docs/reference/configuration.md lists them all.
+    Other settings come from the environment: GKT_EDGE_CLOUD_KEY (the cloud's bearer key), GKT_EDGE_CONTEXT_TOKENS,
+    GKT_EDGE_THREADS, GKT_EDGE_FIRST_TOKEN_DEADLINE_S, ...: docs/reference/configuration.md lists all of them.
 
     Example: GKT_EDGE_CLOUD_KEY=... gkt edge --cloud-url https://cloud.example.org
     """

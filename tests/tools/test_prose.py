@@ -20,7 +20,7 @@ class Box:
         """So large."""
 
     def open(self) -> str:
-        """Open it.
+        """Open it, as its label says.
 
         Nothing of it stays."""
         # but for the lid
@@ -50,6 +50,10 @@ def test_phrases_are_found_in_docstrings_comments_and_messages() -> None:
     assert [violation.line for violation in found("nothing of")] == [21]
     assert [violation.line for violation in found("but for")] == [22]
     assert [violation.line for violation in found("likewise")] == [23]
+
+
+def test_software_does_not_speak() -> None:
+    assert [violation.line for violation in found("verbs")] == [19]
 
 
 def test_a_violation_names_its_place() -> None:
