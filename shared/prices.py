@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from shared.protocol.guidance import Usage
 
 TOKENS_PER_PRICE = 1_000_000
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 NANO = 1_000_000_000
 """Billionths in a dollar."""
 
@@ -15,9 +19,11 @@ NANO = 1_000_000_000
 class Prices:
     """US dollars per million tokens: prompt tokens, prompt tokens found in the prefix cache, and output tokens."""
 
-    input_usd: float
-    cached_input_usd: float
-    output_usd: float
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    input_usd: Price
+    cached_input_usd: Price
+    output_usd: Price
 
     @classmethod
     def of(

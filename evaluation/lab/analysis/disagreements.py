@@ -20,20 +20,21 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
+    """Questions wrong under A and right under B (`fixed`), and the reverse (`broken`)."""
+
     fixed: tuple[Change, ...]
-    """Wrong under A, right under B."""
     broken: tuple[Change, ...]
-    """Right under A, wrong under B."""
 
 
 class Piece(NamedTuple):
+    """Text of an answer from one source; None after the last segment, if the source is not known."""
+
     source: Source | None
-    """None behind the last segment: nobody said who wrote it."""
     text: str
 
 
 def changes(arms: Arms, a: str, b: str) -> Changes:
-    """Raises KeyError where one of the arms has no rows."""
+    """Raises KeyError if one of the arms has no rows."""
     pairs = [Change(row, arms[b][question]) for question, row in arms[a].items() if question in arms[b]]
     return Changes(
         fixed=tuple(pair for pair in pairs if pair.a.correct is False and pair.b.correct is True),
@@ -42,13 +43,13 @@ def changes(arms: Arms, a: str, b: str) -> Changes:
 
 
 def best_policy(task: TaskSummary) -> str | None:
-    """The most accurate arm that is not plain, the cheapest of those alike; None where there is none."""
+    """Return the most accurate arm that is not plain, the cheapest of equals; None without one."""
     arms = [arm for arm in task.arms if arm.accuracy is not None and not is_plain(arm.arm)]
     return max(arms, key=lambda arm: (arm.accuracy or 0.0, -(arm.cost_usd or 0.0))).arm if arms else None
 
 
 def pieces(row: Row) -> list[Piece]:
-    """The answer, cut where the writer changes."""
+    """Return the answer, cut where the source changes."""
     found: list[Piece] = []
     at = 0
     for segment in row.segments:

@@ -1,54 +1,55 @@
-"""Accuracy against cost: which arms nobody beats, and what a mixture of arms would reach."""
+"""Accuracy against cost: the arms that no other arm beats, and the accuracy of mixtures of arms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
 
 class Point(NamedTuple):
+    """Cost, in any unit, and accuracy of an arm."""
+
     cost: float
-    """In any unit: dollars, tokens."""
     accuracy: float
 
 
 class Mixture(NamedTuple):
-    """Question by question, arm `high` with the chance `weight`, else arm `low`. Both are places in what was given."""
+    """A random choice for each question: arm `high` with probability `weight`, otherwise arm `low`."""
 
-    low: int
-    high: int
+    low: str
+    high: str
     weight: float
 
 
-def pareto(points: Sequence[Point]) -> list[int]:
-    """Places of the points that no other beats: none is as good in both and better in one. The cheapest comes first."""
-    order = sorted(range(len(points)), key=lambda at: (points[at].cost, -points[at].accuracy))
-    front: list[int] = []
-    for at in order:
-        if not front or points[at].accuracy > points[front[-1]].accuracy or points[at] == points[front[-1]]:
-            front.append(at)
+def pareto(points: Mapping[str, Point]) -> list[str]:
+    """Return the arms that no other beats, by being as good in both and better in one. The cheapest comes first."""
+    front: list[str] = []
+    for arm in sorted(points, key=lambda arm: (points[arm].cost, -points[arm].accuracy)):
+        last = points[front[-1]] if front else None
+        if last is None or points[arm].accuracy > last.accuracy or points[arm] == last:
+            front.append(arm)
     return front
 
 
-def hull(points: Sequence[Point]) -> list[int]:
-    """Places of the corners of the upper convex hull, from the cheapest point up to the most accurate one.
+def hull(points: Mapping[str, Point]) -> list[str]:
+    """Return the corners of the upper convex hull, from the cheapest arm up to the most accurate one.
 
-    Every point on its edges can be had by drawing between two arms at random, so it is what a clever arm has to beat.
+    A random choice between two arms reaches every point on its edges, so a clever arm must be above it.
     Source: A. M. Andrew, Another efficient algorithm for convex hulls in two dimensions, Inf. Proc. Lett. 9 (1979) 216-219.
     """
-    corners: list[int] = []
-    for at in pareto(points):
-        if corners and points[at] == points[corners[-1]]:
+    corners: list[str] = []
+    for arm in pareto(points):
+        if corners and points[arm] == points[corners[-1]]:
             continue
-        while len(corners) > 1 and not _turns_down(points[corners[-2]], points[corners[-1]], points[at]):
+        while len(corners) > 1 and not _turns_down(points[corners[-2]], points[corners[-1]], points[arm]):
             corners.pop()
-        corners.append(at)
+        corners.append(arm)
     return corners
 
 
-def mixture(points: Sequence[Point], cost: float) -> Mixture | None:
-    """What reaches the hull of `points` at `cost`. None where even the cheapest of them costs more."""
+def mixture(points: Mapping[str, Point], cost: float) -> Mixture | None:
+    """Return the mixture that reaches the hull at `cost`. None if even the cheapest arm costs more."""
     corners = hull(points)
     if not corners or cost < points[corners[0]].cost:
         return None
@@ -59,6 +60,6 @@ def mixture(points: Sequence[Point], cost: float) -> Mixture | None:
 
 
 def _turns_down(first: Point, second: Point, third: Point) -> bool:
-    """Whether the way over the three points bends towards less accuracy for more cost."""
+    """True if the path over the points bends towards less accuracy for more cost."""
     rise = (second.accuracy - first.accuracy) * (third.cost - second.cost)
     return rise > (third.accuracy - second.accuracy) * (second.cost - first.cost)

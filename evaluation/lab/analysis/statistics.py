@@ -1,6 +1,6 @@
-"""What the verdicts can tell: intervals, paired differences, the gap recovered, and how many questions it takes.
+"""Statistics of verdicts: intervals, paired differences, the gap recovered, and the number of questions needed.
 
-Pure functions over verdicts: one a question, True, False, or None where there is none. Sequences given together are of the same
+Pure functions over verdicts: True, False or None (no verdict) for each question. Sequences given together are of the same
 questions in the same order. A question on which one of the arms has no verdict is left out of all of them, and counted.
 """
 
@@ -33,15 +33,20 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
+    """Verdicts as an array (questions, arms), 1 right and 0 wrong, and the number of questions without one under some arm."""
+
     verdicts: Floats
-    """Of shape (questions, arms): 1 right, 0 wrong."""
     left_out: int
-    """Questions on which some arm has no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Arm B less arm A, on the questions both have a verdict on."""
+    """Arm B less arm A, on the questions both have a verdict on.
+
+    p: McNemar's exact test, two-sided; 1 if the arms never differ.
+    fixed, broken: questions that only B, and only A, has right.
+    needed: questions that would show this difference in four of five runs. None if there is no difference.
+    """
 
     n: int
     left_out: int
@@ -50,19 +55,15 @@ class Difference:
     difference: float | None
     interval: Interval | None
     p: float
-    """McNemar's exact test, two-sided; 1 where the arms never differ."""
     fixed: int
-    """Questions that only B has right."""
     broken: int
-    """Questions that only A has right."""
     needed: int | None
-    """Questions it would take to tell this difference in four of five runs. None where there is no difference."""
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """(arm - student) / (teacher - student): 0 is the student, 1 the teacher. None where there is no gap to recover."""
+    """(arm - student) / (teacher - student): 0 is the student, 1 the teacher. None if there is no gap to recover."""
 
     n: int
     left_out: int
@@ -72,7 +73,7 @@ class Recovery:
 
 
 def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Interval | None:
-    """Wilson's score interval of a share, without continuity correction; None where n is 0.
+    """Return Wilson's score interval of a share, without continuity correction; None if n is 0.
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212.
     Recommended for any n by Brown, Cai and DasGupta, Interval estimation for a binomial proportion, Statist. Sci. 16 (2001).
@@ -85,7 +86,7 @@ def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Interva
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact, two-sided p of McNemar's test: whether the questions that only one arm has right fall to both alike.
+    """Return the exact, two-sided p of McNemar's test that the questions only one arm has right fall to both alike.
 
     Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 12 (1947)
     153-157; exact as a binomial test of one half.
@@ -94,17 +95,17 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def paired(*arms: Verdicts) -> Paired:
-    """The questions on which every arm has a verdict. Raises ValueError where the arms are not of the same length."""
+    """Return the questions on which every arm has a verdict. Raises ValueError if the arms have different lengths."""
     known = [verdicts for verdicts in zip(*arms, strict=True) if None not in verdicts]
     left_out = len(arms[0]) - len(known)
     return Paired(np.array(known, dtype=np.float64).reshape(len(known), len(arms)), left_out)
 
 
 def resampled_means(values: Floats, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
-    """Means of `resamples` bootstrap samples of the rows of `values`, (n, k) with n > 0: an array (resamples, k).
+    """Return the means of `resamples` bootstrap samples of the rows of `values`, (n, k) with n > 0: an array (resamples, k).
 
-    Rows that are alike are drawn together: how often each kind of row comes in a sample is multinomial. With verdicts there are
-    at most 2**k kinds, whatever n is.
+    Equal rows are drawn together: the number of each kind of row in a sample is multinomial. With verdicts there are at most
+    2**k kinds, for any n.
 
     Source: B. Efron, Bootstrap methods: another look at the jackknife, Ann. Statist. 7 (1979) 1-26.
     """
@@ -115,7 +116,7 @@ def resampled_means(values: Floats, *, resamples: int = RESAMPLES, seed: int = S
 
 
 def mean_interval(values: Floats, *, confidence: float = CONFIDENCE, seed: int = SEED) -> Interval | None:
-    """Percentile bootstrap interval of the mean of `values`, (n,); None where n is 0. Source: as `resampled_means`."""
+    """Return the percentile bootstrap interval of the mean of `values`, (n,); None if n is 0. Source: as `resampled_means`."""
     if not len(values):
         return None
     interval = _percentile(resampled_means(values.reshape(-1, 1), seed=seed)[:, 0], confidence)
@@ -124,7 +125,7 @@ def mean_interval(values: Floats, *, confidence: float = CONFIDENCE, seed: int =
 
 
 def difference(a: Verdicts, b: Verdicts, *, confidence: float = CONFIDENCE, seed: int = SEED) -> Difference:
-    """How B differs from A on the same questions, with a paired bootstrap interval and McNemar's test."""
+    """Return B less A on the same questions, with a paired bootstrap interval and McNemar's test."""
     verdicts, left_out = paired(a, b)
     n = len(verdicts)
     if not n:
@@ -147,18 +148,18 @@ def difference(a: Verdicts, b: Verdicts, *, confidence: float = CONFIDENCE, seed
         fixed=fixed,
         broken=broken,
         needed=needed,
-        warnings=_doubts(n, left_out, fixed, broken, needed=needed, sure=p <= 1 - confidence, p=p),
+        warnings=_warnings(n, left_out, fixed, broken, needed=needed, shown=p <= 1 - confidence, p=p),
     )
 
 
 def gap_recovered(
     student: Verdicts, arm: Verdicts, teacher: Verdicts, *, confidence: float = CONFIDENCE, seed: int = SEED
 ) -> Recovery:
-    """How much of the way from student to teacher an arm goes, with a paired bootstrap interval.
+    """Return the part of the way from student to teacher that an arm goes, with a paired bootstrap interval.
 
     Source: the performance gap recovered of Burns and others, Weak-to-strong generalization, arXiv 2312.09390 (2023). A ratio has
-    no interval where its divisor may be nothing: samples in which the teacher is no better than the student are left out, and
-    where there are more of them than the interval leaves out on one side, there is none.
+    no interval if its divisor may be 0: samples in which the teacher is no better than the student are left out, and if there
+    are more of them than the interval leaves out on one side, there is none.
     """
     verdicts, left_out = paired(student, arm, teacher)
     n = len(verdicts)
@@ -174,7 +175,7 @@ def gap_recovered(
     sound = gaps > 0
     value = (reached - low) / (high - low)
     if 1 - sound.mean() > (1 - confidence) / 2:
-        warning = "the gap between teacher and student may be nothing: the share recovered has no interval"
+        warning = "the gap between teacher and student may be zero: the share recovered has no interval"
         return Recovery(n, left_out, value, None, (warning,))
     interval = _percentile((means[sound, 1] - means[sound, 0]) / gaps[sound], confidence)
     return Recovery(n, left_out, value, Interval(min(interval.low, value), max(interval.high, value)), ())
@@ -183,7 +184,7 @@ def gap_recovered(
 def questions_needed(
     by: float, discordant: float, *, confidence: float = CONFIDENCE, power: float = POWER
 ) -> int | None:
-    """Questions with which McNemar's test tells a difference `by` in a share `power` of runs; None where `by` is 0.
+    """Return the questions with which McNemar's test shows a difference `by` in a share `power` of runs; None if `by` is 0.
 
     `discordant` is the share of questions that only one of the arms has right; it is at least as large as the difference.
 
@@ -207,22 +208,22 @@ def _percentile(values: Floats, confidence: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _doubts(
-    n: int, left_out: int, fixed: int, broken: int, *, p: float, sure: bool, needed: int | None
+def _warnings(
+    n: int, left_out: int, fixed: int, broken: int, *, p: float, shown: bool, needed: int | None
 ) -> tuple[str, ...]:
-    """In words, where the data cannot tell."""
-    said: list[str] = []
+    """Return warnings about questions left out, and about arms that the data cannot tell apart."""
+    warnings: list[str] = []
     if left_out:
-        said.append(f"{left_out} of {n + left_out} questions are left out: one of the arms has no verdict on them")
+        warnings.append(f"{left_out} of {n + left_out} questions are left out: one of the arms has no verdict on them")
     if not fixed and not broken:
-        said.append(
-            f"the arms are right on the same {n} questions: nothing tells them apart, and the interval says nothing"
+        warnings.append(
+            f"the arms are right on the same {n} questions: they cannot be told apart, and the interval has no meaning"
         )
     elif needed is None:
-        said.append(f"each arm alone is right on {fixed} questions: nothing tells them apart")
-    elif not sure:
-        said.append(
-            f"the data cannot tell which arm is better (p = {p:.2g}): if the difference is what it seems, "
-            f"it takes about {needed:,} questions to tell it, and there are {n:,}"
+        warnings.append(f"each arm alone is right on {fixed} questions: they cannot be told apart")
+    elif not shown:
+        warnings.append(
+            f"the data cannot tell which arm is better (p = {p:.2g}): if the difference is real, "
+            f"about {needed:,} questions are needed to show it, and there are {n:,}"
         )
-    return tuple(said)
+    return tuple(warnings)

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from evaluation.lab import options
 from evaluation.lab.analysis.arm_summary import ArmSummary, TaskSummary, summarise
-from evaluation.lab.analysis.price_table import PriceTable
+from evaluation.lab.analysis.price_table import load_prices, prices_of
 from evaluation.lab.analysis.statistics import Interval
 from evaluation.lab.arm_names import TEACHER
 from evaluation.lab.report.pages import markdown, page
@@ -61,7 +61,7 @@ def report(
     if not (html or markdown_file or json_file):
         raise typer.BadParameter("there is nothing to write; give --html, --markdown or --json")
     gathered = gather(folders)
-    teacher_prices = PriceTable.load(prices).of(model)
+    teacher_prices = prices_of(load_prices(prices), model)
     tasks = summarise(gathered.rows, teacher_prices)
     if between:
         check_arms(tasks, between)

@@ -13,7 +13,7 @@ from rich.table import Table
 from evaluation.lab import options
 from evaluation.lab.analysis.arm_summary import TaskSummary, summarise
 from evaluation.lab.analysis.disagreements import Change, changes
-from evaluation.lab.analysis.price_table import PriceTable
+from evaluation.lab.analysis.price_table import load_prices, prices_of
 from evaluation.lab.analysis.statistics import difference
 from evaluation.lab.report.cli import check_arms, gather
 from evaluation.lab.report.formatting import UNKNOWN, p_value, percent, points_in, shown
@@ -45,7 +45,7 @@ def compare(
     known = list(dict.fromkeys(row.task for row in rows))
     if task is not None and task not in known:
         raise ConfigurationError(f"these runs have no task {task!r}; their tasks are {', '.join(known) or 'none'}")
-    tasks = summarise([row for row in rows if task in {None, row.task}], PriceTable.load(prices).of(model))
+    tasks = summarise([row for row in rows if task in {None, row.task}], prices_of(load_prices(prices), model))
     check_arms(tasks, [a, b])
     console = stdout()
     for summary in tasks:

@@ -17,7 +17,7 @@ from shared.errors import ConfigurationError
 try:
     from evaluation.lab import arms as lab_arms
     from evaluation.lab import options, tasks
-    from evaluation.lab.analysis.price_table import PriceTable
+    from evaluation.lab.analysis.price_table import load_prices
     from evaluation.lab.arm_names import OFF, TEACHER
     from evaluation.lab.errors import BadData
     from evaluation.lab.results.folder import open_folder
@@ -135,7 +135,7 @@ def tune(
         reuse=reuse or (),
     )
     reporting = replace(tuning, data=load(reported, limit=report_limit))
-    table = PriceTable.load(prices)
+    table = load_prices(prices)
     spec = SearchSpec(
         task=loaded.name,
         task_file_sha256=loaded.file_sha256,
@@ -147,7 +147,7 @@ def tune(
         first_block=first_block,
         keep=keep,
         minimize=minimize,
-        prices=table.flat() if prices else None,
+        prices=dict(table) if prices else None,
         arms=[one.text for one in arms],
         shots=shots,
         max_tokens=max_tokens,

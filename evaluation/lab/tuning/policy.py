@@ -6,11 +6,14 @@ import datetime
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from evaluation.lab.analysis.statistics import Interval, mean_interval, paired, wilson
+import numpy as np
+
+from evaluation.lab.analysis.arm_summary import summarise
+from evaluation.lab.analysis.statistics import Interval, mean_interval, paired
 from evaluation.lab.arm_names import OFF, TEACHER
 from evaluation.lab.arms import Arm
 from evaluation.lab.errors import InvalidStage
-from evaluation.lab.results.rows import Arms, Row, verdicts
+from evaluation.lab.results.rows import Row, verdicts
 from evaluation.lab.tuning import racing
 from evaluation.lab.tuning.tuner import Tuner
 from shared.policy_file import Estimate, Evidence, PolicyFile
@@ -42,43 +45,39 @@ def _evidence(arm: str, fraction: float, rows: Sequence[Row], tuner: Tuner) -> E
     kept = racing.rollout_retention(arms, arm, fraction) if same else None
     if kept is None:
         raise InvalidStage(f"the teacher has none of {len(same)} reporting questions right: no accuracy can be kept")
-    correct = paired(*verdicts(arms, *names)).verdicts
-    n = len(correct)
-    student, teacher, whole = (_estimate(right / n, wilson(int(right), n)) for right in correct.sum(axis=0))
-    # For a fraction of the questions the policy's correctness is an expectation, so its interval is a bootstrap's.
-    expected = (1 - fraction) * correct[:, 0] + fraction * correct[:, 2]
-    prices, models, spec = tuner.prices(), tuner.models(), tuner.spec
+    (task,) = summarise([row for of_arm in arms.values() for row in of_arm.values()], tuner.prices())
+    student, teacher, whole = task.arm(OFF), task.arm(TEACHER), task.arm(arm)
+    policy = _estimate(whole.accuracy, whole.interval)
+    if fraction < 1:
+        # The policy's correctness is an expectation then, so its interval is a bootstrap's.
+        expected = paired(*verdicts(arms, OFF, arm)).verdicts @ np.array([1 - fraction, fraction])
+        policy = _estimate(float(expected.mean()), mean_interval(expected))
+    models, spec = tuner.models(), tuner.spec
     return Evidence(
         task=spec.task,
         data_sha256=spec.data_sha256,
         tuning_lines=_lines(tuner.tuning.data.lines.first, spec.tuning_questions),
         reporting_lines=_lines(tuner.reporting.data.lines.first, spec.reporting_questions),
-        n=n,
+        n=kept.n,
         student=models.student,
         teacher=models.teacher or "unknown",
         keep=spec.keep,
-        accuracy_student=student,
-        accuracy_teacher=teacher,
-        accuracy_policy=whole if fraction == 1 else _estimate(float(expected.mean()), mean_interval(expected)),
+        accuracy_student=_estimate(student.accuracy, student.interval),
+        accuracy_teacher=_estimate(teacher.accuracy, teacher.interval),
+        accuracy_policy=policy,
         kept_share=kept.value,
         kept_share_low=kept.low,
         shown=kept.low >= spec.keep,
-        teacher_token_share=fraction * _share(arms, arm, lambda row: row.teacher.output),
-        cost_share=fraction * _share(arms, arm, lambda row: row.teacher.cost_usd(prices)),
+        teacher_token_share=fraction * (whole.teacher_token_share or 0.0),
+        cost_share=fraction * (whole.cost_share or 0.0),
         date=datetime.datetime.now(datetime.UTC).date(),
         gkt_version=_version(),
     )
 
 
-def _estimate(value: float, interval: Interval | None) -> Estimate:
-    assert interval is not None  # noqa: S101 - there are questions
+def _estimate(value: float | None, interval: Interval | None) -> Estimate:
+    assert value is not None and interval is not None  # noqa: S101, PT018 - there are questions
     return Estimate(value=value, low=interval.low, high=interval.high)
-
-
-def _share(arms: Arms, arm: str, amount: racing.Amount) -> float:
-    """Return an arm's amount divided by the teacher's; 0 if even the teacher's is 0."""
-    whole = racing.mean_amount(arms[TEACHER], amount)
-    return racing.mean_amount(arms[arm], amount) / whole if whole else 0.0
 
 
 def _lines(first: int, questions: int) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from evaluation.lab.errors import BadFolder
 from evaluation.lab.results.rows import LabModel
 from evaluation.lab.results.state import difference, read_state, write_state
+from shared.prices import Prices
 
 SEARCH = "tune.json"
 
@@ -28,7 +29,7 @@ class SearchSpec(LabModel):
     first_block: int
     keep: float
     minimize: Objective
-    prices: dict[str, float] | None
+    prices: dict[str, Prices] | None
     arms: list[str]
     shots: int
     max_tokens: int

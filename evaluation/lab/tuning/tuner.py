@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from evaluation.lab.analysis.price_table import PriceTable
+from evaluation.lab.analysis.price_table import PriceTable, prices_of
 from evaluation.lab.arm_names import OFF, TEACHER
 from evaluation.lab.arms import Arm
 from evaluation.lab.errors import BadArm, BadFolder, InvalidStage
@@ -105,7 +105,7 @@ class Tuner:
 
     def prices(self) -> Prices:
         """Return the prices of the teacher that answered."""
-        return self.table.of(self.models().teacher)
+        return prices_of(self.table, self.models().teacher)
 
     def amount(self) -> racing.Amount:
         """Return the quantity to minimize: dollars or tokens of the teacher."""

@@ -118,7 +118,7 @@ def test_questions_without_a_verdict_are_left_out_and_counted() -> None:
 def test_arms_that_never_differ_cannot_be_told_apart() -> None:
     told = difference([RIGHT, WRONG], [RIGHT, WRONG])
     assert (told.difference, told.p, told.needed) == (0, 1.0, None)
-    assert "nothing tells them apart" in told.warnings[0]
+    assert "they cannot be told apart" in told.warnings[0]
 
     nothing = difference([None], [RIGHT])
     assert (nothing.n, nothing.difference, nothing.interval) == (0, None, None)
