@@ -90,13 +90,13 @@ class Unsupported(InvalidRequest):
 
 
 class ReviewUnsupported(Unsupported):
-    """It tells no probabilities of what others have written."""
+    """The teacher cannot score text that it did not write."""
 
     code = "review_unsupported"
 
 
 class ContinuationUnsupported(Unsupported):
-    """It cannot go on behind the beginning of an answer."""
+    """The teacher cannot continue the beginning of an answer."""
 
     code = "continuation_unsupported"
 

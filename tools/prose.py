@@ -66,7 +66,7 @@ RULES = (
     _phrase("nothing of", "write 'no' or 'not ... any'"),
     _phrase("but for", "write 'except'"),
     _phrase("so long", "write 'while' or the time that is meant"),
-    _phrase("likewise", "repeat the verb"),
+    _phrase("likewise", "repeat the verb", enforced=True),
 )
 
 

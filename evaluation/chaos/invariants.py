@@ -24,7 +24,7 @@ class Invariant(StrEnum):
     MIXED = "mixed"
     """No answer contains anything of another request."""
     PREFIX = "prefix"
-    """The teacher's text is complete, in order and unique where the report says; the student continues from its end."""
+    """The teacher's text is complete, in order and unique as reported; the student continues from its end."""
     COMPLETE = "complete"
     """An answer ends where its writers end it, or at its limit."""
     CRASHED = "crashed"

@@ -1,1 +1,1 @@
-"""The laboratory of `gkt eval`: tasks, arms, what each question gave, and what may be said of it."""
+"""The laboratory of `gkt eval`: tasks, arms, runs, and the analysis of their results."""

@@ -172,7 +172,7 @@ def parse_all(texts: list[str]) -> list[Arm]:
 
 
 def _value(key: str, text: str) -> Any:
-    """Raises ValueError, which says what the value must be."""
+    """Parse a value. Raises ValueError with the accepted values."""
     if key in NUMBERS:
         return NUMBERS[key].parse(text)
     if key == "template":

@@ -1,4 +1,4 @@
-"""The small JSON files that say which run or search a folder belongs to."""
+"""The small JSON files that record the run or search of a folder."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def reusable_rows(config: RunConfig, models: ServedModels) -> Iterator[Row]:
 
 
 def _comparable(now: ServedModels, before: ServedModels) -> ServedModels:
-    """Return the models of now, as far as both runs know them: either may have no arm that uses the teacher, or a template."""
+    """Return the models of now that both runs have: either may lack an arm that uses the teacher, or a template."""
     templates = {arm: now.templates.get(arm, template) for arm, template in before.templates.items()}
     teacher = now.teacher if now.teacher and before.teacher else before.teacher
     return ServedModels(student=now.student, teacher=teacher, templates=templates)
