@@ -1,8 +1,13 @@
-"""Fixtures of several packages: services as real processes with real, small models."""
+"""The three kinds of tests, and the one cloud that tests of several packages share.
+
+A test is a `unit` test unless it has another mark. It fails if it starts a process or looks for a model. `engine` tests load
+real, small models; `system` tests start processes. Tests with vLLM or Ray are one xdist group: one process runs them in turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -13,6 +18,44 @@ from tests.processes import Process
 
 CLOUD_KEY = "a-key-for-tests"
 CLOUD_MODEL = "smollm2-135m-instruct"
+
+KINDS = {"unit", "engine", "system"}
+PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}
+NO_MODELS = "/dev/null/a-unit-test-has-no-models"
+_unit_test = ""
+"""Name of the unit test that runs, if one does."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cloud_process" in getattr(item, "fixturenames", ()):
+            item.add_marker("engine")
+            item.add_marker(pytest.mark.xdist_group("vllm"))
+        kinds = KINDS & {mark.name for mark in item.iter_markers()}
+        if len(kinds) > 1:
+            raise pytest.UsageError(f"{item.nodeid} is marked {' and '.join(sorted(kinds))}: a test is of one kind")
+        if not kinds:
+            item.add_marker("unit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Keep a unit test, its fixtures included, from processes and models."""
+    if not item.get_closest_marker("unit"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "_unit_test", item.nodeid)
+        patch.setenv("GKT_HOME", NO_MODELS)
+        return (yield)
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if _unit_test and event in PROCESS_EVENTS:
+        raise AssertionError(f"{_unit_test} starts a process, which a unit test must not: {event}{arguments}")
+
+
+sys.addaudithook(_refuse_processes)
 
 
 @dataclass(frozen=True)

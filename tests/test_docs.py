@@ -25,6 +25,8 @@ from gkt.__main__ import app
 from gkt.settings_docs import page
 from tests.edge_student.scripted_edge import edge
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = [*GUIDES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]

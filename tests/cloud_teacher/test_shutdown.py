@@ -17,7 +17,7 @@ from shared.protocol.sse import decode
 from tests.conftest import CLOUD_MODEL
 from tests.processes import Process
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(400)]
 
 Starter = Callable[..., Process]
 

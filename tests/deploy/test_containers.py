@@ -10,7 +10,7 @@ import pytest
 from tests.deploy.containers import SERVICES, Containers, run
 from tests.deploy.stack import EDGES
 
-pytestmark = pytest.mark.timeout(5400)
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(5400)]
 
 REACH = """
 import socket, sys

@@ -40,6 +40,7 @@ def test_an_image_is_of_this_version_and_its_last_stage_is_for_nobody_in_particu
     ("extra", "all_of_them"),
     [("edge", ["edge"]), ("cloud-cpu", ["cloud-cpu", "fleet"]), ("cloud,ray", ["cloud", "ray", "fleet"])],
 )
+@pytest.mark.system
 def test_images_install_what_the_project_asks_for(extra: str, all_of_them: list[str], tmp_path: Path) -> None:
     for file in (ROOT / "deploy/requirements.py", ROOT / "pyproject.toml"):
         shutil.copy(file, tmp_path)
@@ -61,6 +62,7 @@ def check(url: str) -> int:
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
+@pytest.mark.system
 async def test_a_service_is_healthy_once_it_is_ready() -> None:
     async with serving(create_app(EdgeSettings(), student=ScriptedStudent("Hello"))) as url:
         assert await off_the_loop(f"{url}/ready") == 0
@@ -70,6 +72,7 @@ async def test_a_service_is_healthy_once_it_is_ready() -> None:
     assert check(f"{url}/ready") == 1
 
 
+@pytest.mark.system
 async def test_a_service_that_loads_is_not_healthy() -> None:
     app = FastAPI()
 

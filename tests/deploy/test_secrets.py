@@ -6,7 +6,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.deploy.test_compose_file import KEYS, ROOT
+
+pytestmark = pytest.mark.system
 
 
 def make(path: Path) -> dict[str, str]:

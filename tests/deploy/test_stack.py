@@ -19,7 +19,7 @@ from tests.processes import ROOT
 from wan.control import Control
 
 # The first test starts everything, and builds the images if it runs in containers.
-pytestmark = pytest.mark.timeout(5400)
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(5400)]
 
 LONG = "Explain in a few sentences why the sky is blue."
 AS_PROMETHEUS = {"accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1"}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.processes import Process
+
+pytestmark = pytest.mark.system
 
 MODEL = "smollm2-135m-instruct"
 

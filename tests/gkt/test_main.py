@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cloud_teacher.config.settings import CloudSettings
 from edge_student.settings import EdgeSettings
 from gkt.__main__ import COMMANDS, app
-from tests.gkt.run_command import gkt
+from tests.gkt.run_command import gkt, gkt_process
 
 
 def help_of(*command: str) -> str:
@@ -85,6 +85,7 @@ def test_the_defaults_that_up_shows_are_those_of_the_services() -> None:
         assert f"[default: {port}]" in text
 
 
+@pytest.mark.system
 def test_the_list_of_commands_needs_none_of_them() -> None:
     program = "import sys; from gkt.__main__ import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -143,6 +144,7 @@ async def test_replicas_that_cannot_be_are_one_line(options: list[str], complain
         ("up", "llama_cpp", "pip install 'gkt[edge]'"),
     ],
 )
+@pytest.mark.system
 def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs_it(
     command: str, engine: str, remedy: str
 ) -> None:
@@ -156,11 +158,12 @@ def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs
 
 
 @pytest.mark.parametrize("option", ["--cloud-port", "--edge-port"])
+@pytest.mark.system
 async def test_a_port_in_use_is_found_before_anything_is_loaded(option: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         other = "--edge-port" if option == "--cloud-port" else "--cloud-port"
-        outcome = await gkt("up", option, port, other, "0", environment={"GKT_HOME": str(tmp_path)})
+        outcome = await gkt_process("up", option, port, other, "0", environment={"GKT_HOME": str(tmp_path)})
     assert outcome.status == 1
     assert outcome.err == (
         f"gkt: cannot listen on 127.0.0.1:{port}: Address already in use. Choose another port with {option}\n"

@@ -11,6 +11,8 @@ import pytest
 
 from shared.child_process import ChildProcess, ProcessFailed
 
+pytestmark = pytest.mark.system
+
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -26,6 +26,8 @@ from shared.errors import ConfigurationError
 from shared.model_hub.local_models import ensure_gguf
 from shared.protocol.guidance import Message
 
+pytestmark = pytest.mark.engine
+
 SMOLLM = "smollm2-135m-instruct"
 QWEN = "qwen2.5-coder-0.5b-instruct"
 MODELS = [SMOLLM, QWEN]

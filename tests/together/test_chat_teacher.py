@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from cloud_teacher.app import create_app as create_cloud
@@ -15,6 +16,8 @@ from cloud_teacher.config.settings import CloudSettings
 from edge_student.app import create_app as create_edge
 from edge_student.settings import EdgeSettings
 from tests.running import serving
+
+pytestmark = pytest.mark.engine
 
 SMOLLM = "smollm2-135m-instruct"
 QUESTION = [{"role": "user", "content": "Explain in a few sentences why the sky is blue."}]

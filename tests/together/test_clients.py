@@ -19,6 +19,8 @@ import pytest
 
 from tests.processes import Process
 
+pytestmark = pytest.mark.system
+
 QUESTION = [{"role": "user", "content": "Write five sentences about rivers."}]
 MAX_SEQUENCES = 4
 END = 2

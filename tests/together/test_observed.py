@@ -30,6 +30,7 @@ GUIDANCE = {"messages": [{"role": "user", "content": SECRET}], "max_guidance_tok
 
 
 @pytest.mark.parametrize("named", [None, "my-cloud"])
+@pytest.mark.system
 def test_a_process_exports_by_the_standard_variables_and_loses_nothing_at_its_end(
     tmp_path: Path, named: str | None
 ) -> None:

@@ -24,6 +24,8 @@ from shared.errors import ConfigurationError, EngineFailed, InvalidRequest, NotR
 from shared.protocol.guidance import Message
 from tests.running import serving
 
+pytestmark = pytest.mark.engine
+
 SMOLLM = "smollm2-135m-instruct"
 QUESTION = [Message(role="user", content="Explain in a few sentences why the sky is blue.")]
 

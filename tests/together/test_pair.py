@@ -317,6 +317,7 @@ async def test_a_client_that_goes_away_stops_the_teachers_engine(cloud_process: 
     assert engine_tokens(cloud_process) - before - written < 100
 
 
+@pytest.mark.engine
 async def test_the_student_prefills_while_the_cloud_works() -> None:
     """The prompt is in the student's cache before any guidance arrives."""
     student = LlamaStudent(SMOLLM, ensure_gguf(SMOLLM), EdgeSettings(context_tokens=512))

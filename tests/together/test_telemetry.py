@@ -223,6 +223,7 @@ async def test_off_hands_the_clients_trace_on_and_records_nothing() -> None:
     assert hints.trace == CLIENT
 
 
+@pytest.mark.system
 def test_off_imports_nothing_of_opentelemetry() -> None:
     code = (
         "import sys, edge_student.app, cloud_teacher.app, shared.observability.telemetry as t\n"

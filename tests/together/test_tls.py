@@ -68,6 +68,7 @@ async def events(url: str, settings: EdgeSettings) -> list[Event]:
         await cloud.close()
 
 
+@pytest.mark.system
 async def test_an_edge_checks_the_cloud_and_proves_itself(cloud: tuple[str, bool], files: Files) -> None:
     url, mutual = cloud
     cert, key = files.signed("edge-1.example")
@@ -88,6 +89,7 @@ async def test_an_edge_checks_the_cloud_and_proves_itself(cloud: tuple[str, bool
         await events(url.replace("https://", "http://"), EdgeSettings())
 
 
+@pytest.mark.system
 async def test_a_certificate_of_another_authority_is_refused(
     cloud: tuple[str, bool], files: Files, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from cloud_teacher.teachers.openai_chat import ChatTeacher
 from evaluation.servers.baselines import EngineConfig, vllm_serve
 from shared.protocol.guidance import Message, Usage
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(400)]
 
 SMOLLM = "smollm2-135m-instruct"
 QUESTION = [Message(role="user", content="Explain in a few sentences why the sky is blue.")]

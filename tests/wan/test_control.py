@@ -8,13 +8,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from shared.errors import GktError
-from tests.gkt.run_command import gkt
+from tests.gkt.run_command import gkt, gkt_process
 from tests.wan.serving import served
 from tests.wan.targets import echo, target
 from wan.commands import app as commands
+
+pytestmark = pytest.mark.system
 
 METRICS = {
     'gkt_wan_bytes_total{direction="up",link="edge-a"}': 5.0,
@@ -156,7 +159,7 @@ async def test_wrong_commands_say_what_would_be_right(tmp_path: Path) -> None:
 async def test_a_port_in_use_ends_it_with_1_and_says_so(tmp_path: Path) -> None:
     async with served(tmp_path, "--link", "edge=0", "--to", "1") as wan:
         host, port = await wan.address("edge")
-        outcome = await gkt("wan", "serve", "--control", "0", "--link", f"edge={host}:{port}", "--to", "1")
+        outcome = await gkt_process("wan", "serve", "--control", "0", "--link", f"edge={host}:{port}", "--to", "1")
     assert outcome.status == 1
     assert f"edge cannot listen on {host}:{port}: Address already in use" in outcome.err
     assert "Traceback" not in outcome.err

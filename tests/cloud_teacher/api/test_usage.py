@@ -141,6 +141,7 @@ async def test_without_a_database_there_is_no_usage_to_see() -> None:
         assert (await client.get("/v1/usage")).status_code == 404
 
 
+@pytest.mark.system
 async def test_what_was_said_to_be_done_outlives_sigkill(store_url: str, engine: Engine, tmp_path: Path) -> None:
     key = create(engine, "edge", Allowance())
     process = Process("tests.cloud_teacher.scripted_cloud", {"GKT_CLOUD_STORE_URL": store_url}, tmp_path)

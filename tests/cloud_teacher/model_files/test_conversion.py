@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from gguf import GGUFReader, dequantize
-from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 import shared
 from cloud_teacher.model_files.conversion import convert, ensure_folder
 from shared.errors import ModelError, UnknownModelName
 from shared.model_hub.local_models import ensure_gguf
+
+pytestmark = pytest.mark.engine
 
 CONVERSION = [sys.executable, "-m", "cloud_teacher.model_files.conversion"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(shared.__file__).parents[1])}
@@ -50,6 +48,11 @@ def test_the_folder_is_all_there_is(folder: Path, new_home: Path) -> None:
 
 
 def test_weights_are_those_of_the_file_and_stored_once(folder: Path, gguf: Path) -> None:
+    import torch
+    from gguf import GGUFReader, dequantize
+    from safetensors import safe_open
+    from transformers import AutoConfig
+
     config = AutoConfig.from_pretrained(folder)
     assert config.architectures == ["LlamaForCausalLM"]
     assert config.tie_word_embeddings
@@ -68,6 +71,8 @@ def test_weights_are_those_of_the_file_and_stored_once(folder: Path, gguf: Path)
 
 
 def test_the_tokenizer_knows_its_control_tokens_and_template(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.encode("<|im_start|>", add_special_tokens=False) == [IM_START]
     assert tokenizer.eos_token_id == IM_END
@@ -78,19 +83,23 @@ def test_the_tokenizer_knows_its_control_tokens_and_template(folder: Path) -> No
 
 
 def test_the_tokenizer_takes_each_digit_by_itself_as_llama_cpp_does(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pieces = [tokenizer.decode([token]) for token in tokenizer.encode("é  12 ½", add_special_tokens=False)]
     assert pieces == ["é", "  ", "1", "2", " ", "½"]
 
 
 def test_either_end_token_ends_an_answer(folder: Path) -> None:
+    from transformers import GenerationConfig
+
     assert GenerationConfig.from_pretrained(folder).eos_token_id == [IM_END, END_OF_TEXT]
 
 
 def test_a_second_time_does_no_work(folder: Path, gguf: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert ensure_folder(str(gguf)) == str(folder)
-    subprocess.run([*CONVERSION, gguf, folder], env=ENVIRONMENT, check=True)
+    convert(gguf, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
@@ -109,9 +118,9 @@ def test_one_that_ends_midway_leaves_no_folder(gguf: Path, tmp_path: Path, end: 
     assert not folder.exists()
 
     not_a_model = tmp_path / "x.gguf"
-    not_a_model.write_bytes(b"GGUF")
-    again = subprocess.run([*CONVERSION, not_a_model, folder], env=ENVIRONMENT, capture_output=True, check=False)
-    assert again.returncode == 1
+    not_a_model.write_bytes(b"no model")
+    with pytest.raises(ValueError, match="not a GGUF file"):
+        convert(not_a_model, folder)
     assert not folder.exists()
     assert not unfinished.exists()
 

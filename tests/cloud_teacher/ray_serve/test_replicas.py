@@ -26,7 +26,7 @@ from tests.conftest import CLOUD_KEY, CLOUD_MODEL
 from tests.processes import Process
 from tests.running import serving
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(200)]
 
 REPLICA = "ray::ServeReplica"
 ENGINE = "VLLM::EngineCore"

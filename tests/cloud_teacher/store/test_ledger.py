@@ -138,6 +138,7 @@ async def test_what_a_killed_replica_had_set_aside_runs_out(engine: Engine, stor
     assert await stored.reserve(ask(tokens=100, daily_tokens=100)) is None
 
 
+@pytest.mark.system
 async def test_a_database_that_is_away_is_said_and_one_that_is_back_is_used(postgresql: Server) -> None:
     engine = connect(postgresql.new_database())
     stored = StoredLedger(engine)

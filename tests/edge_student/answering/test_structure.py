@@ -148,6 +148,7 @@ def assert_person(text: str) -> None:
     assert len(person["name"]) <= 12 and 0 <= person["age"] <= 120 and person["mood"] in {"good", "bad"}
 
 
+@pytest.mark.engine
 async def test_whatever_is_drawn_is_valid(student: LlamaStudent) -> None:
     prompt = student.encode([Message(role="user", content="Who are you? Say it in JSON.")])
     structure = student.structure(PERSON)
@@ -169,6 +170,7 @@ async def test_whatever_is_drawn_is_valid(student: LlamaStudent) -> None:
     assert len(texts) > 3
 
 
+@pytest.mark.engine
 async def test_it_goes_on_from_inside_the_guidance(student: LlamaStudent) -> None:
     prompt = student.encode([Message(role="user", content="Who are you? Say it in JSON.")])
     structure = student.structure(PERSON)
@@ -188,6 +190,7 @@ async def test_it_goes_on_from_inside_the_guidance(student: LlamaStudent) -> Non
         assert end == "stop"
 
 
+@pytest.mark.engine
 async def test_guidance_off_the_structure_fails_that_answer_and_no_other(student: LlamaStudent) -> None:
     prompt = student.encode([Message(role="user", content="Who are you?")])
     sampling = StudentSampling(max_tokens=50, structure=student.structure(PERSON))

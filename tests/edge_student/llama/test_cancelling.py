@@ -20,6 +20,8 @@ from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling
 from shared.model_hub.local_models import ensure_gguf
 
+pytestmark = pytest.mark.engine
+
 MODEL = "smollm2-135m-instruct"
 REQUESTS = int(os.environ.get("GKT_TEST_CANCELS", "1000"))
 LONG_TOKENS = 1500

@@ -17,6 +17,8 @@ from edge_student.llama.vocab import Vocab
 from edge_student.student import StudentSampling, TokenOutput
 from shared.model_hub.local_models import ensure_gguf
 
+pytestmark = pytest.mark.engine
+
 PROMPT = [1, 2, 3]
 
 

@@ -138,12 +138,14 @@ def is_valid(vocab: Vocab, schema: Any, text: str) -> bool:
 
 
 @pytest.mark.parametrize(("schema", "text"), VALID)
+@pytest.mark.engine
 def test_valid_texts_may_be_written(vocab: Vocab, schema: Any, text: str) -> None:
     json.loads(text)
     assert is_valid(vocab, schema, text)
 
 
 @pytest.mark.parametrize(("schema", "text"), INVALID)
+@pytest.mark.engine
 def test_others_may_not(vocab: Vocab, schema: Any, text: str) -> None:
     assert not is_valid(vocab, schema, text)
 
@@ -154,6 +156,7 @@ def test_what_a_grammar_cannot_hold_is_an_error(schema: Any) -> None:
         to_gbnf(schema)
 
 
+@pytest.mark.engine
 def test_schemas_without_end(vocab: Vocab) -> None:
     deep: Any = {"type": "null"}
     for _ in range(200):
@@ -172,6 +175,7 @@ def test_schemas_without_end(vocab: Vocab) -> None:
         Grammar(vocab, to_gbnf({"anyOf": [{"type": "null"}, {"$ref": "#"}]}))
 
 
+@pytest.mark.engine
 def test_the_gate_ends_at_the_first_character_that_is_not_allowed(vocab: Vocab) -> None:
     gate = GrammarGate(vocab, to_gbnf(PERSON))
     assert gate.push('{"name":"J') == '{"name":"J'
@@ -181,6 +185,7 @@ def test_the_gate_ends_at_the_first_character_that_is_not_allowed(vocab: Vocab) 
     assert not gate.complete
 
 
+@pytest.mark.engine
 def test_a_grammar_survives_whatever_it_is_given(vocab: Vocab) -> None:
     """llama.cpp ends the process if a grammar accepts a token that it does not allow."""
     grammar = Grammar(vocab, to_gbnf({"type": "array"}))

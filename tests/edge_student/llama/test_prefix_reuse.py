@@ -17,6 +17,8 @@ from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.protocol.guidance import Message
 
+pytestmark = pytest.mark.engine
+
 MODEL = "smollm2-135m-instruct"
 SHORT = StudentSampling(max_tokens=8)
 ROUNDING = 0.5

@@ -14,6 +14,8 @@ from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.model_hub.local_models import ensure_gguf
 from shared.protocol.guidance import Message
 
+pytestmark = pytest.mark.engine
+
 MODEL = "smollm2-135m-instruct"
 GREEDY = StudentSampling(max_tokens=16)
 DRAWN = StudentSampling(max_tokens=16, temperature=1.5, seed=5)

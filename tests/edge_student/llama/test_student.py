@@ -17,6 +17,8 @@ from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Message
 
+pytestmark = pytest.mark.engine
+
 MODEL = "smollm2-135m-instruct"
 QUESTION = [Message(role="user", content="Write three sentences about rivers.")]
 GREEDY = StudentSampling(max_tokens=24)

@@ -23,6 +23,8 @@ from shared.protocol.openai_requests import ChatCompletionRequest
 from shared.protocol.tools import Function
 from tests.edge_student.answering.test_structure import text_of
 
+pytestmark = pytest.mark.engine
+
 SMOLLM = "smollm2-135m-instruct"
 QWEN = "qwen2.5-coder-0.5b-instruct"
 CITY = {

@@ -136,6 +136,7 @@ def test_services_that_are_not_there_end_with_1() -> None:
     assert "not measured" in outcome.output
 
 
+@pytest.mark.system
 def test_stopping_a_service_stops_what_it_started(tmp_path: Path) -> None:
     script = "import subprocess as s, time; print(s.Popen(['sleep', '100']).pid, flush=True); time.sleep(100)"
     process = ServerProcess("edge", [sys.executable, "-c", script], tmp_path, {})

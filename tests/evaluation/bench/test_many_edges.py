@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
 
@@ -24,6 +25,7 @@ def silent(_: str) -> None:
     pass
 
 
+@pytest.mark.system
 def test_a_small_fleet_is_whole_and_counted() -> None:
     result = measure_fleet(silent, start_s=60, edges=5, tokens=20)
     values = {figure.name: figure.value for figure in result.figures}
@@ -32,6 +34,7 @@ def test_a_small_fleet_is_whole_and_counted() -> None:
     assert "fleet5_p99_added_ms" in values
 
 
+@pytest.mark.system
 def test_more_edges_than_there_is_room_for_are_told_to_come_back() -> None:
     result = measure_many(silent, start_s=60, edges=300, seconds=3)
     (figure,) = result.figures

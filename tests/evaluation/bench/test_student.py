@@ -168,6 +168,7 @@ def test_no_text_begins_as_another() -> None:
     assert len(plain_words(600, seed=1).split()) == 600
 
 
+@pytest.mark.system
 def test_a_python_without_llama_cpp_server_is_told_apart(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexit 1\n")

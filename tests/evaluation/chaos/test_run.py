@@ -6,18 +6,21 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from evaluation.chaos.faults import ChaosFault, schedule
 from evaluation.chaos.workload import Behaviour, workload
-from tests.gkt.run_command import gkt
+from tests.gkt.run_command import gkt_process
 
 EDGES = ["edge-a", "edge-b"]
 
 
+@pytest.mark.system
 async def test_faults_of_every_kind_lose_and_mix_no_answer(tmp_path: Path) -> None:
     file = tmp_path / "chaos.json"
     options = ["--requests", "60", "--per-s", "5", "--student", "none", "--seed", "1"]
 
-    outcome = await gkt("chaos", *options, "--json", str(file), "--logs", str(tmp_path / "logs"))
+    outcome = await gkt_process("chaos", *options, "--json", str(file), "--logs", str(tmp_path / "logs"))
 
     assert file.exists(), outcome.err + outcome.out
     figures = json.loads(file.read_text())

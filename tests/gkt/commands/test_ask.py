@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
@@ -49,6 +50,7 @@ async def test_in_a_pipe_the_answer_alone_goes_out_and_the_figures_to_standard_e
     assert "\x1b" not in outcome.err
 
 
+@pytest.mark.system
 async def test_a_terminal_shows_who_wrote_what_and_the_last_line_is_the_legend() -> None:
     async with edge() as url:
         shown = await on_terminal("ask", "How many eggs?", "--url", url)
@@ -61,6 +63,7 @@ async def test_a_terminal_shows_who_wrote_what_and_the_last_line_is_the_legend()
     assert FIGURES.match(re.sub(r"\x1b\[[\d;]*m", "", last))
 
 
+@pytest.mark.system
 async def test_a_terminal_without_colour_gets_plain_text() -> None:
     async with edge() as url:
         shown = await on_terminal("ask", "How many eggs?", "--url", url, NO_COLOR="1")
@@ -68,6 +71,7 @@ async def test_a_terminal_without_colour_gets_plain_text() -> None:
     assert shown.startswith("There are 18.\r\n")
 
 
+@pytest.mark.system
 async def test_what_models_write_cannot_steer_the_terminal() -> None:
     student = ScriptedStudent("\x1b[2J", " [red]are", "\x1b", "[31", "m", " 18.", "\x07")
     async with edge(student, ScriptedCloud("\x1b]0;owned\x07There", " x")) as url:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
 from cloud_teacher.config.settings import CloudSettings
@@ -16,6 +17,7 @@ from tests.cloud_teacher.scripted_upstream import scripted
 from tests.processes import Process
 
 
+@pytest.mark.system
 async def test_teachers_elsewhere_need_no_engine_here(tmp_path: Path) -> None:
     async with scripted() as there:
         entries = [

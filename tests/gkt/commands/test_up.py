@@ -15,7 +15,9 @@ import httpx
 import pytest
 
 from shared.home import home
-from tests.gkt.run_command import gkt
+from tests.gkt.run_command import gkt, gkt_process
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vllm")]
 
 SMALL = "smollm2-135m-instruct"
 
@@ -115,7 +117,7 @@ async def test_where_one_side_fails_the_other_is_stopped_and_the_reason_shown(ow
     broken = own_home / "broken.gguf"
     broken.write_bytes(b"GGUF and nothing else")
     options = ["--teacher", SMALL, "--student", str(broken), "--cloud-port", "0", "--edge-port", "0"]
-    outcome = await gkt("up", *options, environment={"GKT_TEST_MARK": mark})
+    outcome = await gkt_process("up", *options, environment={"GKT_TEST_MARK": mark})
     assert outcome.status == 1
     assert outcome.out == ""
     assert "cannot load broken.gguf" in outcome.err, "the end of the edge's log"

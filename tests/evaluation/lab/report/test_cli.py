@@ -186,6 +186,7 @@ def test_the_arms_whose_questions_are_shown_can_be_chosen(run: Path, tmp_path: P
     assert "'nobody'" in str(result.exception)
 
 
+@pytest.mark.system
 def test_without_the_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['scipy'] = None; sys.argv = ['gkt', 'eval', 'report']; from gkt.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

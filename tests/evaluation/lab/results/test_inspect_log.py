@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inspect_ai.log import list_eval_logs, read_eval_log
-
 from tests.evaluation.lab.runs.test_cli import by_model, data_file
 from tests.evaluation.lab.scripted_edge import Reply, ScriptedEdge
 from tests.gkt.run_command import gkt
@@ -14,6 +12,8 @@ from tests.running import serving
 
 
 async def test_each_arm_is_a_log_that_inspect_can_read(tmp_path: Path) -> None:
+    from inspect_ai.log import list_eval_logs, read_eval_log
+
     def script(body: dict[str, Any]) -> Reply:
         failed = body["messages"][-1]["content"] == "Question 2?" and body["model"] == "gkt-student"
         return Reply(student=["half"], breaks=True) if failed else by_model(body)

@@ -429,6 +429,7 @@ async def test_a_scorer_that_fails_loses_no_answer(tmp_path: Path) -> None:
     assert row.correct is None
 
 
+@pytest.mark.system
 async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     edge = ScriptedEdge(by_model)
     out = tmp_path / "out"

@@ -9,6 +9,8 @@ import pytest
 
 from evaluation.lab.tasks.sandbox import passes
 
+pytestmark = pytest.mark.system
+
 GOOD = "def double(n):\n    return 2 * n"
 TESTS = ["assert double(2) == 4"]
 

@@ -188,6 +188,7 @@ def test_mbpp_takes_the_first_block_of_code(output: str, expected: str | None) -
     assert task("mbpp").extract(output) == expected
 
 
+@pytest.mark.system
 def test_mbpp_runs_the_tests() -> None:
     mbpp = task("mbpp")
     item = mbpp.item({"text": "Double it.", "test_list": ["assert double(2) == 4", "assert double(0) == 0"]})
