@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import httpx
+import hypothesis
 import pytest
 
 from tests.collector import Collector, collecting
@@ -18,6 +19,9 @@ from tests.processes import Process
 
 CLOUD_KEY = "a-key-for-tests"
 CLOUD_MODEL = "smollm2-135m-instruct"
+
+hypothesis.settings.register_profile("tests", deadline=None)  # no assertion depends on the speed of the machine
+hypothesis.settings.load_profile("tests")
 
 KINDS = {"unit", "engine", "system"}
 PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}

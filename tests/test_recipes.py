@@ -50,6 +50,7 @@ def write(file: Path, code: str) -> None:
 
 
 @pytest.mark.parametrize(("title", "text"), RECIPES, ids=[title for title, _ in RECIPES])
+@pytest.mark.system
 def test_a_recipe_is_one_file_and_one_test_which_passes(title: str, text: str, checkout: Path) -> None:
     blocks = BLOCK.findall(text)
     files, tests = ([path for path, _ in blocks if path.startswith("tests/") == of_tests] for of_tests in (False, True))
@@ -63,6 +64,7 @@ def test_a_recipe_is_one_file_and_one_test_which_passes(title: str, text: str, c
     run(checkout, "pytest", "-q", "-p", "no:cacheprovider", *tests)
 
 
+@pytest.mark.system
 def test_a_setting_that_was_added_is_in_the_reference(checkout: Path) -> None:
     (text,) = (text for title, text in RECIPES if title == "Add a setting")
     path, code = BLOCK.findall(text)[0]

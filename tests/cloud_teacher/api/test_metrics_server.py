@@ -54,6 +54,7 @@ async def test_metrics_are_plain_http_beside_a_cloud_with_tls(tmp_path: Path) ->
         assert (await client.get(f"http://127.0.0.1:{port}/metrics")).status_code == 200
 
 
+@pytest.mark.system
 def test_a_signal_ends_both_servers(tmp_path: Path) -> None:
     port = free_port()
     cloud = Process("tests.cloud_teacher.scripted_cloud", {"GKT_CLOUD_METRICS_PORT": str(port)}, tmp_path)

@@ -152,6 +152,7 @@ def test_stopping_a_service_stops_what_it_started(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.system
 def test_a_process_that_ended_is_reported_with_its_log(tmp_path: Path) -> None:
     process = ServerProcess("edge", [sys.executable, "-c", "print('no room'); raise SystemExit(3)"], tmp_path, {})
     process.start()
