@@ -24,7 +24,7 @@ READY := $(VENV)/.made-with-$(CLOUD_EXTRA)
 NO_AMX := CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__"
 
 .DEFAULT_GOAL := help
-.PHONY: help env up demo models check docs format test bench chaos structure compose compose-down clean
+.PHONY: help env up demo models check docs format test test-fast bench chaos structure compose compose-down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -78,8 +78,14 @@ docs: $(READY) ## Build the documentation in build/docs; a broken link fails
 
 ##@ Test
 
-test: $(READY) ## Run all tests; PYTEST_ARGS=
-	$(BIN)/pytest $(PYTEST_ARGS)
+# Two processes share the tests; all tests with vLLM or Ray run in one of them.
+LANES ?= -n 2 --dist loadgroup
+
+test-fast: $(READY) ## Run the unit tests, which need no model, in about a minute; PYTEST_ARGS=
+	$(BIN)/pytest -m unit $(LANES) $(PYTEST_ARGS)
+
+test: $(READY) ## Run all tests, with real small models; PYTEST_ARGS=
+	$(BIN)/pytest $(LANES) $(PYTEST_ARGS)
 
 ##@ Measure
 

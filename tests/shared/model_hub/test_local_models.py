@@ -29,6 +29,8 @@ from tests.shared.model_hub.package_index import (
     serving,
 )
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(shared.__file__).parents[1]
 
 ENSURE = """
