@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, cycle, islice
+from itertools import cycle, islice
 
 from evaluation.bench.ab_rounds import Progress, Rounds
 from evaluation.bench.prompts import lessons
@@ -60,8 +60,7 @@ def measure_edge(client: Client, questions: int, progress: Progress) -> Edges:
 
 def measure_gain(server: Server, edges: Edges, rounds: Rounds) -> Measurement:
     """Compare answers per second with guidance and without. Answers that end early count as they are."""
-    numbers = count(1)
-    prompts = (f"{next(numbers)}. {prompt}" for prompt in lessons())
+    prompts = (f"{number}. {prompt}" for number, prompt in enumerate(lessons(), 1))
 
     def measure(target: tuple[Sequence[int], Sequence[int]], _: int) -> list[Load]:
         lengths, ladder = target
@@ -76,15 +75,11 @@ def measure_gain(server: Server, edges: Edges, rounds: Rounds) -> Measurement:
     }
     loads = rounds.take_turns("operator_gain", targets, range(rounds.count), measure)
     alone = [load for (load,) in loads["alone"]]
-    fixed, adaptive = (
-        median(
-            [
-                ratio(_rate_at(ladder, one.p95_s), one.answers_per_s)
-                for ladder, one in zip(loads[arm], alone, strict=True)
-            ]
-        )
-        for arm in ("40", "adaptive")
-    )
+    gains = {
+        arm: [ratio(_rate_at(ladder, one.p95_s), one.answers_per_s) for ladder, one in zip(ladders, alone, strict=True)]
+        for arm, ladders in loads.items()
+        if arm != "alone"
+    }
     per_s, p95_s = median([load.answers_per_s for load in alone]), median([load.p95_s for load in alone])
     used = ratio(sum(edges.adaptive), len(edges.adaptive))
     how = (
@@ -93,8 +88,10 @@ def measure_gain(server: Server, edges: Edges, rounds: Rounds) -> Measurement:
     )
     return Measurement(
         [
-            Figure("operator_gain_40", fixed, f"guidance of {PREFIX_TOKENS} tokens: {how}"),
-            Figure("operator_gain_adaptive", adaptive, f"adaptive, {used:.0f} tokens on average: {how}"),
+            Figure("operator_gain_40", median(gains["40"]), f"guidance of {PREFIX_TOKENS} tokens: {how}"),
+            Figure(
+                "operator_gain_adaptive", median(gains["adaptive"]), f"adaptive, {used:.0f} tokens on average: {how}"
+            ),
         ],
         {
             "operator_alone_answers_per_s": per_s,

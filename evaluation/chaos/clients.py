@@ -49,7 +49,7 @@ class Clients:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)  # noqa: S113 - `_read` has a deadline
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._http.aclose()
 
     def disconnect_idle(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import httpx
@@ -64,11 +65,9 @@ class RunResult:
 
 async def run(cluster: Cluster, config: RunConfig, clocks: Clocks | None, progress: Callable[[str], None]) -> RunResult:
     """Raise NotMeasured if the warm-up fails."""
-    clients = Clients({name: edge.url for name, edge in cluster.edges.items()}, deadline_s=config.deadline_s)
-    try:
+    urls = {name: edge.url for name, edge in cluster.edges.items()}
+    async with aclosing(Clients(urls, deadline_s=config.deadline_s)) as clients:
         return await _run(cluster, config, clients, clocks, progress)
-    finally:
-        await clients.close()
 
 
 async def _run(
