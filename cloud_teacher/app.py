@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from cloud_teacher.api import guidance, models, usage
+from cloud_teacher.api import guidance, models, registry, usage
 from cloud_teacher.api.metrics_server import metrics_server
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.service import CloudService
@@ -61,6 +61,7 @@ def create_app(
     )
     app.include_router(guidance.router)
     app.include_router(usage.router)
+    app.include_router(registry.router)
     app.include_router(models.router)
     app.state.health = cloud.health
     return app

@@ -18,6 +18,7 @@ from cloud_teacher.guidance.response_cache import ResponseCache, ReusingRunner
 from cloud_teacher.guidance.runner import TeacherRunner
 from cloud_teacher.guidance.service import GuidanceService, Limits
 from cloud_teacher.metrics import CloudMetrics
+from cloud_teacher.registry.service import Registry
 from cloud_teacher.store.storage import Storage
 from cloud_teacher.teachers.base import Teacher
 from cloud_teacher.teachers.loader import Loader
@@ -42,6 +43,8 @@ class CloudService:
     def __init__(self, settings: CloudSettings, pool: TeacherPool, telemetry: Telemetry = OFF) -> None:
         self.store = Storage(settings.store_url.get_secret_value()) if settings.store_url else None
         self.keys = self.store.keyring(settings.keys) if self.store else Keyring(settings.keys)
+        self.protected_labels = frozenset(settings.protected_labels)
+        self.registry = Registry(Templates.load(), self.store.registry if self.store else None)
         self._pool = pool
         self._telemetry = telemetry
         ledger = self.store.ledger if self.store else None
@@ -57,7 +60,7 @@ class CloudService:
         self._guidance = GuidanceService(
             pool,
             self._build_runner(settings, recorder),
-            templates=Templates.load(),
+            templates=lambda: self.registry.templates,
             limits=Limits(settings.max_guidance_tokens, prefix_cache_per_key=not settings.coalesce_across_keys),
             admission=self._admission,
             metrics=self._metrics,
@@ -94,9 +97,10 @@ class CloudService:
 
         Calls `on_ready` once one is loaded, and `on_failure` if all have failed.
         """
-        refreshing = asyncio.create_task(self.keys.refresh())
+        refreshing = [asyncio.create_task(task) for task in (self.keys.refresh(), self.registry.refresh())]
         try:
             await self.keys.read()
+            await self.registry.read()
             async with asyncio.TaskGroup() as group:
                 for pooled in self._pool:
                     group.create_task(self._watch(pooled, load, on_ready))
@@ -107,7 +111,8 @@ class CloudService:
             logger.error("the service failed: %s", self._failure, exc_info=unexpected)
             on_failure()
         finally:
-            refreshing.cancel()
+            for task in refreshing:
+                task.cancel()
             await self._guidance.close()
             for pooled in self._pool:
                 if pooled.teacher:

@@ -32,6 +32,8 @@ COMMANDS = {
     "demo": _Command("gkt.commands.demo", "Show answers over links of every kind, and over a cut cable."),
     "wan": _Command("wan.commands", "Emulate a wide-area link that can be slow, lossy or dead while requests run."),
     "keys": _Command("gkt.commands.keys", "Create, list, revoke and rotate the cloud's API keys, with their limits."),
+    "prompts": _Command("gkt.commands.prompts", "Manage versions and labels of guidance templates."),
+    "policies": _Command("gkt.commands.policies", "Manage versions and labels of policies."),
     "usage": _Command("gkt.commands.usage", "Report the cloud's usage, by key and day."),
     "models": _Command("gkt.commands.models", "List, fetch and verify the models of the catalogue."),
     "bench": _Command(

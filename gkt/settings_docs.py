@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
@@ -35,9 +36,13 @@ def _table(title: str, settings: type[BaseSettings]) -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
     for name, field in settings.model_fields.items():
-        default = "" if field.default in {None, PydanticUndefined, ()} else f"`{field.default}`"
+        default = "" if field.default in {None, PydanticUndefined, ()} else f"`{_shown(field.default)}`"
         yield f"| `{prefix}{name.upper()}` | {default} | {field.description} |"
     yield ""
+
+
+def _shown(default: Any) -> str:
+    return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
 def _entry() -> Iterator[str]:

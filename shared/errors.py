@@ -10,9 +10,11 @@ GktError
 │   │       ├── ReviewUnsupported      400    review_unsupported
 │   │       └── ContinuationUnsupported     400    continuation_unsupported
 │   ├── Unauthorized          401    invalid_api_key
+│   ├── Forbidden             403    forbidden
 │   ├── NotFound              404    not_found
 │   │   ├── UnknownModel      404    model_not_found
 │   │   └── UnknownTemplate   404    template_not_found
+│   ├── Conflict              409    conflict
 │   ├── BodyTooLarge          413    body_too_large
 │   ├── TooManyRequests       429    too_many_requests
 │   │   └── BudgetSpent       429    budget_spent
@@ -104,6 +106,16 @@ class ContinuationUnsupported(Unsupported):
 class Unauthorized(ClientError):
     status = 401
     code = "invalid_api_key"
+
+
+class Forbidden(ClientError):
+    status = 403
+    code = "forbidden"
+
+
+class Conflict(ClientError):
+    status = 409
+    code = "conflict"
 
 
 class NotFound(ClientError):

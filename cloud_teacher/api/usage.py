@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from cloud_teacher.api.dependencies import CallerDep, CloudDep
+from cloud_teacher.auth.caller import Role
 from shared.errors import NotFound
 from shared.protocol.guidance import UsageReport
 
@@ -23,7 +24,7 @@ async def usage(
     """What was used by day and key, both days included. A key sees its own, an operator's key everything or one key's."""
     if cloud.store is None:
         raise NotFound("nothing is written down here: GKT_CLOUD_STORE_URL is not set")
-    if not caller.operator:
+    if not caller.role.allows(Role.OPERATOR):
         if key not in {None, caller.name}:
             raise NotFound(f"this key may see its own usage, which is {caller.name}'s")
         key = caller.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,27 @@ class Allowance:
         return self.daily_tokens is not None or self.daily_nano_usd is not None
 
 
+class Role(StrEnum):
+    """What a key may do beside calling the teacher. Each role includes those before it."""
+
+    VIEWER = "viewer"
+    """Read the registry, and the key's own usage."""
+    EDITOR = "editor"
+    """Push versions, and move labels that are not protected."""
+    OPERATOR = "operator"
+    """Move protected labels, and read the usage of all keys."""
+
+    def allows(self, needed: Role) -> bool:
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Whose key a request came with."""
 
     name: str
     """Fit for logs, and the ledger's name for it."""
-    operator: bool = False
+    role: Role = Role.VIEWER
     """May see what others used."""
     allowance: Allowance = field(default_factory=Allowance)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, FilePath, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, FilePath, SecretStr, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from cloud_teacher.config.teacher import Continuation
 from shared.errors import ConfigurationError
 from shared.prices import Prices
-from shared.server.bearer_keys import BearerKeys
+from shared.server.bearer_keys import BearerKeys, split_commas
 from shared.server.settings import ServiceSettings
 from shared.server.tls import ServerTls
 
@@ -44,6 +44,11 @@ class CloudSettings(ServiceSettings):
         default=None,
         description="database of keys, budgets and the ledger: `sqlite:////path/to/file` or `postgresql://user@host/name`; "
         "unset: only the keys above, and nothing is written down",
+    )
+
+    protected_labels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)] = Field(
+        default=("production",),
+        description="labels of the registry that only operator keys may move; in the environment with commas between",
     )
 
     model: str = Field(

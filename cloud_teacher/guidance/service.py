@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class GuidanceService:
         pool: TeacherPool,
         runner: Runner,
         *,
-        templates: Templates,
+        templates: Callable[[], Templates],
         limits: Limits,
         admission: Admission,
         metrics: CloudMetrics,
@@ -116,7 +116,7 @@ class GuidanceService:
 
     def _new_job(self, request: GuidanceRequest, caller: Caller, record: UsageRecord, span: Span) -> GuidanceJob:
         """Raises UnknownTemplate, BudgetTooLarge, UnknownModel."""
-        template = self._templates.get(request.template)
+        template = self._templates().get(request.template)
         if template.takes_answer:
             raise UnknownTemplate(f"template {template.name!r} is for the student, not for guidance", param="template")
         limit = self._limits.max_guidance_tokens

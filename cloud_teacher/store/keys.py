@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, Engine, RowMapping, select
 
-from cloud_teacher.auth.caller import Allowance, Caller
+from cloud_teacher.auth.caller import Allowance, Caller, Role
 from cloud_teacher.store.database import now_ms, reading
 from cloud_teacher.store.tables import keys, secrets
 from shared.errors import ConfigurationError
@@ -66,7 +66,7 @@ def digest(key: str) -> bytes:
 
 
 def create(
-    engine: Engine, name: str, allowance: Allowance, *, operator: bool = False, lasts_ms: int | None = None
+    engine: Engine, name: str, allowance: Allowance, *, role: Role = Role.VIEWER, lasts_ms: int | None = None
 ) -> str:
     """Make a key; what its caller has to send is returned, and kept nowhere. Raises ConfigurationError."""
     if not NAME.fullmatch(name) or TAKEN.fullmatch(name):
@@ -76,7 +76,7 @@ def create(
     with engine.begin() as connection:
         if connection.scalar(select(keys.c.name).where(keys.c.name == name)):
             raise ConfigurationError(f"there is, or was, a key {name}: rotate it, or take another name")
-        connection.execute(keys.insert().values(name=name, operator=operator, created_ms=now_ms(), **asdict(allowance)))
+        connection.execute(keys.insert().values(name=name, role=role, created_ms=now_ms(), **asdict(allowance)))
         return _add_secret(connection, name, lasts_ms)
 
 
@@ -146,4 +146,4 @@ def _secret(row: RowMapping) -> Secret:
 
 def _caller(row: RowMapping) -> Caller:
     limits = {name: row[name] for name in Allowance.__dataclass_fields__}
-    return Caller(row["name"], row["operator"], Allowance(**limits))
+    return Caller(row["name"], Role(row["role"]), Allowance(**limits))

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from cloud_teacher.accounting.ledger import Ledger
 from cloud_teacher.auth.keyring import Keyring
+from cloud_teacher.registry.service import RegistryStore
 from cloud_teacher.store.keyring import StoredKeyring
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Storage:
         from cloud_teacher.store.keys import every
 
         return StoredKeyring(keys, lambda: self._read(partial(every, self._engine, working=True)))
+
+    @property
+    def registry(self) -> RegistryStore:
+        from cloud_teacher.store.registry import StoredRegistry
+
+        return StoredRegistry(self._engine, self._readers)
 
     async def usage(self, *, key: str | None, since: date | None, until: date | None) -> list[DayUsage]:
         """By day and key, of one key or of all."""

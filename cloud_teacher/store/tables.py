@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     false,
 )
 
@@ -24,7 +25,7 @@ keys = Table(
     "keys",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("operator", Boolean, nullable=False),
+    Column("role", String(16), nullable=False),
     Column("weight", Float, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("max_running", Integer),
@@ -103,3 +104,41 @@ reservations = Table(
     Index("ix_reservations_key_day", "key", "day"),
 )
 """The most that running requests can come to, of keys with a daily budget. A replica that was killed renews its own no more."""
+
+registry_versions = Table(
+    "registry_versions",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("author", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+"""Templates and policies. A row never changes."""
+
+registry_moves = Table(
+    "registry_moves",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("label", String(36), nullable=False),
+    Column("from_version", Integer),
+    Column("to_version", Integer),
+    Column("author", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("moved_ms", BigInteger, nullable=False),
+    Index("ix_registry_moves_label", "kind", "name", "label"),
+)
+"""Moves of labels, appended only. The newest move of a label says where it points; without a target it is removed."""
+
+registry_revision = Table(
+    "registry_revision",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+)
+"""One row, whose number grows with each change, so that replicas see a change with one cheap query."""

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cloud_teacher.auth.caller import Role
 from gkt.local.store import opened
 from shared.errors import ConfigurationError
 
@@ -57,7 +58,13 @@ def create(
         float | None,
         typer.Option(min=0.000001, help="Maximum cost per day (UTC) by the cloud's prices, never exceeded."),
     ] = None,
-    operator: Annotated[bool, typer.Option("--operator", help="Let the key read the usage of all keys.")] = False,
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="viewer: read the registry. editor: push versions and move labels. operator: move protected labels too, "
+            "and read the usage of all keys."
+        ),
+    ] = Role.VIEWER,
 ) -> None:
     """Create a key and print it once; the database keeps only its hash.
 
@@ -76,7 +83,7 @@ def create(
         daily_nano_usd=None if daily_usd is None else round(daily_usd * NANO),
     )
     with opened() as engine:
-        typer.echo(make(engine, name, allowance, operator=operator, lasts_ms=_ms(expires)))
+        typer.echo(make(engine, name, allowance, role=role, lasts_ms=_ms(expires)))
 
 
 @app.command("list")
@@ -87,7 +94,7 @@ def list_() -> None:
     table = Table("name", "secret", "created", "expires", "limits", box=None, header_style="bold")
     with opened() as engine:
         for key in every(engine):
-            limits = _limits(key.caller.allowance) + (["operator"] if key.caller.operator else [])
+            limits = _limits(key.caller.allowance) + ([] if key.caller.role is Role.VIEWER else [key.caller.role.value])
             for place, secret in enumerate(key.secrets):
                 first = place == 0
                 table.add_row(

@@ -18,7 +18,7 @@ never evaluated. Files are checked when they are loaded; `ConfigurationError` na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -65,6 +65,8 @@ class Template:
     """True for a template that shows the student an outline."""
     digest: str
     """First 8 hex digits of the file's sha256."""
+    content: str = field(repr=False)
+    """The whole file."""
     body: jinja2.Template = field(repr=False, compare=False)
 
     @property
@@ -96,14 +98,25 @@ class Template:
 
 
 class Templates:
-    """All templates, by `name`, `name@version` or `name@version#digest`."""
+    """All templates, by `name`, `name@version`, `name@label` or `name@version#digest`.
 
-    def __init__(self, templates: Iterable[Template]) -> None:
+    A name alone means the version with the label `production`, or else the newest. `latest` is always the newest.
+    """
+
+    def __init__(self, templates: Iterable[Template], labels: Mapping[tuple[str, str], int] | None = None) -> None:
+        """`labels` maps (name, label) to a version."""
         self._all = sorted(templates, key=lambda template: (template.name, template.version))
         self._by_reference: dict[str, Template] = {}
-        for template in self._all:  # the newest version comes last, and a name alone refers to it
-            for reference in (template.name, f"{template.name}@{template.version}", template.identity):
+        for template in self._all:  # the newest version comes last
+            name = template.name
+            for reference in (name, f"{name}@latest", f"{name}@{template.version}", template.identity):
                 self._by_reference[reference] = template
+        for (name, label), version in (labels or {}).items():
+            labelled = self._by_reference.get(f"{name}@{version}")
+            if labelled:
+                self._by_reference[f"{name}@{label}"] = labelled
+                if label == "production":
+                    self._by_reference[name] = labelled
 
     @classmethod
     def load(cls, path: Path | None = None) -> Templates:
@@ -132,12 +145,21 @@ class Templates:
 def _read(folder: str, file: Traversable) -> Template:
     try:
         data = file.read_bytes()
-        front, body = _split(data.decode().replace("\r\n", "\n"))
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error}") from error
+    template = parse_template(data, source=str(file))
+    if (template.name, f"{template.version}.md") != (folder, file.name):
+        raise ConfigurationError(
+            f"{file}: holds {template.name}@{template.version}, which belongs in {template.name}/{template.version}.md"
+        )
+    return template
+
+
+def parse_template(data: bytes, *, source: str) -> Template:
+    """Return the template that a file's content holds. Raises ConfigurationError, which names `source` and the problem."""
+    try:
+        front, body = split_template(data.decode().replace("\r\n", "\n"))
         matter = FrontMatter.model_validate(yaml.safe_load(front))
-        if (matter.name, f"{matter.version}.md") != (folder, file.name):
-            raise ValueError(
-                f"holds {matter.name}@{matter.version}, which belongs in {matter.name}/{matter.version}.md"
-            )
         compiled, used = _compile(body)
         return Template(
             name=matter.name,
@@ -147,20 +169,21 @@ def _read(folder: str, file: Traversable) -> Template:
             conversation=matter.conversation,
             takes_answer="answer" in used,
             digest=hashlib.sha256(data).hexdigest()[:8],
+            content=data.decode(),
             body=compiled,
         )
     except ValidationError as error:
-        raise ConfigurationError(f"{file}: front matter: {describe(error)}") from error
+        raise ConfigurationError(f"{source}: front matter: {describe(error)}") from error
     except jinja2.TemplateSyntaxError as error:
-        raise ConfigurationError(f"{file}: body, line {error.lineno}: {error.message}") from error
+        raise ConfigurationError(f"{source}: body, line {error.lineno}: {error.message}") from error
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{file}: front matter is not YAML: {error}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{file}: {error}") from error
+        raise ConfigurationError(f"{source}: front matter is not YAML: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: {error}") from error
 
 
-def _split(text: str) -> tuple[str, str]:
-    """Return front matter and body. The last line end belongs to the file, not to the message."""
+def split_template(text: str) -> tuple[str, str]:
+    """Return front matter and body. Raises ValueError. The last line end belongs to the file, not to the message."""
     if not text.startswith(FENCE):
         raise ValueError("expected front matter (---) at the start")
     front, fence, body = text.removeprefix(FENCE).partition("\n" + FENCE)

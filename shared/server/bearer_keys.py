@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 from shared.errors import Unauthorized
 
 
-def _split(value: Any) -> Any:
+def split_commas(value: Any) -> Any:
     return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
 
 
@@ -28,7 +28,7 @@ def _sendable(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return keys
 
 
-BearerKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_sendable)]
+BearerKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(split_commas), AfterValidator(_sendable)]
 """Type of a setting with keys, which are separated by commas in the environment."""
 
 ANYONE = "anyone"

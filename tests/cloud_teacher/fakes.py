@@ -135,6 +135,4 @@ def guidance_service(teacher: ScriptedTeacher) -> GuidanceService:
     pool, metrics, admission = TeacherPool.single(teacher), CloudMetrics(), Admission(max_running=1)
     runner = TeacherRunner(pool, max_prompt_tokens=200, admission=admission, recorder=UsageRecorder(metrics))
     limits = Limits(max_guidance_tokens=100)
-    return GuidanceService(
-        pool, runner, templates=Templates.load(), limits=limits, admission=admission, metrics=metrics
-    )
+    return GuidanceService(pool, runner, templates=Templates.load, limits=limits, admission=admission, metrics=metrics)

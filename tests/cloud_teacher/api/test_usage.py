@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, RowMapping, select
 
 from cloud_teacher.app import create_app
-from cloud_teacher.auth.caller import Allowance
+from cloud_teacher.auth.caller import Allowance, Role
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.store.keys import create
 from cloud_teacher.store.tables import ledger
@@ -114,7 +114,7 @@ async def test_sums_are_what_the_service_has_counted_however_streams_end(store_u
 
 async def test_a_key_sees_its_own_usage_and_an_operator_everyones(store_url: str, engine: Engine) -> None:
     one, two = create(engine, "one", Allowance()), create(engine, "two", Allowance())
-    operator = create(engine, "boss", Allowance(), operator=True)
+    operator = create(engine, "boss", Allowance(), role=Role.OPERATOR)
     async with cloud(store_url, ScriptedTeacher("a")) as client:
         await ask(client, bearer(one))
         await ask(client, bearer(two))

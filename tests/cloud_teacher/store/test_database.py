@@ -23,7 +23,7 @@ def test_replicas_that_start_at_once_upgrade_it_once(store_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         engines = list(pool.map(lambda _: connect(store_url), range(4)))
     with engines[0].begin() as connection:
-        assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0002"]
+        assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0004"]
     for engine in engines:
         engine.dispose()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, text
 
-from cloud_teacher.auth.caller import Allowance
+from cloud_teacher.auth.caller import Allowance, Role
 from cloud_teacher.store.keys import create, every, revoke, rotate, split
 from shared.errors import ConfigurationError
 
@@ -15,7 +15,7 @@ def test_a_key_is_shown_once_and_kept_as_its_hash_alone(engine: Engine) -> None:
     (found,) = every(engine)
     assert found.caller.name == "edge-1"
     assert found.caller.allowance == Allowance(weight=2, daily_tokens=10**12, daily_nano_usd=2 * 10**9)
-    assert not found.caller.operator
+    assert found.caller.role is Role.VIEWER
     assert split(key) == (found.secrets[0].id, found.secrets[0].digest)
     random_part = key.split("_", 2)[2]
     assert len(random_part) == 43, "256 bits"

@@ -1,0 +1,1 @@
+"""Versioned templates and policies, with labels that move: the registry."""

@@ -1,0 +1,7 @@
+"""`gkt prompts`: manage guidance templates in the cloud's registry."""
+
+from __future__ import annotations
+
+from gkt.commands.registry import build_app
+
+app = build_app("template", "guidance templates")
