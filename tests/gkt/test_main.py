@@ -36,7 +36,7 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
         ("up", ["--teacher", "--student", "--cloud-port", "--edge-port", "--wan", "until Ctrl-C", "Example: gkt up"]),
         (
             "ask",
-            ["--url", "--mode", "review|teacher", "--max-guidance-tokens", "--max-tokens", "--system", "--json"],
+            ["--url", "--mode", "on_demand,", "--max-guidance-tokens", "--max-tokens", "--system", "--json"],
         ),
         (
             "cloud",
@@ -67,7 +67,10 @@ def test_help_lists_every_command_and_says_how_to_begin() -> None:
         ("usage", ["--key", "--since", "--until", "--json", "GKT_CLOUD_STORE_URL"]),
         ("bench", ["--json"]),
         ("eval", ["run", "compare", "report", "guidance is worth"]),
-        ("tune", ["--keep", "--tune-lines", "--report-lines", "--policy", "--write-nearest", "Example: gkt tune"]),
+        (
+            "tune",
+            ["--keep", "--tuning-range", "--reporting-range", "--policy", "--write-best-effort", "Example: gkt tune"],
+        ),
         ("wan", ["serve", "set", "cut", "stall", "reset", "refuse", "corrupt", "resume", "profile", "show"]),
         ("models", ["list", "pull", "verify", "GKT_HOME"]),
     ],
