@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from edge_student.api import chat, completions
+from edge_student.api import chat, completions, models
 from edge_student.api.dependencies import authorized
 from edge_student.cloud.client import Cloud, HttpCloud, NoCloud
 from edge_student.service import EdgeService
@@ -60,7 +60,7 @@ def create_app(
         registries=lambda: [edge.metrics.registry, *([edge.student.registry] if edge.student else [])],
         max_body_bytes=settings.max_body_bytes,
     )
-    for api in (chat, completions):
+    for api in (chat, completions, models):
         app.include_router(api.router, dependencies=[Depends(authorized)])
     return app
 

@@ -1,22 +1,21 @@
-"""`POST /v1/chat/completions` and `GET /v1/models`, as OpenAI has them."""
+"""`POST /v1/chat/completions`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse
 
-from edge_student.answering.choice import ChoiceEnded, Finished, Part, TextPart
+from edge_student.answering.choice import ChoiceEnded, Finished, TextPart
 from edge_student.answering.request import AnswerRequest
-from edge_student.api.chat_chunks import GrowingMessage, joined
+from edge_student.api.chat_choice import ChatChoiceBuilder
+from edge_student.api.chat_request import parse_chat_request
 from edge_student.api.dependencies import TheEdge
-from edge_student.api.requests import collect, parse_chat_request, stream
-from edge_student.policy import MODEL_MODES
+from edge_student.api.streaming import stream
 from edge_student.service import EdgeService
-from shared.errors import UnknownModel
 from shared.protocol.gkt import ChunkSource, GktReport, Source
 from shared.protocol.openai_requests import ChatCompletionRequest
 from shared.protocol.openai_responses import (
@@ -25,10 +24,9 @@ from shared.protocol.openai_responses import (
     ChunkChoice,
     CompletionUsage,
     Delta,
-    ModelCard,
-    ModelList,
 )
 from shared.protocol.sse import encode_data
+from shared.server.app import cancel_on_disconnect
 
 router = APIRouter(prefix="/v1")
 
@@ -37,57 +35,37 @@ router = APIRouter(prefix="/v1")
 async def chat_completions(
     body: ChatCompletionRequest, request: Request, edge: TheEdge
 ) -> EventSourceResponse | ChatCompletion:
-    """Answer a conversation, with the teacher's guidance where the plan says so."""
-    ask = await parse_chat_request(body, request, edge)
+    """Answer a conversation, with the teacher's guidance if the policy asks for it."""
+    answer_request = await parse_chat_request(body, request, edge)
     if body.stream:
-        usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await stream(_chunks(ask, body.model, edge, include_usage=usage), request)
-    parts = await collect(edge.answering.answer(ask), request)
-    return _completion(ask, body.model, parts)
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await stream(_chunks(answer_request, edge, include_usage=include_usage), request)
+    return await cancel_on_disconnect(_completion(answer_request, edge), request)
 
 
-@router.get("/models")
-async def models(edge: TheEdge) -> ModelList:
-    return ModelList(data=[_card(name, edge) for name in MODEL_MODES])
-
-
-@router.get("/models/{name}")
-async def model(name: str, edge: TheEdge) -> ModelCard:
-    if name not in MODEL_MODES:
-        raise UnknownModel(f"there is no model {name!r}; there are {', '.join(MODEL_MODES)}", param="model")
-    return _card(name, edge)
-
-
-def _card(name: str, edge: EdgeService) -> ModelCard:
-    return ModelCard(id=name, created=edge.started)
-
-
-def _completion(ask: AnswerRequest, model: str, parts: Sequence[Part]) -> ChatCompletion:
-    messages = [GrowingMessage(index, ask.tools) for index in range(ask.n)]
-    chunks: list[list[ChunkChoice]] = [[] for _ in messages]
-    report: GktReport | None = None
-    usage: CompletionUsage | None = None
-    for part in parts:
-        match part:
-            case TextPart() | ChoiceEnded():
-                chunks[part.index] += messages[part.index].chunks(part)
-            case Finished():
-                report, usage = part.report, CompletionUsage.of(part.usage)
-    assert report is not None and usage is not None  # noqa: S101, PT018 - `Finished` is always the last part
-    wanted = ask.sampling.top_logprobs is not None
+async def _completion(request: AnswerRequest, edge: EdgeService) -> ChatCompletion:
+    builders = _builders(request)
+    finished: Finished | None = None
+    async with aclosing(edge.answering.answer(request)) as parts:
+        async for part in parts:
+            match part:
+                case TextPart() | ChoiceEnded():
+                    builders[part.index].add(part)
+                case Finished():
+                    finished = part
+    assert finished is not None  # noqa: S101 - `Finished` is always the last part
+    logprobs = request.sampling.top_logprobs is not None
     return ChatCompletion(
-        id=f"chatcmpl-{ask.request_id}",
+        id=_completion_id(request),
         created=int(time.time()),
-        model=model,
-        choices=[joined(index, those, logprobs=wanted) for index, those in enumerate(chunks)],
-        usage=usage,
-        gkt=report,
+        model=request.model,
+        choices=[builder.assemble(logprobs=logprobs) for builder in builders],
+        usage=CompletionUsage.of(finished.usage),
+        gkt=finished.report,
     )
 
 
-async def _chunks(
-    ask: AnswerRequest, model: str, edge: EdgeService, *, include_usage: bool
-) -> AsyncGenerator[bytes, None]:
+async def _chunks(request: AnswerRequest, edge: EdgeService, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
     created = int(time.time())
 
     def chunk(
@@ -95,32 +73,37 @@ async def _chunks(
     ) -> bytes:
         return encode_data(
             ChatCompletionChunk(
-                id=f"chatcmpl-{ask.request_id}", created=created, model=model, choices=choices, gkt=gkt, usage=usage
+                id=_completion_id(request),
+                created=created,
+                model=request.model,
+                choices=choices,
+                gkt=gkt,
+                usage=usage,
             )
         )
 
-    messages = [GrowingMessage(index, ask.tools) for index in range(ask.n)]
-    sources = [Source.STUDENT] * ask.n
+    builders = _builders(request)
+    sources = [Source.STUDENT] * request.n
     last: ChunkChoice | None = None
-    async with aclosing(edge.answering.answer(ask)) as parts:
-        # The roles go first, but not before the answer is known to begin: until then a failure is a status.
+    async with aclosing(edge.answering.answer(request)) as parts:
+        # The roles are sent with the first part, not before: until then a failure still gets a status of its own.
         opened = False
         async for part in parts:
             if not opened:
                 opened = True
-                # Where calls may come instead of it there is no content yet, as in OpenAI's own streams.
-                delta = Delta(role="assistant", content=None if ask.tools else "")
-                for index in range(ask.n):
+                # If tool calls may replace the content there is none yet, as in OpenAI's own streams.
+                delta = Delta(role="assistant", content=None if request.tools else "")
+                for index in range(request.n):
                     yield chunk([ChunkChoice(index=index, delta=delta)])
             match part:
                 case TextPart() | ChoiceEnded():
                     if isinstance(part, TextPart):
                         sources[part.index] = part.source
-                    for choice in messages[part.index].chunks(part):
+                    for choice in builders[part.index].chunks(part):
                         if not choice.finish_reason:
                             yield chunk([choice], ChunkSource(source=sources[part.index]))
                             continue
-                        # The last one waits for the report: a chunk without choices would be news to most clients.
+                        # The last chunk is sent with the report, because most clients expect choices in every chunk.
                         if last:
                             yield chunk([last])
                         last = choice
@@ -128,3 +111,11 @@ async def _chunks(
                     yield chunk([last] if last else [], part.report)
                     if include_usage:
                         yield chunk([], usage=CompletionUsage.of(part.usage))
+
+
+def _builders(request: AnswerRequest) -> list[ChatChoiceBuilder]:
+    return [ChatChoiceBuilder(index, request.tools) for index in range(request.n)]
+
+
+def _completion_id(request: AnswerRequest) -> str:
+    return f"chatcmpl-{request.request_id}"

@@ -1,4 +1,4 @@
-"""What routes depend on: the service object, and a client that has a key."""
+"""FastAPI dependencies of the routes: the service object, and the check of the client's key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from edge_student.service import EdgeService
 
 
-async def _edge(request: Request) -> EdgeService:  # without `async` each request would wait for a thread
+async def _edge(request: Request) -> EdgeService:  # `async`, because FastAPI runs other functions in a thread
     edge = request.state.edge
     assert isinstance(edge, EdgeService)  # noqa: S101 - the lifespan put it there
     return edge
@@ -19,5 +19,5 @@ TheEdge = Annotated[EdgeService, Depends(_edge)]
 
 
 async def authorized(request: Request, edge: TheEdge) -> None:
-    """Lets through who has a key, and everybody where none are set. Raises Unauthorized."""
+    """Raise Unauthorized if the edge has keys and the request has none of them."""
     edge.keys.identify(request.headers.get("authorization"))

@@ -31,14 +31,14 @@ _ARGUMENTS = re.compile(r'\s*,\s*"arguments"\s*:\s*(?=\S)')
 
 
 @dataclass(frozen=True)
-class Text:
-    """Text that belongs to no call."""
+class PlainText:
+    """PlainText that belongs to no call."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class CallBegan:
+class CallStarted:
     index: int
     id: str
     name: str
@@ -52,14 +52,14 @@ class CallArguments:
     text: str
 
 
-Event = Text | CallBegan | CallArguments
+ParserEvent = PlainText | CallStarted | CallArguments
 
 
 def new_id() -> str:
     return f"call_{uuid.uuid4().hex[:24]}"
 
 
-class ToolCallReader:
+class ToolCallParser:
     """Takes an answer in pieces and gives out text and calls: joined, the same however the pieces were cut."""
 
     def __init__(self, names: Collection[str], *, whole: bool = False, call_id: Callable[[], str] = new_id) -> None:
@@ -69,7 +69,7 @@ class ToolCallReader:
         self._call_id = call_id
         self._state: Callable[[], bool] = self._name if whole else self._beginning
         self._held = ""
-        self._events: list[Event] = []
+        self._events: list[ParserEvent] = []
         self._object = _ObjectEnd()
         self._began = 0
         self._ended = 0
@@ -79,22 +79,22 @@ class ToolCallReader:
         """Whether there are calls, and all of them are complete."""
         return 0 < self._began == self._ended
 
-    def push(self, text: str) -> list[Event]:
+    def push(self, text: str) -> list[ParserEvent]:
         """The answer goes on: what is known by that."""
         self._held += text
         while self._state():
             pass
         return self._take()
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[ParserEvent]:
         """The answer has ended, or is cut: what was held back and is no call, but none of a call's markup."""
         behind_call = self._state == self._gap and self._began and not self._held.strip()
         if self._held and not behind_call and self._state in {self._beginning, self._gap, self._text, self._candidate}:
-            self._events.append(Text(self._held))
+            self._events.append(PlainText(self._held))
         self._held = ""
         return self._take()
 
-    def _take(self) -> list[Event]:
+    def _take(self) -> list[ParserEvent]:
         taken, self._events = self._events, []
         return taken
 
@@ -146,7 +146,7 @@ class ToolCallReader:
         self._say(start)
         return self._go(self._text)
 
-    def _call(self, text: str) -> list[Event] | None:
+    def _call(self, text: str) -> list[ParserEvent] | None:
         """The events of a whole call, or None where it makes no sense."""
         name = _NAME.match(text)
         arguments = _ARGUMENTS.match(text, name.end()) if name else None
@@ -213,13 +213,13 @@ class ToolCallReader:
         self._state = state
         return True
 
-    def _begin(self, name: str) -> CallBegan:
+    def _begin(self, name: str) -> CallStarted:
         self._began += 1
-        return CallBegan(self._began - 1, self._call_id(), name)
+        return CallStarted(self._began - 1, self._call_id(), name)
 
     def _say(self, length: int) -> None:
         if length:
-            self._events.append(Text(self._held[:length]))
+            self._events.append(PlainText(self._held[:length]))
             self._drop(length)
 
     def _drop(self, length: int) -> None:

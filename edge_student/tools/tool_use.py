@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from edge_student.student import Structure, Student
-from edge_student.tools.parser import CLOSE, OPEN, ToolCallReader
+from edge_student.tools.parser import CLOSE, OPEN, ToolCallParser
 from shared.errors import InvalidRequest
 from shared.protocol.guidance import Message
 from shared.protocol.messages import ChatMessage
@@ -66,8 +66,8 @@ class ToolUse:
             return student.structure(schema, param="tools")
         return student.text_or_calls(schema, parallel=self.parallel)
 
-    def reader(self) -> ToolCallReader:
-        return ToolCallReader([function.name for function in self.functions], whole=self.must)
+    def parser(self) -> ToolCallParser:
+        return ToolCallParser([function.name for function in self.functions], whole=self.must)
 
 
 def tool_use(body: ChatCompletionRequest) -> ToolUse | None:

@@ -76,7 +76,7 @@ class AnswerMessage(OpenAIResponse):
         return {key: value for key, value in fields.items() if key != "tool_calls" or value}
 
 
-class Choice(OpenAIResponse):
+class ChatChoice(OpenAIResponse):
     index: int
     message: AnswerMessage
     logprobs: Logprobs | None = None
@@ -88,7 +88,7 @@ class ChatCompletion(OpenAIResponse):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    choices: list[Choice]
+    choices: list[ChatChoice]
     usage: CompletionUsage
     gkt: GktReport
 

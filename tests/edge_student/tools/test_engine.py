@@ -14,7 +14,7 @@ from edge_student.llama.student import LlamaStudent
 from edge_student.llama.vocab import Vocab
 from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling
-from edge_student.tools.parser import CallArguments, CallBegan, Text
+from edge_student.tools.parser import CallArguments, CallStarted, PlainText
 from edge_student.tools.tool_use import ToolUse, call_schema, conversation, tool_use
 from shared.model_hub.local_models import ensure_gguf
 from shared.prompting.chat_format import ChatFormat
@@ -119,13 +119,13 @@ async def answered(student: LlamaStudent, body: ChatCompletionRequest, **samplin
 
 
 def read(use: ToolUse, text: str) -> tuple[str, list[tuple[str, str]]]:
-    reader = use.reader()
+    reader = use.parser()
     said, calls = "", []
     for event in [*reader.push(text), *reader.finish()]:
         match event:
-            case Text(more):
+            case PlainText(more):
                 said += more
-            case CallBegan(_, _, name):
+            case CallStarted(_, _, name):
                 calls.append((name, ""))
             case CallArguments(_, more):
                 calls[-1] = (calls[-1][0], calls[-1][1] + more)

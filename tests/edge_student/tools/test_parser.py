@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_student.tools.parser import CallArguments, CallBegan, Event, Text, ToolCallReader
+from edge_student.tools.parser import CallArguments, CallStarted, ParserEvent, PlainText, ToolCallParser
 
 NAMES = ["weather", "count-2"]
 CITY = '{"city": "Oslo </tool_call> \\"}{[ <tool_call>", "days": [1, {"a": null}]}'
@@ -34,16 +34,16 @@ fragments = st.sampled_from(PARTS + CALLS)
 def read(pieces: list[str], *, whole: bool = False) -> tuple[str, list[tuple[str, str]], bool]:
     """Return the text of an answer, its calls, and whether they are complete. Ids are new, indices count up."""
     count = itertools.count()
-    reader = ToolCallReader(NAMES, whole=whole, call_id=lambda: f"id{next(count)}")
-    events: list[Event] = [event for piece in pieces for event in reader.push(piece)] + reader.finish()
+    reader = ToolCallParser(NAMES, whole=whole, call_id=lambda: f"id{next(count)}")
+    events: list[ParserEvent] = [event for piece in pieces for event in reader.push(piece)] + reader.finish()
     text = ""
     calls: list[tuple[str, str]] = []
     for event in events:
         match event:
-            case Text(more):
+            case PlainText(more):
                 assert more, "an event says something"
                 text += more
-            case CallBegan(index, identity, name):
+            case CallStarted(index, identity, name):
                 assert (index, identity) == (len(calls), f"id{len(calls)}")
                 calls.append((name, ""))
             case CallArguments(index, more):
@@ -123,17 +123,17 @@ def test_a_call_in_a_fence_of_markdown_or_in_none_is_one(data: st.DataObject) ->
 
 
 def test_text_is_shown_as_soon_as_it_can_be_no_call() -> None:
-    reader = ToolCallReader(NAMES)
+    reader = ToolCallParser(NAMES)
     assert reader.push("<tool") == []
-    assert reader.push("s> and <") == [Text("<tools> and ")]
+    assert reader.push("s> and <") == [PlainText("<tools> and ")]
     assert reader.push("tool_call> ") == []
-    assert reader.push("is a tag") == [Text("<tool_call>"), Text(" is a tag")]
+    assert reader.push("is a tag") == [PlainText("<tool_call>"), PlainText(" is a tag")]
 
 
 def test_arguments_are_told_as_they_come() -> None:
-    reader = ToolCallReader(NAMES, call_id=lambda: "c")
+    reader = ToolCallParser(NAMES, call_id=lambda: "c")
     assert reader.push('<tool_call>\n{"name": "wea') == []
-    assert reader.push('ther"') == [CallBegan(0, "c", "weather")]
+    assert reader.push('ther"') == [CallStarted(0, "c", "weather")]
     assert reader.push(', "arguments": ') == []
     assert reader.push('{"city": "Os') == [CallArguments(0, '{"city": "Os')]
     assert reader.push('lo"} ') == [CallArguments(0, 'lo"}')]

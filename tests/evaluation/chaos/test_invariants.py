@@ -15,7 +15,7 @@ from evaluation.chaos.workload import Behaviour, ClientRequest
 from shared.echo_text import Mark, next_word
 from shared.protocol.gkt import GktReport, Mode, Segment, Side, Source
 from shared.protocol.guidance import ErrorBody, ErrorDetail
-from shared.protocol.openai_responses import AnswerMessage, ChatCompletion, Choice, CompletionUsage
+from shared.protocol.openai_responses import AnswerMessage, ChatChoice, ChatCompletion, CompletionUsage
 
 MINE, OTHERS = "kqzvhbtx", "aaaabbbb"
 REQUEST = ClientRequest(1, 0.0, "edge-a", Mark(MINE, 8), Mode.FIXED, "Why?", stream=False, max_tokens=20)
@@ -40,7 +40,7 @@ def whole(parts: list[tuple[Source, str]], *, finish: Any = "stop", fallback: An
     report = GktReport(mode=Mode.FIXED, segments=[segments], student=Side(model="s"), fallback=fallback, request_id="r")
     message = AnswerMessage(content="".join(text for _, text in parts))
     usage = CompletionUsage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
-    choice = Choice(index=0, message=message, finish_reason=finish)
+    choice = ChatChoice(index=0, message=message, finish_reason=finish)
     return (
         ChatCompletion(id="c", created=1, model="gkt", choices=[choice], usage=usage, gkt=report)
         .model_dump_json()
