@@ -63,7 +63,7 @@ def _routes(wan: Wan) -> APIRouter:
     @router.put("/{name}")
     async def put(name: str, conditions: Conditions) -> LinkState:
         """Replace all conditions; fields that are left out have no limit. An active fault stays."""
-        wan.link(name).become(conditions)
+        wan.link(name).set_conditions(conditions)
         return wan.link(name).state
 
     @router.post("/{name}/resume")

@@ -112,8 +112,8 @@ def set_conditions(
     """
     with Control(control) as client:
         for state in _chosen(client, link):
-            changed = state.conditions.but(latency=latency, jitter=jitter, bandwidth=bandwidth, up=up, down=down)
-            client.become(state.name, changed)
+            changed = state.conditions.changed(latency=latency, jitter=jitter, bandwidth=bandwidth, up=up, down=down)
+            client.set_conditions(state.name, changed)
 
 
 @app.command()

@@ -48,7 +48,7 @@ class Control:
     def link(self, name: str) -> LinkState:
         return LinkState.model_validate_json(self._ask("GET", _path(name)))
 
-    def become(self, name: str, conditions: Conditions) -> LinkState:
+    def set_conditions(self, name: str, conditions: Conditions) -> LinkState:
         return LinkState.model_validate_json(self._ask("PUT", _path(name), conditions.model_dump()))
 
     def do(self, name: str, action: str, /, **options: Any) -> LinkState:

@@ -74,7 +74,8 @@ def _with_own(teacher: str | None, student: str | None, tour: Callable[[str, str
     leave_on_sigterm()
     need_cloud_engine()
     need_edge_engine()
-    from gkt.local.pair import Pair, SideEnded
+    from gkt.local.pair import Pair
+    from gkt.local.pair_runner import ServiceEnded
 
     pair = Pair.plan(teacher=teacher, student=student, cloud_port=0, edge_port=0, wan_port=0)
     fetch(pair.cloud.model, pair.edge.model)
@@ -83,16 +84,16 @@ def _with_own(teacher: str | None, student: str | None, tour: Callable[[str, str
     with screen:
         try:
             asyncio.run(_run(pair, screen, tour))
-        except SideEnded as error:
-            screen.say(error.last_words)
+        except ServiceEnded as error:
+            screen.say(error.log_tail)
             raise
 
 
 async def _run(pair: Pair, screen: Screen, tour: Callable[[str, str, str | None], None]) -> None:
-    from gkt.local.pair import Sides
+    from gkt.local.pair_runner import PairRunner
 
     assert pair.wan  # noqa: S101 - it was planned with one
-    sides = Sides(pair)
+    runner = PairRunner(pair)
     key = next((key.get_secret_value() for key in pair.edge.api_keys), None)
     where = pair.edge_url, pair.wan.control_url, key
     showing: asyncio.Task[None] | None = None
@@ -101,7 +102,7 @@ async def _run(pair: Pair, screen: Screen, tour: Callable[[str, str, str | None]
         try:
             await asyncio.to_thread(tour, *where)
         finally:
-            sides.stop()
+            runner.stop()
 
     def ready(after_s: float) -> None:
         nonlocal showing
@@ -109,7 +110,7 @@ async def _run(pair: Pair, screen: Screen, tour: Callable[[str, str, str | None]
         showing = asyncio.create_task(show())
 
     try:
-        await sides.run(on_status=screen.status, on_ready=ready)
+        await runner.run(on_status=screen.status, on_ready=ready)
         if showing is None or not showing.done():
             raise typer.Exit(130)  # a signal
     finally:

@@ -34,7 +34,7 @@ TRAIN_SEED = 3
 
 
 @dataclass(frozen=True)
-class Asked:
+class TimedAnswer:
     """An answer with its times at the client and its bytes on the link."""
 
     report: GktReport
@@ -53,8 +53,8 @@ class Stop:
     """A profile, its guided answer, and the teacher's own answer if the link reaches it."""
 
     profile: str
-    guided: Asked
-    alone: Asked | None
+    guided: TimedAnswer
+    alone: TimedAnswer | None
 
 
 class Tour:
@@ -90,7 +90,7 @@ class Tour:
             self._cut()
         finally:
             self._control.do(self._link, "resume")
-            self._control.become(self._link, Conditions())
+            self._control.set_conditions(self._link, Conditions())
 
     def _visit(self, name: str) -> Stop:
         state = self._control.do(self._link, "profile", name=name, seed=TRAIN_SEED)
@@ -114,36 +114,36 @@ class Tour:
         def cut() -> None:
             self._control.do(self._link, FaultKind.CUT)
 
-        asked = self._show(CUT_QUESTION, on_teacher=cut, gkt={"max_guidance_tokens": CUT_GUIDANCE_TOKENS})
-        segments = asked.report.segments[0]
+        answer = self._show(CUT_QUESTION, on_teacher=cut, gkt={"max_guidance_tokens": CUT_GUIDANCE_TOKENS})
+        segments = answer.report.segments[0]
         arrived, rest = (sum(s.tokens for s in segments if s.source is who) for who in (Source.TEACHER, Source.STUDENT))
-        reason = asked.report.fallback
+        reason = answer.report.fallback
         self._console.print(
             f"{arrived} of at most {CUT_GUIDANCE_TOKENS} tokens of guidance had arrived. They stay, and the student completed "
             f"the answer with {rest} more. Its report gives the reason: fallback: {reason.value if reason else 'none'}.",
             soft_wrap=True,
         )
         self._control.do(self._link, "resume")
-        again = self._ask(QUESTIONS["4g"])
-        mended = again.report.fallback
+        next_answer = self._ask(QUESTIONS["4g"])
+        after_repair = next_answer.report.fallback
         self._console.print(
-            f"The cable is connected again: the teacher wrote {again.teacher.completion_tokens} tokens of the next answer"
-            f" (fallback: {mended.value if mended else 'none'}).",
+            f"The cable is connected again: the teacher wrote {next_answer.teacher.completion_tokens} tokens of the next answer"
+            f" (fallback: {after_repair.value if after_repair else 'none'}).",
             soft_wrap=True,
         )
 
     def _head(self, text: str) -> None:
         self._console.print(f"\n[bold]{text}[/bold]", soft_wrap=True)
 
-    def _show(self, question: str, **options: Any) -> Asked:
+    def _show(self, question: str, **options: Any) -> TimedAnswer:
         self._console.print(f"[dim]{question}[/dim]")
         transcript = Transcript(marks=True)
         try:
-            asked = self._ask(question, on_text=transcript.write, **options)
-            transcript.figures(asked.report)
+            answer = self._ask(question, on_text=transcript.write, **options)
+            transcript.figures(answer.report)
         finally:
             transcript.close()
-        return asked
+        return answer
 
     def _ask(
         self,
@@ -152,7 +152,7 @@ class Tour:
         on_text: Callable[[Source, str], None] = lambda source, text: None,
         on_teacher: Callable[[], None] | None = None,
         **body: Any,
-    ) -> Asked:
+    ) -> TimedAnswer:
         """Ask the edge. `on_teacher` is called once, when the first guidance arrives."""
         request = {
             "model": "gkt",
@@ -168,7 +168,7 @@ class Tour:
             if isinstance(item, GktReport):
                 after = self._control.link(self._link)
                 total = time.perf_counter() - began
-                return Asked(
+                return TimedAnswer(
                     item,
                     first_word_s=total if first is None else first,
                     total_s=total,
@@ -213,7 +213,7 @@ def _table(stops: list[Stop]) -> Table:
     return table
 
 
-def _alone_time(alone: Asked | None) -> str:
+def _alone_time(alone: TimedAnswer | None) -> str:
     """Format the time of the teacher alone, with the reason if the student had to answer instead."""
     if alone is None:
         return "never"

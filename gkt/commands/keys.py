@@ -13,6 +13,7 @@ from rich.table import Table
 from cloud_teacher.auth.caller import Role
 from gkt.local.store import opened
 from shared.errors import ConfigurationError
+from shared.prices import NANO
 
 if TYPE_CHECKING:
     from cloud_teacher.auth.caller import Allowance
@@ -29,7 +30,6 @@ app = typer.Typer(
 )
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-NANO = 1_000_000_000
 
 Name = Annotated[str, typer.Argument(help="Name of the key.")]
 Expires = Annotated[str | None, typer.Option(help="Time until the key expires: 90d, 12h, 30m, 10s. If unset, never.")]
@@ -167,7 +167,7 @@ def _ends(secret: Secret) -> str:
 
 def _limits(allowance: Allowance) -> list[str]:
     budget = allowance.daily_nano_usd
-    told = {
+    limits = {
         "weight": None if allowance.weight == 1 else f"{allowance.weight:g}",
         "priority": allowance.priority or None,
         "running": allowance.max_running,
@@ -176,4 +176,4 @@ def _limits(allowance: Allowance) -> list[str]:
         "tokens/day": allowance.daily_tokens,
         "$/day": None if budget is None else f"{budget / NANO:g}",
     }
-    return [f"{name} {value}" for name, value in told.items() if value is not None]
+    return [f"{name} {value}" for name, value in limits.items() if value is not None]

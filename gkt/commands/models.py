@@ -97,7 +97,7 @@ def pull(
     """
     leave_on_sigterm()
     console = Console()
-    with _told():
+    with _without_traceback():
         for name in names:
             console.print(escape(str(ensure_gguf(name, progress=shown_progress()))), soft_wrap=True, highlight=False)
             if convert:
@@ -129,7 +129,7 @@ def verify_models(
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _without_traceback() -> Iterator[None]:
     """Print the message of a GktError without a traceback, and end with status 1."""
     try:
         yield

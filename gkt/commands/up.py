@@ -70,7 +70,8 @@ def up(
     leave_on_sigterm()  # during the download; later the event loop handles signals
     need_cloud_engine()
     need_edge_engine()
-    from gkt.local.pair import Pair, SideEnded, Sides
+    from gkt.local.pair import Pair
+    from gkt.local.pair_runner import PairRunner, ServiceEnded
 
     pair = Pair.plan(
         teacher=teacher,
@@ -87,9 +88,9 @@ def up(
     screen.say("logs: " + ", ".join(str(service.log) for service in pair.services))
     with screen:
         try:
-            asyncio.run(Sides(pair).run(on_status=screen.status, on_ready=partial(_say_ready, screen, pair)))
-        except SideEnded as error:
-            screen.say(error.last_words)
+            asyncio.run(PairRunner(pair).run(on_status=screen.status, on_ready=partial(_say_ready, screen, pair)))
+        except ServiceEnded as error:
+            screen.say(error.log_tail)
             raise
     screen.say("both stopped")
 

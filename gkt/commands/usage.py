@@ -33,15 +33,15 @@ def usage(
 
     with opened() as engine:
         days = read(engine, key=key, since=since.date() if since else None, until=until.date() if until else None)
-    told = [day.wire() for day in days]
+    rows = [day.wire() for day in days]
     if as_json:
-        for day in told:
+        for day in rows:
             typer.echo(json.dumps(day.model_dump(mode="json")))
         return
     table = Table("day", "key", box=None, header_style="bold")
     for column in ("requests", "prompt", "cached", "guidance", "reused", "$"):
         table.add_column(column, justify="right")
-    for day in told:
+    for day in rows:
         numbers = (day.requests, day.prompt_tokens, day.cached_tokens, day.completion_tokens, day.reused_tokens)
         table.add_row(day.day.isoformat(), day.key, *(f"{number:,}" for number in numbers), f"{day.cost_usd:.6f}")
-    Console().print(table if told else f"no usage, as of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    Console().print(table if rows else f"no usage, as of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")

@@ -33,7 +33,7 @@ OBJECT_STORE_BYTES = 128 << 20
 """Size of Ray's object store; streams do not pass through it."""
 
 
-class Told(BaseException):
+class Terminated(BaseException):
     """A signal ends the service."""
 
     def __init__(self, signum: int) -> None:
@@ -62,8 +62,8 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
                 write_atomically(Path(settings.port_file), f"{port}\n")
             logger.info("the cloud is ready on port %d, with %d replicas", port, replicas.least)
             threading.Event().wait()
-    except Told as told:
-        return told.status
+    except Terminated as terminated:
+        return terminated.status
     return 0
 
 
@@ -84,7 +84,7 @@ def _ray(replicas: Replicas) -> Iterator[None]:
     except ConnectionError as error:
         raise ConfigurationError(f"RAY_ADDRESS: no Ray to join: {error}") from error
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _tell)
+        signal.signal(signum, _terminate)
     try:
         yield
     finally:
@@ -95,8 +95,8 @@ def _ray(replicas: Replicas) -> Iterator[None]:
         end_descendants()
 
 
-def _tell(signum: int, frame: FrameType | None) -> None:
-    raise Told(signum)
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated(signum)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Conditions(Strict):
         description="Bandwidth from the cloud in kbit/s, for all connections together. If null, no limit.",
     )
 
-    def but(
+    def changed(
         self,
         *,
         latency: str | None = None,

@@ -110,9 +110,11 @@ class Link:
         down: str | None = None,
     ) -> None:
         """Change conditions, in units: `latency="80ms"` of the round trip, `bandwidth="2mbit"` both ways. Raises BadUnit."""
-        self.become(self.conditions.but(latency=latency, jitter=jitter, bandwidth=bandwidth, up=up, down=down))
+        self.set_conditions(
+            self.conditions.changed(latency=latency, jitter=jitter, bandwidth=bandwidth, up=up, down=down)
+        )
 
-    def become(self, conditions: Conditions) -> None:
+    def set_conditions(self, conditions: Conditions) -> None:
         """Apply exactly these conditions, and leave any profile. An active fault stays."""
         self._leave_profile()
         self._shape(conditions)

@@ -28,7 +28,7 @@ class _Entry(BaseModel):
     down: str | None = None
 
     def conditions(self) -> Conditions:
-        return Conditions().but(latency=self.latency, jitter=self.jitter, up=self.up, down=self.down)
+        return Conditions().changed(latency=self.latency, jitter=self.jitter, up=self.up, down=self.down)
 
 
 class _Phase(_Entry):
