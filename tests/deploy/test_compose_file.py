@@ -149,4 +149,4 @@ def test_compose_takes_the_file_once_there_are_keys(tmp_path: Path) -> None:
 def test_without_a_key_compose_says_who_makes_it(tmp_path: Path, missing: str) -> None:
     made = config(tmp_path, **{name: "random" for name in KEYS if name != missing})
     assert made.returncode != 0
-    assert "make compose makes it" in made.stderr
+    assert "make compose creates it" in made.stderr

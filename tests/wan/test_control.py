@@ -79,7 +79,7 @@ WRONG: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "edge/corrupt", {"rate": 2}, 400, "rate"),
     ("POST", "edge/profile", {"name": "5g"}, 404, "profile '5g' not found"),
     ("POST", "nowhere/cut", {}, 404, "link 'nowhere' not found"),
-    ("POST", "edge/explode", {}, 404, "there is nothing"),
+    ("POST", "edge/explode", {}, 404, "no endpoint at"),
 ]
 
 
