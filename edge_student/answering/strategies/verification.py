@@ -124,6 +124,61 @@ class _VerifiedText:
         return parts
 
 
+class _TeacherCalls:
+    """Builds the calls to the teacher about one choice, and decides when they are over."""
+
+    def __init__(self, context: AnswerContext, verified: _VerifiedText, thresholds: Thresholds) -> None:
+        self._context = context
+        self._verified = verified
+        self._thresholds = thresholds
+        self._stopped = False
+        self._was_empty = False
+        """Whether the last correction ended inside a character."""
+        self._retries = False
+        """Whether the current call repeats such a one."""
+
+    @property
+    def over(self) -> bool:
+        """True if the student writes the rest alone."""
+        return self._stopped or self._tokens_left <= 0
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def request(self, draft: Draft) -> GuidanceRequest:
+        """Build the call about a draft."""
+        self._retries, self._was_empty = self._was_empty, False
+        limit = self._tokens_left
+        if most := self._thresholds.max_correction_tokens:
+            limit = min(limit, most + (MAX_CHARACTER_TOKENS if self._retries else 0))
+        request = self._context.request.guidance(
+            max_guidance_tokens=limit, answer=self._verified.text, stop_at_line_end=True, stop_at_word_boundary=False
+        )
+        if self._context.policy.mode != Mode.REVIEW:
+            return request
+        return ReviewRequest(
+            **dict(request),
+            draft=draft.text,
+            draft_is_final=draft.end == "stop",
+            acceptance_threshold=self._thresholds.acceptance,
+        )
+
+    def record(self, reason: FinishReason, correction: str, *, progressed: bool) -> None:
+        """Record the end of a call. A call that added nothing to the text would be repeated without end.
+
+        A budget may end inside a character. Such a call is repeated once, with room for all of it.
+        """
+        self._was_empty = reason is FinishReason.BUDGET and not correction
+        retry = self._was_empty and not self._retries
+        if reason is FinishReason.LENGTH or not (progressed or retry):
+            self.stop()
+
+    @property
+    def _tokens_left(self) -> int:
+        budget = self._context.policy.max_guidance_tokens - self._verified.choice.tokens_of(Source.TEACHER)
+        return min(budget, self._verified.tokens_left)
+
+
 class _DraftLoop:
     """Drafts and corrections of one choice."""
 
@@ -132,12 +187,9 @@ class _DraftLoop:
         self._verified = verified
         self._thresholds = Thresholds.from_policy(context.policy)
         self._review = context.policy.mode == Mode.REVIEW
-        self._student_alone = False
-        """Whether the teacher is not called any more."""
+        self._calls = _TeacherCalls(context, verified, self._thresholds)
         self._sequence: StudentSequence | None = None
         """A sequence at the end of the text that the student has not taken over yet."""
-        self._correction_was_empty = False
-        """Whether the teacher's last correction ended inside a character."""
         self._first_sequence: StudentSequence | None = None
 
     @property
@@ -151,9 +203,8 @@ class _DraftLoop:
         reader: DraftReader | None = None
         try:
             while not verified.choice.ended:
-                self._student_alone = self._student_alone or self._teacher_tokens_left <= 0
                 reader = reader or self._start_drafting()
-                if self._student_alone:
+                if self._calls.over:
                     async for token in reader.rest():
                         recorder.student_wrote(bool(token.token))
                         for part in verified.add_token(token):
@@ -216,7 +267,7 @@ class _DraftLoop:
         verified, recorder = self._verified, self._context.recorder
         accepted = False
         correction = ""
-        request, length = self._request(draft), len(verified.text)
+        request, length = self._calls.request(draft), len(verified.text)
         try:
             async with aclosing(self._context.call_teacher(request)) as events:
                 async for event in events:
@@ -249,10 +300,10 @@ class _DraftLoop:
                                 for part in verified.choice.end("stop"):
                                     yield part
                             progressed = len(verified.text) > length
-                            self._after_call(event.finish_reason, correction, progressed=progressed)
+                            self._calls.record(event.finish_reason, correction, progressed=progressed)
         except CloudFailed as failure:
             recorder.fallback = failure.reason
-            self._student_alone = True
+            self._calls.stop()
             logger.warning("%s: continues without the cloud: %s", self._context.request.request_id, failure)
             if not correction and not accepted and self._sequence is None:
                 # No verdict came, so the draft stays.
@@ -262,39 +313,6 @@ class _DraftLoop:
             recorder.teacher_left()
         if accepted and not verified.choice.ended:
             yield None
-
-    def _after_call(self, reason: FinishReason, correction: str, *, progressed: bool) -> None:
-        """Decide whether the teacher is called again. A call that added nothing would be repeated without end.
-
-        A budget may end inside a character. Such a call is repeated once, with room for all of it.
-        """
-        spent = reason is FinishReason.BUDGET
-        retry = spent and not correction and not self._correction_was_empty
-        self._correction_was_empty = spent and not correction
-        self._student_alone = (
-            (spent and self._teacher_tokens_left <= 0) or reason is FinishReason.LENGTH or not (progressed or retry)
-        )
-
-    @property
-    def _teacher_tokens_left(self) -> int:
-        budget = self._context.policy.max_guidance_tokens - self._verified.choice.tokens_of(Source.TEACHER)
-        return min(budget, self._verified.tokens_left)
-
-    def _request(self, draft: Draft) -> GuidanceRequest:
-        limit = self._teacher_tokens_left
-        if most := self._thresholds.max_correction_tokens:
-            limit = min(limit, most + (MAX_CHARACTER_TOKENS if self._correction_was_empty else 0))
-        request = self._context.request.guidance(
-            max_guidance_tokens=limit, answer=self._verified.text, stop_at_line_end=True, stop_at_word_boundary=False
-        )
-        if not self._review:
-            return request
-        return ReviewRequest(
-            **dict(request),
-            draft=draft.text,
-            draft_is_final=draft.end == "stop",
-            acceptance_threshold=self._thresholds.acceptance,
-        )
 
     def _student_agrees(self, correction: str) -> bool:
         if self._sequence is None or not self._thresholds.handback_after:
