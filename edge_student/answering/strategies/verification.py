@@ -134,8 +134,7 @@ class _TeacherCalls:
         self._stopped = False
         self._was_empty = False
         """Whether the last correction ended inside a character."""
-        self._retries = False
-        """Whether the current call repeats such a one."""
+        self._progress_before = self._progress
 
     @property
     def over(self) -> bool:
@@ -147,10 +146,11 @@ class _TeacherCalls:
 
     def request(self, draft: Draft) -> GuidanceRequest:
         """Build the call about a draft."""
-        self._retries, self._was_empty = self._was_empty, False
+        self._progress_before = self._progress
+        was_empty, self._was_empty = self._was_empty, False
         limit = self._tokens_left
         if most := self._thresholds.max_correction_tokens:
-            limit = min(limit, most + (MAX_CHARACTER_TOKENS if self._retries else 0))
+            limit = min(limit, most + (MAX_CHARACTER_TOKENS if was_empty else 0))
         request = self._context.request.guidance(
             max_guidance_tokens=limit, answer=self._verified.text, stop_at_line_end=True, stop_at_word_boundary=False
         )
@@ -163,15 +163,15 @@ class _TeacherCalls:
             acceptance_threshold=self._thresholds.acceptance,
         )
 
-    def record(self, reason: FinishReason, correction: str, *, progressed: bool) -> None:
-        """Record the end of a call. A call that added nothing to the text would be repeated without end.
-
-        A budget may end inside a character. Such a call is repeated once, with room for all of it.
-        """
+    def record(self, reason: FinishReason, correction: str) -> None:
+        """Record the end of a call. One that added neither text nor tokens would be repeated without end."""
         self._was_empty = reason is FinishReason.BUDGET and not correction
-        retry = self._was_empty and not self._retries
-        if reason is FinishReason.LENGTH or not (progressed or retry):
+        if reason is FinishReason.LENGTH or self._progress == self._progress_before:
             self.stop()
+
+    @property
+    def _progress(self) -> tuple[int, int]:
+        return len(self._verified.text), self._verified.choice.tokens_of(Source.TEACHER)
 
     @property
     def _tokens_left(self) -> int:
@@ -267,7 +267,7 @@ class _DraftLoop:
         verified, recorder = self._verified, self._context.recorder
         accepted = False
         correction = ""
-        request, length = self._calls.request(draft), len(verified.text)
+        request = self._calls.request(draft)
         try:
             async with aclosing(self._context.call_teacher(request)) as events:
                 async for event in events:
@@ -299,8 +299,7 @@ class _DraftLoop:
                             if event.finish_reason is FinishReason.STOP:
                                 for part in verified.choice.end("stop"):
                                     yield part
-                            progressed = len(verified.text) > length
-                            self._calls.record(event.finish_reason, correction, progressed=progressed)
+                            self._calls.record(event.finish_reason, correction)
         except CloudFailed as failure:
             recorder.fallback = failure.reason
             self._calls.stop()

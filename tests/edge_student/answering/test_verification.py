@@ -326,7 +326,7 @@ async def test_a_teacher_that_adds_nothing_is_not_called_without_end(reason: Fin
     cloud = Silent()
     got = await answer(Believer(unsure=["3", "answer"]), cloud, mode=Mode.ON_DEMAND, confidence_threshold=0.9)
     assert got.by == [(Source.STUDENT, TRUTH)]
-    assert len(cloud.requests) == (2 if reason is FinishReason.BUDGET else 1)
+    assert len(cloud.requests) == 1
 
 
 async def test_who_is_sure_and_wrong_is_put_right_all_the_same() -> None:
