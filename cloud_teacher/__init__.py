@@ -1,1 +1,1 @@
-"""The teacher in the cloud: guidance out."""
+"""The cloud: a service in which a large teacher model writes guidance."""

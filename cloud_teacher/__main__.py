@@ -1,7 +1,7 @@
-"""`python -m cloud_teacher`: one cloud, set up from the environment.
+"""`python -m cloud_teacher`: one cloud, configured by environment variables.
 
-Ends with status 0 after SIGTERM and 130 after SIGINT, 1 where the teacher cannot be loaded or dies, 2 where the settings are
-wrong. No process of the engine outlives it, unless it is killed (SIGKILL): vLLM's engine does not watch its parent.
+The exit status is 0 after SIGTERM, 130 after SIGINT, 1 if the teacher cannot be loaded or dies, 2 if the settings are invalid.
+All engine processes end with it, except after SIGKILL, since vLLM's engine does not watch its parent.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main() -> int:
     except ConfigurationError as error:
         sys.stderr.write(f"the settings are wrong: {error}\n")
         return 2
-    # uvicorn raises the signal again once it is done, and by default SIGTERM would then end us before the last line below.
-    signal.signal(signal.SIGTERM, _leave)
+    # uvicorn raises the signal again when it is done. By default SIGTERM would then skip the `finally` below.
+    signal.signal(signal.SIGTERM, _exit)
     adopt_orphans()
     try:
         return serve_as(
@@ -40,7 +40,7 @@ def main() -> int:
         sys.stderr.write(f"the settings are wrong: {error}\n")
         return 2
     finally:
-        # The app ends its engine by itself, except where a second Ctrl-C made uvicorn skip that, or the engine died first.
+        # The app ends its engine itself, unless a second Ctrl-C made uvicorn skip that, or the engine died first.
         end_descendants()
 
 
@@ -48,12 +48,12 @@ def _telemetry(settings: CloudSettings) -> Telemetry:
     return telemetry_from(os.environ, "gkt-cloud", content=settings.trace_content)
 
 
-def _leave(signum: int, frame: FrameType | None) -> None:
+def _exit(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
 def run() -> None:
-    """`main`, and out without Python's own clean-up: that would trip over a thread which is still importing torch."""
+    """Run `main` and exit without Python's clean-up, which would crash if a thread is still importing torch."""
     try:
         status: object = main()
     except SystemExit as stop:

@@ -1,4 +1,4 @@
-"""The cloud's app."""
+"""Builds the cloud's app."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def create_app(
     on_failure: Callable[[], None] = lambda: None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """A cloud. It loads its teachers from the settings unless it is given one.
+    """Return a cloud's app. It loads its teachers from the settings, unless one is given.
 
-    `on_ready` is told when the first of them is there, `on_failure` where all have failed, then or later. It closes `telemetry`
-    at its end. Raises ConfigurationError where the file of teachers is wrong.
+    `on_ready` is called once a teacher is loaded, `on_failure` once all have failed. The app closes `telemetry` when it ends.
+    Raises ConfigurationError if the teachers file is invalid.
     """
     cloud = CloudService(settings, build_teachers(settings, teacher), telemetry)
 

@@ -1,7 +1,7 @@
-"""A cloud whose teacher has no model: it says at once what `shared.echo_text` has it say. `python -m cloud_teacher.echo`.
+"""`python -m cloud_teacher.echo`: a cloud whose teacher has no model and writes the words of `shared.echo_text`.
 
-For trying services and links with more requests than a model could answer. Set up as any cloud (`GKT_CLOUD_...`), and with
-`GKT_CLOUD_TOKEN_MS`. Text of others it doubts now and then, always at the same places.
+It tests services and links with more requests than a model could answer. It has the settings of any cloud (`GKT_CLOUD_...`) and
+`GKT_CLOUD_TOKEN_MS`. It rejects some drafts, always the same ones.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from shared.protocol.guidance import Message
 from shared.server.run import serve_as
 
 BEGIN = 0x110000
-"""The token where the answer begins. The others are characters."""
-DOUBTED_OF = 3
-"""One step of so many is doubted."""
+"""The generation prompt's token. All other tokens are code points."""
+REJECT_ONE_IN = 3
+"""One draft in this many is rejected."""
 
 
 class EchoSettings(CloudSettings):
-    token_ms: float = Field(default=10.0, ge=0, description="milliseconds that the teacher takes for a word")
+    token_ms: float = Field(default=10.0, ge=0, description="time per word, in milliseconds")
 
 
 class EchoTeacher:
@@ -66,7 +66,7 @@ class EchoTeacher:
         return "".join(chr(token) for token in ids if token < BEGIN)
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
-        """It does not write JSON; what it writes is not taken."""
+        """Do nothing: the teacher ignores schemas, and the edge rejects its text."""
 
     async def stream(
         self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
@@ -90,19 +90,19 @@ class EchoTeacher:
         self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
     ) -> Scores:
         await asyncio.sleep(self._token_s)
-        step = self.decode(ids[start:])
+        draft = self.decode(ids[start:])
         count = len(ids) - start
         logprobs, ranks = [-0.1] * count, [1] * count
-        if zlib.crc32(step.encode()) % DOUBTED_OF == 0:
-            doubted = min(step.find(";") + 1, count - 1)
-            logprobs[doubted], ranks[doubted] = -9.0, 9
+        if zlib.crc32(draft.encode()) % REJECT_ONE_IN == 0:
+            rejected = min(draft.find(";") + 1, count - 1)
+            logprobs[rejected], ranks[rejected] = -9.0, 9
         return Scores(logprobs=logprobs, ranks=ranks)
 
     def check_health(self) -> None:
-        """It cannot die by itself."""
+        """Do nothing: there is no engine."""
 
     async def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: there are no resources."""
 
 
 def main() -> int:

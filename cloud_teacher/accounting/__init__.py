@@ -1,1 +1,1 @@
-"""What a request used and cost; the ledger protocol."""
+"""Usage and cost of requests, and the protocol of the ledger."""

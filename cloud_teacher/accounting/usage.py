@@ -27,7 +27,7 @@ ReusePrice = Literal["free", "cached"]
 
 @dataclass(slots=True)
 class UsageRecord:
-    """What one request has used so far; its row in the ledger once it ends. Times are those of `time.monotonic`."""
+    """Usage of one request so far; its row in the ledger once it ends. Times are those of `time.monotonic`."""
 
     request_id: str
     key: str

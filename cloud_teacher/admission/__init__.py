@@ -1,1 +1,1 @@
-"""Decides whether a request may run now: limits of its key, the fair queue, rates."""
+"""Decides if a request may run now: limits of its key, the fair queue, rates, budgets."""

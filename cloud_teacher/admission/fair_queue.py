@@ -1,8 +1,8 @@
-"""Places in the engine, and the one queue before them: bounded, and fair between keys.
+"""Slots of the engine and the queue in front of them, bounded and fair between keys.
 
-Start-time fair queueing (Goyal, Vin, Cheng, 1996): each key has a virtual time that grows by the tokens it was given over its
-weight; who has had least goes next. A key that comes back begins at the present time, so idleness saves nothing up. Asked for
-is the most a request can come to; what it took in truth is put right as it leaves.
+Start-time fair queueing (Goyal, Vin, Cheng, 1996): each key has a virtual time that grows by its tokens divided by its weight.
+The key with the lowest virtual time is next. An idle key restarts at the current virtual time, so it cannot save up credit. A
+request enters with the upper bound of its tokens, which is corrected to the real number when it leaves.
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ from dataclasses import dataclass, field
 
 from shared.errors import Overloaded
 
-MANY_KEYS = 1000
+MAX_KEYS = 1000
+"""Idle keys are forgotten above this number of keys."""
 
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request for a place. Lower `priority` goes first, whatever the keys."""
+    """One request for a slot. Lower `priority` goes first, regardless of keys."""
 
     key: str
     cost: float
-    """Tokens."""
+    """Upper bound of the request's tokens."""
     weight: float = 1.0
     priority: int = 0
     granted: asyncio.Future[None] | None = field(default=None)
 
 
 class FairQueue:
-    """Belongs to one event loop."""
+    """Grants slots to tickets. Belongs to one event loop."""
 
-    def __init__(self, places: int, max_waiting: int, deadline_s: float) -> None:
-        self._places = places
+    def __init__(self, slots: int, max_waiting: int, deadline_s: float) -> None:
+        self._slots = slots
         self._max_waiting = max_waiting
         self._deadline_s = deadline_s
         self._waiting: dict[int, dict[str, deque[Ticket]]] = {}
         self._times: dict[str, float] = {}
-        """Of each key: when, in virtual time, its next request may begin."""
+        """Virtual time at which the next request of each key may start."""
         self._now = 0.0
         self.running = 0
         self.waiting = 0
 
     async def enter(self, ticket: Ticket) -> None:
-        """Take a place, or wait for one. Raises Overloaded where the queue is full or the wait too long."""
-        if self.running < self._places:  # then nobody waits
+        """Take a slot, or wait for one. Raises Overloaded if the queue is full or the wait too long."""
+        if self.running < self._slots:  # then the queue is empty
             self._take(ticket)
             return
         if self.waiting >= self._max_waiting:
@@ -57,20 +58,20 @@ class FairQueue:
             async with asyncio.timeout(self._deadline_s):
                 await ticket.granted
         except TimeoutError:
-            self._forget(ticket)
-            raise Overloaded(f"no place came free within {self._deadline_s:g} s") from None
+            self._abandon(ticket)
+            raise Overloaded(f"no slot became free within {self._deadline_s:g} s") from None
         except BaseException:
-            self._forget(ticket)
+            self._abandon(ticket)
             raise
 
-    def leave(self, ticket: Ticket, took: float) -> None:
-        """Give the place back; `took` is what it cost in truth."""
-        self._times[ticket.key] = self._times.get(ticket.key, self._now) + (took - ticket.cost) / ticket.weight
+    def leave(self, ticket: Ticket, cost: float) -> None:
+        """Free the slot. `cost` is the real number of tokens."""
+        self._times[ticket.key] = self._times.get(ticket.key, self._now) + (cost - ticket.cost) / ticket.weight
         self.running -= 1
-        while self.waiting and self.running < self._places:
+        while self.waiting and self.running < self._slots:
             self._take(self._next())
-        if len(self._times) > MANY_KEYS:
-            self._times = {key: at for key, at in self._times.items() if at > self._now or self._waits(key)}
+        if len(self._times) > MAX_KEYS:
+            self._times = {key: at for key, at in self._times.items() if at > self._now or self._is_waiting(key)}
 
     def _take(self, ticket: Ticket) -> None:
         self._now = max(self._times.get(ticket.key, 0.0), self._now)
@@ -87,8 +88,8 @@ class FairQueue:
         return ticket
 
     def _make_room(self, ticket: Ticket) -> None:
-        """Full: the key that waits for most, for its weight, loses its last request. Raises Overloaded where that is this one."""
-        full = Overloaded(f"{self._places} requests run and {self.waiting} wait, the most there may")
+        """Drop the last request of the key with the longest queue for its weight. Raises Overloaded if that is `ticket`."""
+        full = Overloaded(f"all {self._slots} slots are in use and the queue of {self.waiting} is full")
         last = max(self._waiting, default=ticket.priority)
         if not self.waiting or ticket.priority > last:
             raise full
@@ -100,12 +101,12 @@ class FairQueue:
                 raise full
         dropped = longest[-1]
         self._remove(dropped)
-        assert dropped.granted  # noqa: S101 - it waits
+        assert dropped.granted  # noqa: S101 - it is waiting
         if not dropped.granted.done():
             dropped.granted.set_exception(full)
 
-    def _forget(self, ticket: Ticket) -> None:
-        """It does not wait any more. A place that it was given in the same moment goes to the next."""
+    def _abandon(self, ticket: Ticket) -> None:
+        """Remove a ticket that no longer waits. A slot that it was granted at the same moment goes to the next one."""
         granted = ticket.granted
         if granted and granted.done() and not granted.cancelled() and not granted.exception():
             self.leave(ticket, 0)
@@ -121,5 +122,5 @@ class FairQueue:
             del self._waiting[ticket.priority]
         self.waiting -= 1
 
-    def _waits(self, key: str) -> bool:
+    def _is_waiting(self, key: str) -> bool:
         return any(key in queues for queues in self._waiting.values())

@@ -1,4 +1,4 @@
-"""What routes depend on: the service object and the caller of a request."""
+"""FastAPI dependencies of the routes: the service object and the caller of a request."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cloud_teacher.auth.caller import Caller
 from cloud_teacher.service import CloudService
 
 
-async def _cloud(request: Request) -> CloudService:  # without `async` each request would wait for a thread
+async def _cloud(request: Request) -> CloudService:  # a plain function would wait for a thread
     cloud = request.state.cloud
-    assert isinstance(cloud, CloudService)  # noqa: S101 - the lifespan put it there
+    assert isinstance(cloud, CloudService)  # noqa: S101 - set by the lifespan
     return cloud
 
 

@@ -18,22 +18,22 @@ from shared.protocol.sse import encode, with_first
 from shared.server.app import cancel_on_disconnect, request_id
 
 
-async def _undamaged(request: Request) -> None:
+async def _check_digest(request: Request) -> None:
     check_digest(request.headers.get(HEADER), await request.body())
 
 
-router = APIRouter(dependencies=[Depends(_undamaged)])
+router = APIRouter(dependencies=[Depends(_check_digest)])
 
 
 @router.post("/v1/guidance", response_model=None)
 async def guidance(body: GuidanceRequest, request: Request, cloud: CloudDep, caller: CallerDep) -> EventSourceResponse:
-    """The beginning of an answer, as events: `start`, `guidance`, then one of `done` and `error`."""
+    """Stream the beginning of an answer as events: `start`, `guidance`, then `done` or `error`."""
     return await _stream(body, request, cloud, caller)
 
 
 @router.post("/v1/review", response_model=None)
 async def review(body: ReviewRequest, request: Request, cloud: CloudDep, caller: CallerDep) -> EventSourceResponse:
-    """What the teacher thinks of a step: `start`, `verdict`, `guidance` from its first doubt on, then `done` or `error`."""
+    """Review a draft, as events: `start`, `verdict`, `guidance` in place of a rejected part, then `done` or `error`."""
     return await _stream(body, request, cloud, caller)
 
 
@@ -41,11 +41,10 @@ async def _stream(body: GuidanceRequest, request: Request, cloud: CloudService, 
     trace = trace_headers(request.headers)
     chunks = _encoded(cloud.guidance.answer(body, request_id=request_id(request), caller=caller, trace=trace))
     try:
-        first = await cancel_on_disconnect(
-            anext(chunks), request
-        )  # what is wrong with it is raised here, and gets its own status
+        # Errors before the first event are raised here, and get their own status.
+        first = await cancel_on_disconnect(anext(chunks), request)
     except BaseException:
-        await chunks.aclose()  # and who leaves while waiting leaves the queue
+        await chunks.aclose()  # which also leaves the queue
         raise
     return EventSourceResponse(with_first(first, chunks), headers={"cache-control": "no-cache"})
 

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the teachers by the names that requests may ask for, as OpenAI lists models."""
+"""`GET /v1/models`: the teachers that requests may name, in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ router = APIRouter()
 
 @router.get("/v1/models")
 async def models(cloud: CloudDep, caller: CallerDep) -> ModelList:
-    """In their order: the first is asked where a request names none."""
+    """Return the teachers in order. The first one is the default."""
     return ModelList(data=[ModelCard(id=name, created=cloud.started) for name in cloud.names])

@@ -21,12 +21,12 @@ Day = Annotated[date | None, Query()]
 async def usage(
     cloud: CloudDep, caller: CallerDep, key: str | None = None, since: Day = None, until: Day = None
 ) -> UsageReport:
-    """What was used by day and key, both days included. A key sees its own, an operator's key everything or one key's."""
+    """Return the usage by day and key, both days included. Keys may read their own usage, operator keys that of all."""
     if cloud.store is None:
-        raise NotFound("nothing is written down here: GKT_CLOUD_STORE_URL is not set")
+        raise NotFound("usage is not recorded, because GKT_CLOUD_STORE_URL is not set")
     if not caller.role.allows(Role.OPERATOR):
         if key not in {None, caller.name}:
-            raise NotFound(f"this key may see its own usage, which is {caller.name}'s")
+            raise NotFound(f"this key may read only its own usage, under the name {caller.name!r}")
         key = caller.name
     days = await cloud.store.usage(key=key, since=since, until=until)
-    return UsageReport(days=[day.wire() for day in days])
+    return UsageReport(days=[day.to_wire() for day in days])

@@ -1,1 +1,1 @@
-"""API keys and callers. Knows no database."""
+"""API keys and callers, without a database."""

@@ -1,4 +1,4 @@
-"""Who calls, and how much they may."""
+"""Callers and their limits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """The limits of one key; None where there is none. Tokens are prompt and completion together, as the engine computes them."""
+    """The limits of one key; None is no limit. Tokens are computed prompt and completion tokens together."""
 
     weight: float = 1.0
-    """Its share of a full cloud, beside the weights of others who wait."""
+    """Share of a full cloud, relative to the weights of other keys that wait."""
     priority: int = 0
-    """As vLLM's: lower goes first."""
+    """As in vLLM: lower goes first."""
     max_running: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     daily_tokens: int | None = None
     daily_nano_usd: int | None = None
-    """Billionths of a dollar."""
+    """Daily budget in billionths of a dollar."""
 
     @property
     def has_daily_budget(self) -> bool:
@@ -43,10 +43,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose key a request came with."""
+    """The key of a request."""
 
     name: str
-    """Fit for logs, and the ledger's name for it."""
+    """Name of the key in the ledger and in logs. It is no secret."""
     role: Role = Role.VIEWER
-    """May see what others used."""
     allowance: Allowance = field(default_factory=Allowance)

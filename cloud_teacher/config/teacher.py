@@ -1,4 +1,4 @@
-"""One teacher, as a line of settings says it: where it is, how it is asked, what it costs."""
+"""The settings of one teacher: its server, API, deadlines and prices."""
 
 from __future__ import annotations
 
@@ -23,85 +23,106 @@ Price = Annotated[float, Field(ge=0)]
 
 
 class TeacherEntry(BaseModel):
-    """Frozen and strict: an unknown key is an error."""
+    """An entry of the teachers file. Unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[\w.:/@-]{1,100}$", description="what requests, answers and the ledger call it")
+    name: str = Field(
+        pattern=r"^[\w.:/@-]{1,100}$", description="name of the teacher in requests, answers and the ledger"
+    )
     api: str = Field(
         default="completions",
-        description="`completions`: a server that completes token ids, as vLLM's; `chat`: one that takes conversations; "
-        "`vllm`: no server, but the engine here, as the service's settings have it; `package.module:function`: a backend of your "
-        "own, opened by `function(entry, max_model_len=..., key=...)`",
+        description="API of the teacher. `completions`: a server that takes token ids, as vLLM does; `chat`: a server that "
+        "takes conversations; `vllm`: the engine in this process, with the service's settings; "
+        "`package.module:function`: a backend of your own, opened by `function(entry, max_model_len=..., "
+        "key=...)`",
     )
-    url: str | None = Field(default=None, pattern=r"^https?://\S+$", description="base URL, to /v1")
-    key_env: str | None = Field(default=None, description="environment variable that has the bearer key")
-    key_file: Path | None = Field(default=None, description="file that has it; read as the service starts")
-    model: str | None = Field(default=None, description="the model's name there; unset: name")
+    url: str | None = Field(default=None, pattern=r"^https?://\S+$", description="base URL of the server, to /v1")
+    key_env: str | None = Field(default=None, description="environment variable with the bearer key")
+    key_file: Path | None = Field(default=None, description="file with the bearer key, read when the service starts")
+    model: str | None = Field(default=None, description="name of the model at the server. If unset, `name`")
     tokenizer: str | None = Field(
         default=None,
-        description="whose tokenizer it has, as the service's model is named; completions: unset: model; chat: unset: tokens are "
-        "counted by the server, and before it has by their letters",
+        description="tokenizer of the model: catalogue name, GGUF path, folder or hub name. If unset, `model` is used with "
+        "api `completions`; with api `chat` the server counts tokens, and until it has, they are estimated from "
+        "the length of the text",
     )
     max_model_len: int | None = Field(
-        default=None, ge=128, description="tokens of prompt and guidance together, at most"
+        default=None,
+        ge=128,
+        description="limit of prompt and guidance together, in tokens. If unset, the service's `max_model_len`",
     )
     continuation: Continuation = Field(
         default="none",
-        description="chat: how it is asked to go on with an answer; `flags`: vLLM's continue_final_message; `prefix`: "
-        "`prefix: true` on the last message; `trailing`: a last message of the assistant's is enough; `ask`: by the template "
-        "`continue`; `none`: it is not",
+        description="api `chat`: way to make the model continue an answer. `flags`: vLLM's continue_final_message; `prefix`: "
+        "`prefix: true` on the last message; `trailing`: a last message of the assistant is enough; `ask`: with "
+        "the template `continue`; `none`: it cannot",
     )
     token_limit: Literal["max_completion_tokens", "max_tokens"] = Field(
         default="max_completion_tokens",
-        description="chat: the field that bounds the answer; older servers know `max_tokens`",
+        description="api `chat`: name of the field that limits the answer; older servers use `max_tokens`",
     )
     extensions: bool = Field(
-        default=False, description="chat: send what vLLM knows beyond OpenAI (top_k, min_p, usage in each chunk, ...)"
+        default=False,
+        description="api `chat`: send vLLM's extensions of OpenAI's API (top_k, min_p, usage in each chunk, ...)",
     )
-    omit: tuple[Omitted, ...] = Field(default=(), description="chat: fields that it refuses, and is not sent")
-    extra_body: dict[str, Any] = Field(default={}, description="chat: fields that are added to each request")
-    connect_s: Seconds = Field(default=5.0, description="to reach it")
-    silence_s: Seconds = Field(default=120.0, description="it may be silent for so long: prompts wait there too")
+    omit: tuple[Omitted, ...] = Field(
+        default=(), description="api `chat`: fields that the server rejects and that are not sent"
+    )
+    extra_body: dict[str, Any] = Field(default={}, description="api `chat`: fields to add to each request")
+    connect_s: Seconds = Field(default=5.0, description="deadline for the connection, in seconds")
+    silence_s: Seconds = Field(
+        default=120.0,
+        description="deadline for the next data of a response, in seconds; includes the wait in the server's queue",
+    )
     first_token_s: Seconds | None = Field(
-        default=None, description="without a word for so long, it has failed, and the next is asked; unset: silence_s"
+        default=None,
+        description="deadline for the first token, in seconds; then the next teacher is tried. If unset, `silence_s`",
     )
-    cool_down_s: float = Field(default=5.0, ge=0, le=3600, description="after it could not be reached it is left alone")
+    cool_down_s: float = Field(
+        default=5.0, ge=0, le=3600, description="seconds for which an unreachable teacher is skipped"
+    )
     fallbacks: tuple[str, ...] | None = Field(
-        default=None, description="names of those asked in its place where it fails; unset: all below it"
+        default=None,
+        description="names of the teachers to try if this one fails. If unset, all that follow in the file",
     )
     input_usd_per_million: Price | None = Field(
-        default=None, description="price of prompt tokens; unset: the service's prices hold"
+        default=None, description="price of a million prompt tokens in US dollars. If unset, the service's prices apply"
     )
     cached_input_usd_per_million: Price | None = Field(
-        default=None, description="price of prompt tokens that it had cached; unset: as any prompt token"
+        default=None,
+        description="price of a million prompt tokens that the server had cached. If unset, the price of other prompt tokens",
     )
-    output_usd_per_million: Price | None = Field(default=None, description="price of its own tokens, thoughts included")
+    output_usd_per_million: Price | None = Field(
+        default=None, description="price of a million output tokens, reasoning included"
+    )
 
     @field_validator("api")
     @classmethod
     def _known_or_importable(cls, api: str) -> str:
         if api not in APIS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", api):
-            raise ValueError(f"{api!r} is none of {', '.join(APIS)}, and no package.module:function")
+            raise ValueError(f"unknown api {api!r}; use {', '.join(APIS)} or package.module:function")
         return api
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.is_custom and (self.api == "vllm") != (self.url is None):
-            raise ValueError("url: needed, except with api: vllm" if self.url is None else "url: not with api: vllm")
+            raise ValueError(
+                "url: required, except with api: vllm" if self.url is None else "url: not allowed with api: vllm"
+            )
         if self.key_env and self.key_file:
-            raise ValueError("key_env and key_file: one of the two")
+            raise ValueError("key_env and key_file are both set; set only one of them")
         if (self.input_usd_per_million is None) != (self.output_usd_per_million is None):
-            raise ValueError("input_usd_per_million and output_usd_per_million are set together or not at all")
+            raise ValueError("only one of input_usd_per_million and output_usd_per_million is set; set both or none")
         if self.api != "chat":
             only_chat = {"continuation", "token_limit", "extensions", "omit", "extra_body"}
-            if odd := sorted(only_chat & self.model_fields_set):
-                raise ValueError(f"{', '.join(odd)}: only with api: chat")
+            if misplaced := sorted(only_chat & self.model_fields_set):
+                raise ValueError(f"{', '.join(misplaced)}: only allowed with api: chat")
         return self
 
     @property
     def is_custom(self) -> bool:
-        """Whether `api` names a function that opens the teacher."""
+        """True if `api` names a function that opens the teacher."""
         return ":" in self.api
 
     @property
@@ -110,7 +131,7 @@ class TeacherEntry(BaseModel):
 
     @property
     def prices(self) -> Prices | None:
-        """Its own; None where the service's hold."""
+        """The teacher's prices, or None if the service's prices apply."""
         return Prices.of(
             self.input_usd_per_million,
             self.output_usd_per_million,
@@ -118,7 +139,7 @@ class TeacherEntry(BaseModel):
         )
 
     def key(self) -> str | None:
-        """The bearer key. Raises ConfigurationError where it was named and is not there."""
+        """Return the bearer key. Raises ConfigurationError if its variable or file is missing."""
         if self.key_env:
             if not (key := os.environ.get(self.key_env, "").strip()):
                 raise ConfigurationError(f"key_env: {self.key_env} is not set")

@@ -1,4 +1,4 @@
-"""The file of teachers (`GKT_CLOUD_TEACHERS_FILE`): a YAML list of `TeacherEntry`. The first is asked where none is named."""
+"""The teachers file (`GKT_CLOUD_TEACHERS_FILE`): a YAML list of `TeacherEntry`. The first entry is the default."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from shared.validation import describe
 
 
 def read_teachers(path: Path) -> list[TeacherEntry]:
-    """The entries, their keys looked for. Raises ConfigurationError, which names the file, the entry and the field."""
+    """Return the entries. Raises ConfigurationError, also for a missing key; it names the file, the entry and the field."""
     try:
         listed = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"teachers_file: {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: is not YAML: {error}") from error
+        raise ConfigurationError(f"{path}: invalid YAML: {error}") from error
     if not isinstance(listed, list) or not listed:
-        raise ConfigurationError(f"{path}: is no list of teachers")
-    entries = [_entry(path, place, item) for place, item in enumerate(listed, 1)]
+        raise ConfigurationError(f"{path}: expected a list of teachers")
+    entries = [_entry(path, number, item) for number, item in enumerate(listed, 1)]
     _check(path, entries)
     return entries
 
 
-def _entry(path: Path, place: int, item: Any) -> TeacherEntry:
+def _entry(path: Path, number: int, item: Any) -> TeacherEntry:
     name = item.get("name") if isinstance(item, dict) else None
-    where = f"{path}: teacher {place}" + (f" ({name})" if isinstance(name, str) else "")
+    where = f"{path}: teacher {number}" + (f" ({name})" if isinstance(name, str) else "")
     try:
         entry = TeacherEntry.model_validate(item)
         if entry.key_file and not entry.key_file.is_absolute():
@@ -45,14 +45,16 @@ def _entry(path: Path, place: int, item: Any) -> TeacherEntry:
 
 
 def _check(path: Path, entries: list[TeacherEntry]) -> None:
-    """What only all of them together can have wrong."""
+    """Check what only all entries together can violate."""
     names = Counter(entry.name for entry in entries)
-    for place, entry in enumerate(entries, 1):
-        where = f"{path}: teacher {place} ({entry.name})"
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}: teacher {number} ({entry.name})"
         if names[entry.name] > 1:
-            raise ConfigurationError(f"{where}: name: another has it too")
+            raise ConfigurationError(f"{where}: name: another teacher has the same name")
         for other in entry.fallbacks or ():
             if other not in names or other == entry.name:
-                raise ConfigurationError(f"{where}: fallbacks: {other!r} is no other teacher of this file")
+                raise ConfigurationError(
+                    f"{where}: fallbacks: {other!r} is not the name of another teacher in this file"
+                )
     if sum(entry.api == "vllm" for entry in entries) > 1:
-        raise ConfigurationError(f"{path}: api: vllm: there is one engine in a service; two teachers want it")
+        raise ConfigurationError(f"{path}: api: vllm: only one teacher of a service may use it")

@@ -60,10 +60,10 @@ class Attempt:
             if verdict.accepted:
                 return FinishReason.STOP if request.draft_is_final else FinishReason.HANDBACK
             answer = request.answer + request.draft[: verdict.accepted_chars]
-            if result.first and _is_greedy(request):
-                if reason := self._write_first(result.first):
+            if result.correction and _is_greedy(request):
+                if reason := self._write_correction(result.correction):
                     return reason
-                answer += result.first.text
+                answer += result.correction.text
             prompt = prompt.with_answer(answer, reviewer.encode_answer(answer))
         first_token_s = self.pooled.entry.first_token_s
         try:
@@ -74,7 +74,7 @@ class Attempt:
                 raise
             raise NotReady(f"teacher {self.pooled.name!r} sent no token within {first_token_s} s") from None
 
-    def _write_first(self, chunk: OutputChunk) -> FinishReason | None:
+    def _write_correction(self, chunk: OutputChunk) -> FinishReason | None:
         """Write the first token, which a review's scores already yield. Returns the reason if it is the last one too."""
         request, record = self.job.request, self.job.record
         self.recorder.add(record, chunk)

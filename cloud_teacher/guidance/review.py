@@ -1,4 +1,4 @@
-"""What the teacher thinks of a step that somebody else has written: one prefill, and where its doubt begins."""
+"""Review of a draft: one prefill scores it, and the teacher accepts it up to the first rejected token."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from shared.protocol.guidance import ReviewRequest, Usage, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Reviewed:
-    """A verdict, what the teacher would write at its doubt, and how long it waited in the engine."""
+class ReviewResult:
+    """A verdict, the teacher's own token at the rejected place, and the time in the engine's queue."""
 
     verdict: Verdict
-    first: OutputChunk | None = None
-    """Its first word instead, as a greedy teacher writes it, where the scores tell."""
+    correction: OutputChunk | None = None
+    """Token that a greedy teacher writes instead of the rejected one, if the scores contain it."""
     queue_s: float | None = None
 
 
@@ -28,58 +28,56 @@ async def review(
     prompt: Prompt,
     ids: list[int],
     hints: SchedulingHints,
-) -> Reviewed:
-    """Score a step behind the answer so far, token by token. Raises EngineFailed.
+) -> ReviewResult:
+    """Score a draft behind the answer, token by token. Raises EngineFailed.
 
-    `prompt` has that answer, `ids` are those of answer and step as one text.
+    `prompt` ends with the answer; `ids` are those of answer and draft as one text.
     """
     nothing = Usage(prompt_tokens=0, completion_tokens=0)
     text = request.answer + request.draft
-    # The step's own tokens: the last one of what was written before may now be a longer one.
+    # The draft's own tokens. The answer's last token may have become a longer one.
     first = common_length(prompt.answer, ids)
     answer = [*ids, teacher.end_id] if request.draft_is_final else ids
     scored = len(answer) - first
-    # Where the context ends nobody can go on: what cannot be read is let through.
-    asked = prompt.conversation + answer
-    if not scored or len(asked) >= teacher.max_model_len:
-        return Reviewed(Verdict(accepted_chars=len(request.draft), accepted=True, scored_tokens=0, usage=nothing))
-    scores = await teacher.score(f"{engine_id}.review", asked, len(prompt.conversation) + first, hints)
-    at = first_rejected(scores, request.acceptance_threshold)
-    kept, word = len(request.draft), None
-    if at is not None:
-        kept = max(0, kept_chars(text, teacher.decode(ids[: first + at])) - len(request.answer))
+    # A draft that does not fit into the context is accepted, as no model could continue behind it.
+    prompt_ids = prompt.conversation + answer
+    if not scored or len(prompt_ids) >= teacher.max_model_len:
+        return ReviewResult(Verdict(accepted_chars=len(request.draft), accepted=True, scored_tokens=0, usage=nothing))
+    scores = await teacher.score(f"{engine_id}.review", prompt_ids, len(prompt.conversation) + first, hints)
+    rejected = first_rejected(scores, request.acceptance_threshold)
+    accepted_chars, correction = len(request.draft), None
+    if rejected is not None:
+        accepted_ids = ids[: first + rejected]
+        accepted_chars = max(0, common_length(text, teacher.decode(accepted_ids)) - len(request.answer))
         if scores.choices:
-            word = first_word(teacher, ids[: first + at], text[: len(request.answer) + kept], scores.choices[at])
-    usage = Usage(prompt_tokens=len(asked), cached_tokens=scores.cached_tokens, completion_tokens=0)
-    verdict = Verdict(accepted_chars=kept, accepted=at is None, scored_tokens=scored, usage=usage)
-    return Reviewed(verdict, word, scores.queue_s)
+            accepted_text = text[: len(request.answer) + accepted_chars]
+            correction = correct(teacher, accepted_ids, accepted_text, scores.choices[rejected])
+    usage = Usage(prompt_tokens=len(prompt_ids), cached_tokens=scores.cached_tokens, completion_tokens=0)
+    verdict = Verdict(accepted_chars=accepted_chars, accepted=rejected is None, scored_tokens=scored, usage=usage)
+    return ReviewResult(verdict, correction, scores.queue_s)
 
 
-def first_word(teacher: Reviewer, ids: list[int], text: str, choice: int | None) -> OutputChunk | None:
-    """The teacher's `choice` behind the ids of a text. None where it is not known, or adds no whole characters to that text."""
+def correct(teacher: Reviewer, ids: list[int], text: str, choice: int | None) -> OutputChunk | None:
+    """Return the teacher's `choice` behind a text as a chunk; None if it is unknown or adds no complete character."""
     if choice is None:
         return None
     if choice == teacher.end_id:
         return OutputChunk(text="", token_ids=[], end="stop")
-    told = teacher.decode([*ids, choice])
-    if not told.startswith(text) or len(told) == len(text) or REPLACEMENT in told[len(text) :]:
+    corrected = teacher.decode([*ids, choice])
+    added = corrected[len(text) :]
+    if not corrected.startswith(text) or not added or REPLACEMENT in added:
         return None
-    return OutputChunk(text=told[len(text) :], token_ids=[choice])
+    return OutputChunk(text=added, token_ids=[choice])
 
 
 def first_rejected(scores: Scores, acceptance_threshold: float) -> int | None:
-    """Index of the first token that the teacher rejects: below the threshold, and not its own choice. None if it accepts all."""
-    least = math.log(acceptance_threshold) if acceptance_threshold > 0 else -math.inf
+    """Return the index of the first token below the threshold that is not the teacher's top choice, or None."""
+    min_logprob = math.log(acceptance_threshold) if acceptance_threshold > 0 else -math.inf
     pairs = zip(scores.logprobs, scores.ranks, strict=True)
-    return next((at for at, (logprob, rank) in enumerate(pairs) if rank > 1 and logprob < least), None)
+    return next((index for index, (logprob, rank) in enumerate(pairs) if rank > 1 and logprob < min_logprob), None)
 
 
 def common_length(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many items two sequences begin with in common."""
+    """Return the length of the common beginning of two sequences."""
     pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
-
-
-def kept_chars(text: str, beginning: str) -> int:
-    """How much of a text its first tokens hold, whose own text is `beginning`: half a character at their end does not count."""
-    return common_length(text, beginning)
+    return next((index for index, (left, right) in pairs if left != right), min(len(one), len(other)))

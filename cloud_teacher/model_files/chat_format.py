@@ -1,8 +1,8 @@
-"""The chat format of a Hugging Face tokenizer, such as vLLM's.
+"""Builds the chat format of a Hugging Face tokenizer, such as vLLM's.
 
-Its ids are those of `apply_chat_template`, with control tokens kept to the template. Control tokens are the added tokens
-marked `special`. The others (Qwen's `<tool_call>`) are ordinary vocabulary: they are found in contents too, as the reference
-finds them.
+The ids are those of `apply_chat_template`, except that contents cannot contain control tokens. Control tokens are the added
+tokens marked `special`. Other added tokens (Qwen's `<tool_call>`) are ordinary vocabulary and may occur in contents, as in the
+reference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.prompting.chat_format import ChatFormat
 
 
 class HfTokenizer(Protocol):
-    """What is used of `transformers.PreTrainedTokenizerFast` (since transformers 5, `TokenizersBackend`)."""
+    """The used part of `transformers.PreTrainedTokenizerFast` (since transformers 5, `TokenizersBackend`)."""
 
     @property
     def backend_tokenizer(self) -> Any: ...
@@ -29,9 +29,9 @@ class HfTokenizer(Protocol):
 
 
 def chat_format(tokenizer: HfTokenizer, template: str | None = None) -> ChatFormat:
-    """The tokenizer's own chat template, or the one given, with a copy of the tokenizer.
+    """Return the chat format of a tokenizer with its own chat template, or the given one.
 
-    Raises `ConfigurationError` for a tokenizer without a `tokenizers` backend, and where there is no template.
+    Raises ConfigurationError for a tokenizer without a `tokenizers` backend, or without a template.
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ConfigurationError(
@@ -56,11 +56,11 @@ def chat_format(tokenizer: HfTokenizer, template: str | None = None) -> ChatForm
 
 
 class _PlainText:
-    """A private copy of a `tokenizers.Tokenizer` that leaves special tokens in a text as text.
+    """A private copy of a `tokenizers.Tokenizer` that encodes special tokens in a text as plain text.
 
-    SentencePiece vocabularies may put a space before a text at the start of a prompt and none behind a control token
-    (`Metaspace(prepend_scheme="first")`). There the copy gets a token more, an unguessable one, to stand where the
-    control token would: its id is dropped again.
+    SentencePiece vocabularies may insert a space at the start of a prompt, but not behind a control token
+    (`Metaspace(prepend_scheme="first")`). For these the copy gets an additional, unguessable token, which takes the place of the
+    control token; its id is dropped again.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -72,7 +72,7 @@ class _PlainText:
         probes = ("a", " a")
         start = [self.tokenize_start(probe) for probe in probes]
         self._anchor = f"\ufdd0{secrets.token_hex(16)}"
-        self._backend.add_tokens([_unnormalised(self._anchor)])
+        self._backend.add_tokens([_unnormalized(self._anchor)])
         if [self.tokenize(probe) for probe in probes] == start:
             self._anchor = ""
 
@@ -81,11 +81,11 @@ class _PlainText:
         return ids
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of a text behind a control token."""
+        """Return the ids of a text behind a control token."""
         return self.tokenize_start(self._anchor + text)[1:] if self._anchor else self.tokenize_start(text)
 
 
-def _unnormalised(text: str) -> Any:
+def _unnormalized(text: str) -> Any:
     from tokenizers import AddedToken
 
     return AddedToken(text, special=False, normalized=False)

@@ -1,9 +1,9 @@
-"""GGUF to a Hugging Face folder, which is what vLLM loads. Done once per file and kept.
+"""Converts a GGUF file to a Hugging Face folder, which vLLM can load. Each file is converted once.
 
-The weights are dequantised to bfloat16, so the folder is about four times the size of a 4-bit file. The work runs in a
-process of its own, `python -m cloud_teacher.model_files.conversion SRC.gguf DEST`. Its memory (about twice the folder) is
-free again when it ends, and the caller imports neither torch nor transformers. The process writes beside DEST under a lock
-and renames, so DEST is complete or absent.
+The weights are dequantized to bfloat16, so the folder is about four times as large as a 4-bit file. The work runs in a process of
+its own, `python -m cloud_teacher.model_files.conversion SRC.gguf DEST`. Its memory (about twice the folder) is freed when it
+ends, and the caller imports neither torch nor transformers. The process writes beside DEST under a lock and renames, so DEST is
+complete or absent.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FORMAT = 1
-"""Part of every folder's name. Raise it when the same GGUF would convert to something better."""
+"""Version in every folder's name. Increase it when the conversion changes."""
 
 _METADATA_BYTES = 64 << 20
-"""How far into a GGUF its metadata is looked for."""
+"""Length of the part of a GGUF file that is searched for metadata."""
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 _ENDS_OF_TURN = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>")
-"""Tokens that end an answer whichever of them the file names as its `eos`; llama.cpp treats them alike."""
+"""Tokens that end an answer, beside the file's own `eos`; llama.cpp treats them alike."""
 
 
 def ensure_folder(name: str, *, progress: Progress | None = None) -> str:
-    """What vLLM can take as its `model` for any name that a user may give.
+    """Return a value for vLLM's `model` for any model name that a user may give.
 
-    A model of the catalogue or a GGUF (a path, or `owner/repo:file.gguf` on the hub) is fetched where it is missing and
-    converted where that was not done before. A path to a model folder and a hub name stand for themselves.
+    A model of the catalogue or a GGUF file (a path, or `owner/repo:file.gguf` on the hub) is downloaded and converted if that was
+    not done before. A model folder or a hub name is returned as it is.
 
-    Raises UnknownModelName, SourceUnavailable, WrongDigest; ModelError where the file cannot be converted.
+    Raises UnknownModelName, SourceUnavailable, WrongDigest; ModelError if the file cannot be converted.
     """
     progress = progress or Silent()
     catalog = Catalog.load()
@@ -70,20 +70,20 @@ def ensure_folder(name: str, *, progress: Progress | None = None) -> str:
     if not folder.is_dir():
         progress.start(f"converting {name} for vLLM", None)
         try:
-            _convert_elsewhere(gguf, folder)
+            _convert_in_process(gguf, folder)
         finally:
             progress.finish()
     return str(folder)
 
 
 def _identity(path: Path) -> str:
-    """Which file this is without reading it: its path, size and time of change."""
+    """Return a digest of a file's path, size and modification time, without reading it."""
     stat = path.stat()
     return hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:12]
 
 
-def _convert_elsewhere(gguf: Path, folder: Path) -> None:
-    """Run this module as a process. It ends when we do, however we end: its standard input closes."""
+def _convert_in_process(gguf: Path, folder: Path) -> None:
+    """Run this module as a process. It ends with this one, because its standard input closes."""
     search = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "cloud_teacher.model_files.conversion", "--attached", str(gguf), str(folder)]
     with subprocess.Popen(
@@ -97,21 +97,21 @@ def _convert_elsewhere(gguf: Path, folder: Path) -> None:
     ) as process:
         assert process.stderr is not None  # noqa: S101
         try:
-            said = process.stderr.read().strip()
+            output = process.stderr.read().strip()
         except BaseException:
             process.kill()
             raise
     if process.returncode:
-        reason = said.splitlines()[-1] if said else "it said nothing"
+        reason = output.splitlines()[-1] if output else "no output"
         if process.returncode < 0:
-            reason = f"killed by signal {-process.returncode} (for want of memory?); its last words: {reason}"
+            reason = f"killed by signal {-process.returncode} (out of memory?); last output: {reason}"
         raise ModelError(f"{gguf} could not be converted for vLLM: {reason}")
 
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write `folder` from `gguf` in this process, unless it exists.
 
-    One at a time for each folder; a second caller waits and finds it done. What an earlier one left unfinished is removed.
+    A lock admits one process for each folder; others wait and find the result. Unfinished folders of earlier runs are removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -128,27 +128,27 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _write(gguf: Path, folder: Path) -> None:
-    """Weights, configuration, tokenizer with its chat template, and generation defaults, all out of the one file."""
+    """Write weights, configuration, tokenizer with chat template, and generation defaults from one file."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    _mend_pre_tokenizer(tokenizer, gguf)
+    _fix_pre_tokenizer(tokenizer, gguf)
     tokenizer.save_pretrained(folder)
 
-    whole = GgufConfig(dequantize=True)  # else the weights stay packed where a kernel for that is installed
+    whole = GgufConfig(dequantize=True)  # else the weights stay packed if a kernel for them is installed
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, quantization_config=whole)
     weights: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for key, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:  # a tied output layer is the embedding over again; the config says so
+        if tensor.data_ptr() not in seen:  # a tied output layer is the embedding again; the config marks it
             seen.add(tensor.data_ptr())
             weights[key] = tensor.contiguous()
     target = folder / "model.safetensors"
     save_file(weights, target, metadata={"format": "pt"})
-    target.chmod(0o644)  # safetensors lets nobody else read it, and the service may run as another user
+    target.chmod(0o644)  # safetensors denies reading to others, but the service may run as another user
 
     config = model.config
     if hasattr(config, "quantization_config"):
@@ -157,20 +157,20 @@ def _write(gguf: Path, folder: Path) -> None:
     config.save_pretrained(folder)
     generation = model.generation_config
     generation.eos_token_id = _ends(tokenizer)
-    generation._from_model_config = False  # ours now: nothing may derive it again
+    generation._from_model_config = False  # keeps transformers from deriving it again
     generation.save_pretrained(folder)
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that end an answer, the tokenizer's own `eos` first."""
+    """Return the ids that end an answer, the tokenizer's own `eos` first."""
     vocabulary = tokenizer.get_vocab()
     return list(dict.fromkeys([tokenizer.eos_token_id, *(vocabulary[t] for t in _ENDS_OF_TURN if t in vocabulary)]))
 
 
-def _mend_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
-    """Split text before the merges as the file says where transformers does not.
+def _fix_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
+    """Set the file's pre-tokenizer if transformers does not.
 
-    transformers goes by the architecture alone, and so leaves out that SmolLM takes each digit by itself.
+    transformers looks at the architecture only, and misses that SmolLM splits numbers into digits.
     """
     from tokenizers import pre_tokenizers
 
@@ -181,9 +181,10 @@ def _mend_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
 
 
 def _pre_tokenizer(gguf: Path) -> bytes | None:
-    """The file's `tokenizer.ggml.pre`: found by its bytes, because `gguf.GGUFReader` takes seconds to list a vocabulary.
+    """Return the file's `tokenizer.ggml.pre`. It is searched as bytes, since `gguf.GGUFReader` takes seconds for a vocabulary.
 
-    A pair of the metadata is the key's length and bytes, the type (8, a string), the value's length and bytes, little-endian.
+    An entry of the metadata is the key's length and bytes, the type (8 is a string), and the value's length and bytes,
+    little-endian.
     """
     key = b"tokenizer.ggml.pre"
     head = struct.pack("<Q", len(key)) + key + struct.pack("<I", 8)
@@ -197,7 +198,7 @@ def _pre_tokenizer(gguf: Path) -> bytes | None:
 
 
 def _end_with_standard_input() -> None:
-    """Leave when whoever started us is gone. Not through `sys.stdin`, whose lock would be missed when we end by ourselves."""
+    """Exit when the parent process ends. Reading `sys.stdin` instead would hold its lock when this process ends by itself."""
     while os.read(0, 1024):
         pass
     os._exit(1)

@@ -1,4 +1,4 @@
-"""A tokenizer and its chat template from a model folder, without the model: what a cloud without an engine needs."""
+"""Loads a tokenizer and its chat template from a model folder, for clouds without an engine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 
 
 class FolderTokenizer:
-    """The files of a Hugging Face folder, as `cloud_teacher.model_files.chat_format` reads a tokenizer.
+    """The tokenizer files of a Hugging Face folder, as an `HfTokenizer`.
 
-    Raises ConfigurationError where they cannot be used.
+    Raises ConfigurationError if they cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +31,7 @@ class FolderTokenizer:
         end = self.special_tokens_map.get("eos_token")
         found = self.backend_tokenizer.token_to_id(end) if end else None
         if found is None:
-            raise ConfigurationError(f"tokenizer: {folder} names no token that ends an answer (eos_token)")
+            raise ConfigurationError(f"tokenizer: {folder} has no eos_token")
         self.end_id: int = found
 
     @property
@@ -48,12 +48,15 @@ class FolderTokenizer:
         return self._template
 
     def count(self, text: str) -> int:
-        """How many tokens a text has by itself."""
+        """Return the number of tokens of a text."""
         return len(self.backend_tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def load_tokenizer(name: str) -> FolderTokenizer:
-    """Of a folder, a hub name, or a name that `ensure_folder` knows. Blocks; raises as that does, and ConfigurationError."""
+    """Load the tokenizer of a folder, a hub name, or a name that `ensure_folder` accepts.
+
+    Blocks. Raises ConfigurationError, and what `ensure_folder` raises.
+    """
     from cloud_teacher.model_files.conversion import ensure_folder
     from shared.model_hub.progress import Logged
 

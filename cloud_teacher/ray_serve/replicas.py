@@ -1,4 +1,4 @@
-"""How many replicas of a cloud there are to be, and which settings make sense for them. Knows nothing of Ray."""
+"""Number of replicas of a cloud, and checks of their settings. Does not import Ray."""
 
 from __future__ import annotations
 
@@ -10,41 +10,46 @@ from shared.errors import ConfigurationError
 
 
 class Replicas(NamedTuple):
-    """At least and at most so many at once."""
+    """Minimum and maximum number of replicas."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
     @classmethod
     def parse(cls, text: str) -> Replicas:
-        """`2`, or `1:4` to have requests decide. Raises ConfigurationError."""
+        """Parse `2`, or `1:4` to scale with the requests. Raises ConfigurationError."""
         found = re.fullmatch(r"(\d{1,4})(?::(\d{1,4}))?", text)
-        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not 1 <= least <= most:
-            raise ConfigurationError(f"replicas {text!r}: it is MIN or MIN:MAX, at least 1")
-        return cls(least, most)
+        minimum, maximum = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= minimum <= maximum:
+            raise ConfigurationError(f"invalid number of replicas {text!r}; use MIN or MIN:MAX, at least 1")
+        return cls(minimum, maximum)
 
 
 def check_fields(settings: CloudSettings, replicas: Replicas, *, machines: bool) -> None:
-    """Raises ConfigurationError where a setting cannot do for replicas what it does for one cloud.
+    """Raises ConfigurationError if a setting works for a single cloud only.
 
-    `machines`: they may be on several, behind proxies that a Serve config sets up.
+    `machines` is set if replicas may run on several machines, behind the proxies of a Serve config.
     """
     store = settings.store_url.get_secret_value() if settings.store_url else ""
     if settings.replay_file:
-        raise ConfigurationError("replay_file is one cloud's: replicas would write over each other's words")
+        raise ConfigurationError("replay_file cannot be used with replicas, which would overwrite each other's entries")
     if settings.tls_client_ca_file:
         raise ConfigurationError(
-            "tls_client_ca_file: Ray Serve's proxy never asks a client for its certificate. "
-            "Have a proxy before it ask, or leave Ray away"
+            "tls_client_ca_file cannot be used with Ray Serve, whose proxy never requests client certificates; "
+            "check them in a proxy in front of it, or run the cloud without Ray"
         )
     if machines:
         if store.startswith("sqlite"):
-            raise ConfigurationError("store_url: replicas on several machines share no file. Use postgresql://")
+            raise ConfigurationError(
+                "store_url: replicas on several machines cannot share an SQLite file; use postgresql://"
+            )
         for name in ("port_file", "tls_cert_file"):
             if getattr(settings, name):
-                raise ConfigurationError(f"{name}: it is Serve's proxy that listens: see http_options in its config")
-    elif settings.metrics_port and replicas.most > 1:
+                raise ConfigurationError(
+                    f"{name} must not be set, because Serve's proxy listens; use http_options in Serve's config"
+                )
+    elif settings.metrics_port and replicas.maximum > 1:
         raise ConfigurationError(
-            "metrics_port: replicas on one machine would all want it. `/metrics` at the API's port has those of one replica"
+            "metrics_port cannot be used by several replicas on one machine; use `/metrics` at the API's port, which shows "
+            "one replica"
         )

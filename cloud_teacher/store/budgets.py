@@ -1,7 +1,7 @@
-"""Daily budgets: the most a request can come to is set aside before it begins, and settled with its row in the ledger.
+"""Daily budgets: a request's upper bound is reserved before it runs, and settled with its row in the ledger.
 
-What is spent and what is set aside are in the database, so a budget holds for all replicas together. A reservation is the
-replica's that made it, which renews it; those of one that was killed run out.
+Spent and reserved amounts are in the database, so a budget holds for all replicas together. The replica that made a reservation
+renews it; the reservations of a replica that was killed expire.
 """
 
 from __future__ import annotations
@@ -12,34 +12,37 @@ from cloud_teacher.accounting.ledger import Budget, BudgetRequest
 from cloud_teacher.store.database import now_ms
 from cloud_teacher.store.tables import days, keys, reservations
 
-RENEW_EVERY_S = 60
-LASTS_MS = 5 * RENEW_EVERY_S * 1000
+RENEWAL_INTERVAL_S = 60
+LIFETIME_MS = 5 * RENEWAL_INTERVAL_S * 1000
 
 
-LOCK = select(keys.c.name).where(keys.c.name == bindparam("its_key")).with_for_update()
+LOCK = select(keys.c.name).where(keys.c.name == bindparam("of_key")).with_for_update()
 HELD = select(
     func.coalesce(func.sum(reservations.c.tokens), 0), func.coalesce(func.sum(reservations.c.nano_usd), 0)
 ).where(
-    reservations.c.key == bindparam("its_key"),
-    reservations.c.day == bindparam("its_day"),
+    reservations.c.key == bindparam("of_key"),
+    reservations.c.day == bindparam("of_day"),
     reservations.c.expires_ms > bindparam("now_ms"),
 )
 SPENT = select(days.c.prompt_tokens + days.c.completion_tokens, days.c.cost_nano_usd).where(
-    days.c.key == bindparam("its_key"), days.c.day == bindparam("its_day")
+    days.c.key == bindparam("of_key"), days.c.day == bindparam("of_day")
 )
 HOLD = reservations.insert()
 
 
 def reserve(connection: Connection, request: BudgetRequest, replica: str, *, again: bool) -> Budget | None:
-    """Set it aside. Where the budget does not have it: which one, and nothing is set aside."""
-    if again:  # it may be there from a commit whose answer was lost
+    """Reserve the upper bound of a request. Returns the budget that has too little left, or None.
+
+    `again` is set if a former attempt may have made the reservation.
+    """
+    if again:
         connection.execute(reservations.delete().where(reservations.c.id == request.id))
-    whose = {"its_key": request.key, "its_day": request.day}
-    # Requests of one key come one after the other here. SQLite lets one transaction write at a time anyway.
-    connection.execute(LOCK, whose)
-    # What is settled between the two statements is counted twice for a moment, and never not at all.
-    held_tokens, held_nano_usd = connection.execute(HELD, {**whose, "now_ms": now_ms()}).one()
-    spent_tokens, spent_nano_usd = connection.execute(SPENT, whose).one_or_none() or (0, 0)
+    which = {"of_key": request.key, "of_day": request.day}
+    # The lock serializes requests of one key. SQLite has one writer at a time anyway.
+    connection.execute(LOCK, which)
+    # A reservation that is settled between the two statements is counted twice for a moment, but never missed.
+    held_tokens, held_nano_usd = connection.execute(HELD, {**which, "now_ms": now_ms()}).one()
+    spent_tokens, spent_nano_usd = connection.execute(SPENT, which).one_or_none() or (0, 0)
     if request.daily_tokens is not None and spent_tokens + held_tokens + request.tokens > request.daily_tokens:
         return "tokens"
     if (
@@ -56,19 +59,19 @@ def reserve(connection: Connection, request: BudgetRequest, replica: str, *, aga
             "tokens": request.tokens,
             "nano_usd": request.nano_usd,
             "replica": replica,
-            "expires_ms": now_ms() + LASTS_MS,
+            "expires_ms": now_ms() + LIFETIME_MS,
         },
     )
     return None
 
 
 def release(connection: Connection, reservation: str) -> None:
-    """It came to nothing."""
+    """Cancel a reservation."""
     connection.execute(reservations.delete().where(reservations.c.id == reservation))
 
 
 def renew(connection: Connection, replica: str) -> None:
-    """Keep a replica's own for a while longer, and clear away those that ran out."""
+    """Extend a replica's reservations, and delete expired ones."""
     mine = reservations.c.replica == replica
-    connection.execute(reservations.update().where(mine).values(expires_ms=now_ms() + LASTS_MS))
+    connection.execute(reservations.update().where(mine).values(expires_ms=now_ms() + LIFETIME_MS))
     connection.execute(reservations.delete().where(reservations.c.expires_ms <= now_ms()))

@@ -1,4 +1,4 @@
-"""Where the tables live: a connection by URL, and its schema brought up to date."""
+"""Connects to the database of a URL, and upgrades its schema."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from shared.errors import ConfigurationError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 10
-"""SQLite waits so long for another process that writes."""
+"""Time that SQLite waits for another process's write lock."""
 UPGRADE_LOCK = 0x676B74
-"""PostgreSQL's advisory lock under which one replica of many upgrades."""
+"""PostgreSQL's advisory lock under which one of many replicas upgrades the schema."""
 
 
 def now_ms() -> int:
-    """The instant, as the tables have it."""
+    """Return the current time in the unit of the tables."""
     return time.time_ns() // 1_000_000
 
 
 def connect(url: str) -> Engine:
-    """An engine for `sqlite:///FILE` or `postgresql://...`, with all tables there. Raises ConfigurationError."""
+    """Return an engine for `sqlite:///FILE` or `postgresql://...`, and create or upgrade its tables.
+
+    Raises ConfigurationError.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise ConfigurationError("GKT_CLOUD_STORE_URL is no URL; sqlite:///FILE is one") from error
+        raise ConfigurationError(
+            "GKT_CLOUD_STORE_URL is no valid URL; use sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from error
     match parsed.get_backend_name():
         case "sqlite":
             if not parsed.database or parsed.database == ":memory:":
-                raise ConfigurationError("GKT_CLOUD_STORE_URL: SQLite needs a file, as in sqlite:///FILE")
+                raise ConfigurationError("GKT_CLOUD_STORE_URL: SQLite needs a file; use sqlite:///FILE")
             engine = create_engine(parsed, connect_args={"timeout": BUSY_S})
             _set_up_sqlite(engine)
         case "postgresql":
-            # The database may be restarted: a connection is tried before it is used.
+            # The database may restart, so each connection is tested before it is used.
             engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         case other:
-            raise ConfigurationError(f"GKT_CLOUD_STORE_URL: {other} is not known here; sqlite and postgresql are")
+            raise ConfigurationError(f"GKT_CLOUD_STORE_URL: unknown database {other!r}; use sqlite or postgresql")
     try:
         _upgrade(engine)
     except SQLAlchemyError as error:
@@ -53,17 +58,17 @@ def connect(url: str) -> Engine:
 
 
 def _set_up_sqlite(engine: Engine) -> None:
-    """A file that several processes write, and of which a commit outlives a power cut.
+    """Configure the file for several processes that write, and for commits that survive a power cut.
 
-    Transactions that write take the lock at their beginning. One that reads first and then finds that another has written
-    would fail at once, whatever the time it may wait.
+    Transactions that write take the lock when they begin. A transaction that reads first fails at once, without waiting, if
+    another one has written meanwhile.
     """
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
+        connection.isolation_level = None  # the driver must not begin transactions by itself
         cursor = connection.cursor()
-        _keep_a_log(cursor)
+        _enable_wal(cursor)
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
@@ -74,8 +79,8 @@ def _set_up_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _keep_a_log(cursor: sqlite3.Cursor) -> None:
-    """Have the file's journal be a write-ahead log. Of several who want that of a new file at once, SQLite has some not wait."""
+def _enable_wal(cursor: sqlite3.Cursor) -> None:
+    """Switch the file to a write-ahead log. SQLite fails at once if several processes switch a new file, so retry."""
     until = time.monotonic() + BUSY_S
     while True:
         try:
@@ -88,12 +93,12 @@ def _keep_a_log(cursor: sqlite3.Cursor) -> None:
 
 
 def reading(engine: Engine) -> Engine:
-    """The same engine for transactions that only read: they wait for nobody."""
+    """Return the same engine for transactions that only read, which need no lock."""
     return engine.execution_options(gkt_reads=True)
 
 
 def _upgrade(engine: Engine) -> None:
-    """Bring the schema to this version's. Several replicas may start at once: one does it, the others wait."""
+    """Upgrade the schema to this version. If several replicas start at once, one upgrades and the others wait."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -107,9 +112,11 @@ def _upgrade(engine: Engine) -> None:
         try:
             command.upgrade(config, "head")
         except CommandError as error:
-            raise ConfigurationError(f"GKT_CLOUD_STORE_URL: made by a newer gkt, or not by gkt: {error}") from error
+            raise ConfigurationError(
+                f"GKT_CLOUD_STORE_URL: created by a newer version, or not by gkt: {error}"
+            ) from error
 
 
 def cause(error: SQLAlchemyError) -> str:
-    """What the database said, without the statement and without the URL, which may hold a password."""
+    """Return the database's message without the statement and the URL, which may hold a password."""
     return str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()[0]

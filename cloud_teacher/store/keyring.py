@@ -1,4 +1,4 @@
-"""The keyring of keys in the database, beside those of the settings."""
+"""The keyring with keys of the database and of the settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from shared.errors import NotReady, Unauthorized
 from shared.server.bearer_keys import bearer
 
 _NO_DIGEST = bytes(32)
-_NOBODY = Caller("")
+_NO_CALLER = Caller("")
 
 
 class StoredKeyring(Keyring):
-    """Keys of a database beside those of the settings: all that work are kept here, and read again each second.
+    """Keeps all valid keys of a database in memory, beside those of the settings, and reloads them every second.
 
-    So a request asks no database, a flood of unknown keys neither, and while the database is away those who were let in
-    still are.
+    Requests therefore need no query, even a flood of them with unknown keys, and known keys stay valid while the database is
+    unreachable.
     """
 
     def __init__(self, keys: Iterable[SecretStr], load: Callable[[], Awaitable[list[Key]]]) -> None:
@@ -36,15 +36,15 @@ class StoredKeyring(Keyring):
         parts = split(bearer(authorization))
         if parts is not None and self._known is not None:
             id_, digest = parts
-            known, ends_ms, caller = self._known.get(id_, (_NO_DIGEST, 0, _NOBODY))
-            # Compared even where there is no such id, so that the time tells nothing about which ids there are.
+            known, ends_ms, caller = self._known.get(id_, (_NO_DIGEST, 0, _NO_CALLER))
+            # Compared even for an unknown id, so that the time does not reveal which ids exist.
             if hmac.compare_digest(known, digest) and (ends_ms is None or now_ms() < ends_ms):
                 return caller
         if self._has_own:
             return super().identify(authorization)
         if self._known is None:
-            raise NotReady("the keys are being read", retry_after_s=1)
-        raise Unauthorized("the bearer key is not known here, or works no more")
+            raise NotReady("the API keys are still loading", retry_after_s=1)
+        raise Unauthorized("invalid or expired API key")
 
     async def read(self) -> None:
         keys = await self._load()

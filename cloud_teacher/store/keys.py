@@ -1,7 +1,7 @@
-"""Keys in the database: made, listed, revoked, rotated.
+"""Creates, lists, revokes and rotates the keys in the database.
 
-What a caller sends is `gkt_ID_SECRET`. Of the secret only its SHA-256 is kept: it has 256 random bits, which nobody can try
-out, so the slow hashes that passwords need would only cost time at each request.
+Clients send `gkt_ID_SECRET`. Only the SHA-256 of the secret is stored. The secret has 256 random bits, too many to guess, so it
+does not need the slow hashes that passwords need.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from cloud_teacher.store.tables import keys, secrets
 from shared.errors import ConfigurationError
 from shared.server.bearer_keys import ANYONE
 
-START = "gkt_"
+PREFIX = "gkt_"
 NAME = re.compile(r"[A-Za-z][\w.-]{0,63}", re.ASCII)
-TAKEN = re.compile(rf"[0-9a-f]{{8}}|{ANYONE}")
-"""What callers without a key of their own here are called."""
+RESERVED_NAME = re.compile(rf"[0-9a-f]{{8}}|{ANYONE}")
+"""Names of callers whose key is not in the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What may be known of a secret once it was shown. Instants are milliseconds since 1970."""
+    """The stored part of a secret. Times are in milliseconds since 1970."""
 
     id: str
     key: str
@@ -38,11 +38,11 @@ class Secret:
     revoked_ms: int | None
 
     def ends_ms(self) -> int | None:
-        """When it stops, or stopped, to let anybody in; None: never."""
+        """Return the time at which the secret stops being valid, or None."""
         ends = [at for at in (self.expires_ms, self.revoked_ms) if at is not None]
         return min(ends, default=None)
 
-    def works(self, at_ms: int) -> bool:
+    def is_valid(self, at_ms: int) -> bool:
         ends = self.ends_ms()
         return ends is None or at_ms < ends
 
@@ -56,9 +56,9 @@ class Key:
 
 
 def split(key: str) -> tuple[str, bytes] | None:
-    """The id and the digest of what a caller sent; None where it is not one of ours."""
-    id_, _, _ = key.removeprefix(START).partition("_")
-    return (id_, digest(key)) if key.startswith(START) and id_ else None
+    """Return the id and the digest of a key, or None if it does not have the format."""
+    id_, _, _ = key.removeprefix(PREFIX).partition("_")
+    return (id_, digest(key)) if key.startswith(PREFIX) and id_ else None
 
 
 def digest(key: str) -> bytes:
@@ -66,69 +66,69 @@ def digest(key: str) -> bytes:
 
 
 def create(
-    engine: Engine, name: str, allowance: Allowance, *, role: Role = Role.VIEWER, lasts_ms: int | None = None
+    engine: Engine, name: str, allowance: Allowance, *, role: Role = Role.VIEWER, lifetime_ms: int | None = None
 ) -> str:
-    """Make a key; what its caller has to send is returned, and kept nowhere. Raises ConfigurationError."""
-    if not NAME.fullmatch(name) or TAKEN.fullmatch(name):
+    """Create a key and return it. It cannot be read again. Raises ConfigurationError."""
+    if not NAME.fullmatch(name) or RESERVED_NAME.fullmatch(name):
         raise ConfigurationError(
-            f"{name!r} cannot be a key's name: a letter, then up to 63 letters, digits, `.`, `_`, `-`"
+            f"invalid key name {name!r}; use a letter, then up to 63 letters, digits, `.`, `_` or `-`"
         )
     with engine.begin() as connection:
         if connection.scalar(select(keys.c.name).where(keys.c.name == name)):
-            raise ConfigurationError(f"there is, or was, a key {name}: rotate it, or take another name")
+            raise ConfigurationError(f"a key named {name!r} exists or existed before; rotate it, or use another name")
         connection.execute(keys.insert().values(name=name, role=role, created_ms=now_ms(), **asdict(allowance)))
-        return _add_secret(connection, name, lasts_ms)
+        return _add_secret(connection, name, lifetime_ms)
 
 
-def rotate(engine: Engine, name: str, *, overlap_ms: int, lasts_ms: int | None = None) -> str:
-    """A new secret for a key, whose old ones end after `overlap_ms`. Raises ConfigurationError."""
+def rotate(engine: Engine, name: str, *, grace_ms: int, lifetime_ms: int | None = None) -> str:
+    """Return a new secret for a key. Its old ones stay valid for `grace_ms`. Raises ConfigurationError."""
     with engine.begin() as connection:
         now = now_ms()
-        old = [secret for secret in _secrets(connection, name) if secret.works(now)]
+        old = [secret for secret in _secrets(connection, name) if secret.is_valid(now)]
         if not old:
-            raise ConfigurationError(f"there is no key {name} that works")
+            raise ConfigurationError(f"no valid key named {name!r}")
         for secret in old:
             ends = secret.ends_ms()
-            ends = now + overlap_ms if ends is None else min(ends, now + overlap_ms)
+            ends = now + grace_ms if ends is None else min(ends, now + grace_ms)
             connection.execute(secrets.update().where(secrets.c.id == secret.id).values(expires_ms=ends))
-        return _add_secret(connection, name, lasts_ms)
+        return _add_secret(connection, name, lifetime_ms)
 
 
 def revoke(engine: Engine, name: str, *, secret_id: str | None = None) -> int:
-    """End a key, or one secret of it, now. How many secrets that ended. Raises ConfigurationError where there is none such."""
+    """Revoke a key, or one of its secrets, and return the number of revoked secrets. Raises ConfigurationError."""
     with engine.begin() as connection:
         now = now_ms()
         found = [secret for secret in _secrets(connection, name) if secret_id in {None, secret.id}]
         if not found:
-            raise ConfigurationError(f"there is no key {name}" + (f" with a secret {secret_id}" if secret_id else ""))
-        ended = [secret.id for secret in found if secret.works(now)]
+            raise ConfigurationError(f"no key named {name!r}" + (f" with a secret {secret_id!r}" if secret_id else ""))
+        ended = [secret.id for secret in found if secret.is_valid(now)]
         connection.execute(secrets.update().where(secrets.c.id.in_(ended)).values(revoked_ms=now))
         return len(ended)
 
 
-def every(engine: Engine, *, working: bool = False) -> list[Key]:
-    """All keys by name; `working`: only the secrets that let somebody in now, and the keys that have one."""
+def list_keys(engine: Engine, *, valid_only: bool = False) -> list[Key]:
+    """Return all keys by name, or only valid secrets and the keys that have one."""
     now = now_ms()
     with reading(engine).begin() as connection:
-        # In this order: a key is there before its secrets are.
+        # In this order, since a key is inserted before its secrets.
         found = connection.execute(select(secrets).order_by(secrets.c.created_ms)).mappings().all()
         rows = connection.execute(select(keys).order_by(keys.c.name)).mappings().all()
     by_name: dict[str, list[Secret]] = {}
     for secret in map(_secret, found):
-        if secret.works(now) or not working:
+        if secret.is_valid(now) or not valid_only:
             by_name.setdefault(secret.key, []).append(secret)
     return [
         Key(_caller(row), row["created_ms"], tuple(by_name.get(row["name"], ())))
         for row in rows
-        if not working or row["name"] in by_name
+        if not valid_only or row["name"] in by_name
     ]
 
 
-def _add_secret(connection: Connection, name: str, lasts_ms: int | None) -> str:
+def _add_secret(connection: Connection, name: str, lifetime_ms: int | None) -> str:
     now = now_ms()
     id_ = random.token_hex(6)
-    key = f"{START}{id_}_{random.token_urlsafe(32)}"
-    expires = None if lasts_ms is None else now + lasts_ms
+    key = f"{PREFIX}{id_}_{random.token_urlsafe(32)}"
+    expires = None if lifetime_ms is None else now + lifetime_ms
     connection.execute(
         secrets.insert().values(id=id_, key=name, digest=digest(key), created_ms=now, expires_ms=expires)
     )

@@ -1,7 +1,7 @@
-"""The ledger's one writer in a process: whatever waits is committed together, in one transaction.
+"""The ledger's only writer in a process. It commits all pending writes in one transaction.
 
-A commit waits for the disk, some milliseconds. One for each stream, one after the other, would be the most a cloud could
-serve; while one commit is under way the next ones gather.
+A commit waits some milliseconds for the disk. A commit per request would limit the requests per second; so writes gather while
+a commit runs.
 """
 
 from __future__ import annotations
@@ -20,57 +20,57 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cloud_teacher.accounting.ledger import Budget, BudgetRequest, LedgerRow
-from cloud_teacher.store.budgets import RENEW_EVERY_S, release, renew, reserve
+from cloud_teacher.store.budgets import RENEWAL_INTERVAL_S, release, renew, reserve
 from cloud_teacher.store.database import cause
 from cloud_teacher.store.rows import write
 from shared.errors import StoreFailed
 
 logger = logging.getLogger("gkt.cloud")
 
-MOST_AT_ONCE = 500
-PAUSES_S = (0.1, 1.0)
-"""Before a commit that failed is tried again."""
+MAX_BATCH = 500
+RETRY_DELAYS_S = (0.1, 1.0)
+"""Pauses before a failed commit is retried."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Write:
     entry: tuple[LedgerRow, str | None] | None
-    """A row for the ledger, and the reservation that it settles."""
+    """A row, and the reservation that it settles."""
     work: Callable[[Connection, bool], Any] | None
-    """Anything else. It is told whether it may have been done already."""
+    """Any other work. Its second argument is True if a former attempt may have done it."""
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
 
 
 class StoredLedger:
-    """Belongs to one event loop; its thread has the only connection that writes. `close` it to have everything written."""
+    """Belongs to one event loop. Its thread has the only connection that writes. `close` writes everything that is pending."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._replica = uuid.uuid4().hex
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._renew_at = time.monotonic() + RENEW_EVERY_S
+        self._writes: SimpleQueue[_Write | None] = SimpleQueue()
+        self._renew_at = time.monotonic() + RENEWAL_INTERVAL_S
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
     def record(self, row: LedgerRow, reservation: str | None = None) -> asyncio.Future[None]:
-        """Write a row. It is on the disk once the future is done, which raises StoreFailed; it need not be awaited."""
+        """Write a row. The future is done once it is on disk, raises StoreFailed, and need not be awaited."""
         return self._submit((row, reservation), None)
 
     async def reserve(self, request: BudgetRequest) -> Budget | None:
-        """Set aside what a request can come to; which budget does not have it, if one has not. Raises StoreFailed."""
+        """Reserve part of a daily budget. Returns None, or the budget that has too little left. Raises StoreFailed."""
         result: Budget | None = await self._submit(
             None, lambda c, again: reserve(c, request, self._replica, again=again)
         )
         return result
 
     def release(self, reservation: str) -> None:
-        """A reservation came to nothing."""
+        """Cancel a reservation."""
         self._submit(None, lambda connection, again: release(connection, reservation))
 
     def close(self) -> None:
-        """Write what waits, and end. Blocks."""
-        self._jobs.put(None)
+        """Write everything that is pending, and end. Blocks."""
+        self._writes.put(None)
         self._thread.join()
 
     def _submit(
@@ -78,37 +78,37 @@ class StoredLedger:
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        future.add_done_callback(_seen)
-        self._jobs.put(_Job(entry, work, future, loop))
+        future.add_done_callback(_retrieve)
+        self._writes.put(_Write(entry, work, future, loop))
         return future
 
     def _run(self) -> None:
-        batch, open_ = self._gather()
-        while open_ or batch:
+        batch, is_open = self._gather()
+        while is_open or batch:
             self._commit(batch)
-            batch, open_ = self._gather() if open_ else ([], False)
+            batch, is_open = self._gather() if is_open else ([], False)
 
-    def _gather(self) -> tuple[list[_Job], bool]:
-        """What waits, at least one job unless it is time to renew or to end; and whether more may come."""
-        batch: list[_Job] = []
+    def _gather(self) -> tuple[list[_Write], bool]:
+        """Return pending writes (none if it is time to renew or to end), and False if the ledger is closed."""
+        batch: list[_Write] = []
         try:
-            job = self._jobs.get(timeout=max(0.0, self._renew_at - time.monotonic()))
-            while job is not None:
-                batch.append(job)
-                if len(batch) == MOST_AT_ONCE:
+            item = self._writes.get(timeout=max(0.0, self._renew_at - time.monotonic()))
+            while item is not None:
+                batch.append(item)
+                if len(batch) == MAX_BATCH:
                     return batch, True
-                job = self._jobs.get_nowait()
+                item = self._writes.get_nowait()
         except Empty:
             return batch, True
         return batch, False
 
-    def _commit(self, batch: Sequence[_Job]) -> None:
-        """One transaction for all. What was committed, but told so over a connection that broke, is not written twice."""
-        for pause_s in (*PAUSES_S, None):
-            again = pause_s != PAUSES_S[0]
+    def _commit(self, batch: Sequence[_Write]) -> None:
+        """Write a batch in one transaction. A retry skips what a commit with a lost reply has written."""
+        for pause_s in (*RETRY_DELAYS_S, None):
+            again = pause_s != RETRY_DELAYS_S[0]
             try:
                 results = self._transaction(batch, again=again)
-            except OperationalError as error:  # the database is away, or somebody keeps it locked
+            except OperationalError as error:  # unreachable or locked
                 failure: SQLAlchemyError = error
                 if pause_s is not None:
                     time.sleep(pause_s)
@@ -116,40 +116,40 @@ class StoredLedger:
                 failure = error
                 break
             else:
-                _tell(batch, results, None)
+                _settle(batch, results, None)
                 return
         if len(batch) > 1 and not isinstance(failure, OperationalError):
-            for job in batch:  # one that cannot be written must not take the others along
-                self._commit([job])
+            for item in batch:  # an invalid write must not fail the others
+                self._commit([item])
             return
         logger.error("the ledger cannot be written: %s", cause(failure))
-        _tell(batch, [None] * len(batch), StoreFailed("the ledger cannot be written", retry_after_s=5))
+        _settle(batch, [None] * len(batch), StoreFailed("the ledger cannot be written", retry_after_s=5))
 
-    def _transaction(self, batch: Sequence[_Job], *, again: bool) -> list[Any]:
-        entries = [job.entry for job in batch if job.entry]
+    def _transaction(self, batch: Sequence[_Write], *, again: bool) -> list[Any]:
+        entries = [item.entry for item in batch if item.entry]
         with self._engine.begin() as connection:
             if entries:
                 write(connection, entries, again=again)
-            results = [job.work(connection, again) if job.work else None for job in batch]
+            results = [item.work(connection, again) if item.work else None for item in batch]
             if time.monotonic() >= self._renew_at:
                 renew(connection, self._replica)
-                self._renew_at = time.monotonic() + RENEW_EVERY_S
+                self._renew_at = time.monotonic() + RENEWAL_INTERVAL_S
         return results
 
 
-def _tell(batch: Sequence[_Job], results: Sequence[Any], error: StoreFailed | None) -> None:
-    """Settle all futures of a batch, each loop woken once."""
+def _settle(batch: Sequence[_Write], results: Sequence[Any], error: StoreFailed | None) -> None:
+    """Set the results of all futures of a batch, and wake the event loop once."""
 
-    def settle() -> None:
-        for job, result in zip(batch, results, strict=True):
-            if not job.future.done():
-                job.future.set_exception(error) if error else job.future.set_result(result)
+    def set_results() -> None:
+        for item, result in zip(batch, results, strict=True):
+            if not item.future.done():
+                item.future.set_exception(error) if error else item.future.set_result(result)
 
     if batch:
-        batch[0].loop.call_soon_threadsafe(settle)
+        batch[0].loop.call_soon_threadsafe(set_results)
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """What nobody waits for is no news to anybody: the failure is in the log."""
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a future that is not awaited; the failure is logged already."""
     if not future.cancelled():
         future.exception()

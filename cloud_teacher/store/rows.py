@@ -1,4 +1,4 @@
-"""What is written to the ledger and read from it, and the statements for that."""
+"""Statements that write rows to the ledger and read usage from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUMS = tuple(column.name for column in days.columns if not column.primary_key)
 
 @dataclass(frozen=True, slots=True)
 class DayUsage:
-    """What one key used on one day. `requests` counts the shared ones too; the tokens of those are `reused_tokens` alone."""
+    """Usage of one key on one day. `requests` includes reused responses; their tokens are in `reused_tokens` only."""
 
     key: str
     day: date
@@ -36,11 +36,10 @@ class DayUsage:
     reused_tokens: int
     cost_nano_usd: int
 
-    def wire(self) -> guidance.DayUsage:
-        """As it is told to others."""
-        told = asdict(self)
-        cost_usd = told.pop("cost_nano_usd") / NANO
-        return guidance.DayUsage(**told, cost_usd=cost_usd)
+    def to_wire(self) -> guidance.DayUsage:
+        fields = asdict(self)
+        cost_usd = fields.pop("cost_nano_usd") / NANO
+        return guidance.DayUsage(**fields, cost_usd=cost_usd)
 
 
 ADD_ROW = ledger.insert()
@@ -48,7 +47,7 @@ ADD_ROW = ledger.insert()
 
 @cache
 def _add_day(dialect: str) -> Insert:
-    """Built once: to build it takes longer than to run it."""
+    """Return the upsert of daily sums. Building it takes longer than running it, so it is built once."""
     insert = INSERTS[dialect](days)
     added = {name: days.c[name] + insert.excluded[name] for name in SUMS}
     statement: Insert = insert.on_conflict_do_update(index_elements=["key", "day"], set_=added)
@@ -56,18 +55,21 @@ def _add_day(dialect: str) -> Insert:
 
 
 def write(connection: Connection, entries: Sequence[tuple[LedgerRow, str | None]], *, again: bool) -> None:
-    """Write rows, add them to their days, and end their reservations. `again`: some of them may be there already."""
+    """Write rows, add them to the daily sums, and settle their reservations.
+
+    `again` is set if a former attempt may have written some of them.
+    """
     rows = [row for row, _ in entries]
     if again:
         known = set(connection.scalars(select(ledger.c.id).where(ledger.c.id.in_([row.id for row in rows]))))
         rows = [row for row in rows if row.id not in known]
     if rows:
         connection.execute(ADD_ROW, [asdict(row) for row in rows])
-        # Always in the same order: two replicas that write the same days must not wait for each other.
+        # Always in the same order, so that two replicas that write the same days cannot deadlock.
         connection.execute(_add_day(connection.dialect.name), _sums(rows))
-    ended = [reservation for _, reservation in entries if reservation]
-    if ended:
-        connection.execute(reservations.delete().where(reservations.c.id.in_(ended)))
+    settled = [reservation for _, reservation in entries if reservation]
+    if settled:
+        connection.execute(reservations.delete().where(reservations.c.id.in_(settled)))
 
 
 def _sums(rows: Sequence[LedgerRow]) -> list[dict[str, Any]]:
@@ -87,7 +89,7 @@ def _sums(rows: Sequence[LedgerRow]) -> list[dict[str, Any]]:
 def usage(
     engine: Engine, *, key: str | None = None, since: date | None = None, until: date | None = None
 ) -> list[DayUsage]:
-    """By day and key, of one key or of all, both days included."""
+    """Return the usage by day and key, of one key or of all, both days included."""
     query = select(days).order_by(days.c.day, days.c.key)
     if key is not None:
         query = query.where(days.c.key == key)

@@ -1,4 +1,4 @@
-"""The cloud's database as the service holds it: opened once, closed last. SQLAlchemy is imported where there is one."""
+"""The cloud's database: opened once, closed last. SQLAlchemy is imported only if there is one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Storage:
-    """Keys and ledger in one database. Raises ConfigurationError where that cannot be used."""
+    """Keys and ledger in one database. Raises ConfigurationError if it cannot be used."""
 
     def __init__(self, url: str) -> None:
         from cloud_teacher.store.database import connect
@@ -38,10 +38,10 @@ class Storage:
         return self._ledger
 
     def keyring(self, keys: Iterable[SecretStr]) -> Keyring:
-        """The database's keys beside those of the settings."""
-        from cloud_teacher.store.keys import every
+        """Return a keyring with the database's keys and those of the settings."""
+        from cloud_teacher.store.keys import list_keys
 
-        return StoredKeyring(keys, lambda: self._read(partial(every, self._engine, working=True)))
+        return StoredKeyring(keys, lambda: self._read(partial(list_keys, self._engine, valid_only=True)))
 
     @property
     def registry(self) -> RegistryStore:
@@ -50,7 +50,7 @@ class Storage:
         return StoredRegistry(self._engine, self._readers)
 
     async def usage(self, *, key: str | None, since: date | None, until: date | None) -> list[DayUsage]:
-        """By day and key, of one key or of all."""
+        """Return the usage by day and key, of one key or of all."""
         from cloud_teacher.store.rows import usage
 
         return await self._read(partial(usage, self._engine, key=key, since=since, until=until))
@@ -59,7 +59,7 @@ class Storage:
         return await asyncio.get_running_loop().run_in_executor(self._readers, query)
 
     def close(self) -> None:
-        """Write what waits. Blocks."""
+        """Write pending rows, and close. Blocks."""
         self._ledger.close()
         self._readers.shutdown()
         self._engine.dispose()

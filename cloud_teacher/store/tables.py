@@ -1,4 +1,4 @@
-"""The tables. Money is whole billionths of a dollar, so that sums are exact; instants are milliseconds since 1970, days UTC's."""
+"""The tables. Money is in whole billionths of a dollar, so sums are exact. Times are milliseconds since 1970; days are UTC."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ keys = Table(
     Column("daily_nano_usd", BigInteger),
     Column("created_ms", BigInteger, nullable=False),
 )
-"""Who may call, and how much. A row stays when the key is revoked, so that its name means one caller for ever."""
+"""Keys and their limits. A revoked key keeps its row, so that its name is never given to another caller."""
 
 secrets = Table(
     "secrets",
@@ -47,7 +47,7 @@ secrets = Table(
     Column("expires_ms", BigInteger),
     Column("revoked_ms", BigInteger),
 )
-"""What callers send, hashed. A key has two of them while it is rotated."""
+"""Hashed secrets. A key has two while it is rotated."""
 
 ledger = Table(
     "ledger",
@@ -73,8 +73,8 @@ ledger = Table(
     Column("estimated", Boolean, nullable=False, server_default=false()),
     Index("ix_ledger_key_day", "key", "day"),
 )
-"""One row a stream. Where it was told what another had computed, `reused` says how, and its own tokens are 0. `estimated`: the
-server that computed it has not said how many tokens that were."""
+"""One row per request. For a reused response `reused` is its kind, and the request's own tokens are 0. `estimated` is set if the
+upstream server sent no count of the tokens."""
 
 days = Table(
     "days",
@@ -89,7 +89,7 @@ days = Table(
     Column("reused_tokens", BigInteger, nullable=False),
     Column("cost_nano_usd", BigInteger, nullable=False),
 )
-"""The ledger's sums, kept in the same transactions, so that budgets and reports need not add up a day's rows."""
+"""Daily sums of the ledger, updated in the same transactions, so that budgets and reports do not add up all rows of a day."""
 
 reservations = Table(
     "reservations",
@@ -103,7 +103,7 @@ reservations = Table(
     Column("expires_ms", BigInteger, nullable=False),
     Index("ix_reservations_key_day", "key", "day"),
 )
-"""The most that running requests can come to, of keys with a daily budget. A replica that was killed renews its own no more."""
+"""Upper bounds of running requests whose keys have a daily budget. Those of a replica that was killed expire."""
 
 registry_versions = Table(
     "registry_versions",

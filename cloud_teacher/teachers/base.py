@@ -31,7 +31,7 @@ class GenerationParams(SamplingParams):
 
 @dataclass(frozen=True, slots=True)
 class SchedulingHints:
-    """What the engine's scheduler, prefix cache and tracing need to know about a request."""
+    """Information about a request for the engine's scheduler, prefix cache and tracing."""
 
     priority: int = 0
     """As in vLLM: lower goes first."""
@@ -102,7 +102,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class OutputChunk:
-    """What the teacher wrote since the chunk before, mostly one token.
+    """Output of the teacher since the chunk before, mostly one token.
 
     `text` may be empty if a token ends inside a character. `logprobs` has one natural logarithm per token if they were asked
     for. Only the last chunk has an `end`.

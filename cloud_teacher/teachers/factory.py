@@ -1,4 +1,4 @@
-"""TeacherPool from their entries. What one needs is imported as it is opened: a cloud without it needs no such package."""
+"""Builds the teachers of a cloud from its settings. A backend is imported only if a teacher uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.errors import ConfigurationError
 
 
 def entry_from_settings(settings: CloudSettings) -> TeacherEntry:
-    """The one teacher of a cloud whose settings name no file of them."""
+    """Return the entry of the only teacher of a cloud without a teachers file."""
     if settings.upstream_url is None:
         return TeacherEntry.model_construct(name=settings.model, api="vllm", model=settings.model)
     chat = {"continuation": settings.upstream_continuation} if settings.upstream_api == "chat" else {}
@@ -28,7 +28,10 @@ def entry_from_settings(settings: CloudSettings) -> TeacherEntry:
 
 
 def build_teachers(settings: CloudSettings, teacher: Teacher | None = None) -> TeacherPool:
-    """Those of the file, or the one that the other settings describe, or the one given. Raises ConfigurationError."""
+    """Return the given teacher, those of the teachers file, or the one that the other settings describe.
+
+    Raises ConfigurationError.
+    """
     if settings.teachers_file and teacher is None:
         entries = read_teachers(settings.teachers_file)
         return TeacherPool(
@@ -39,23 +42,23 @@ def build_teachers(settings: CloudSettings, teacher: Teacher | None = None) -> T
 
 
 def local_model_name(settings: CloudSettings) -> str | None:
-    """The model of the engine that the service starts in itself; None where all its teachers are elsewhere.
+    """Return the model of the engine in this process, or None if all teachers are other servers.
 
-    Raises ConfigurationError where the file of teachers is wrong.
+    Raises ConfigurationError if the teachers file is invalid.
     """
     entries = read_teachers(settings.teachers_file) if settings.teachers_file else [entry_from_settings(settings)]
     return next((entry.upstream_model for entry in entries if entry.api == "vllm"), None)
 
 
 def open_teacher(
-    entry: TeacherEntry, settings: CloudSettings, loading: Loader, traces_endpoint: str | None = None
+    entry: TeacherEntry, settings: CloudSettings, loader: Loader, traces_endpoint: str | None = None
 ) -> Teacher:
-    """The teacher of an entry. Blocks, for an engine tens of seconds; call it in a thread.
+    """Open the teacher of an entry. Blocks, for an engine tens of seconds; call it in a thread.
 
     Raises ConfigurationError, ModelError, EngineFailed.
     """
     if entry.api == "vllm":
-        return _engine(entry, settings, loading, traces_endpoint)
+        return _engine(entry, settings, loader, traces_endpoint)
     key = entry.key()
     if settings.upstream_key and not settings.teachers_file:
         key = settings.upstream_key.get_secret_value()
@@ -78,14 +81,14 @@ def open_teacher(
     return ChatTeacher(entry, max_model_len=max_model_len, key=key, count=count)
 
 
-def _engine(entry: TeacherEntry, settings: CloudSettings, loading: Loader, traces_endpoint: str | None) -> Teacher:
+def _engine(entry: TeacherEntry, settings: CloudSettings, loader: Loader, traces_endpoint: str | None) -> Teacher:
     from cloud_teacher.model_files.conversion import ensure_folder
     from cloud_teacher.teachers.vllm_teacher import load_vllm
     from shared.model_hub.progress import Logged
 
     folder = ensure_folder(entry.upstream_model, progress=Logged())
     own = {"model": entry.name, "max_model_len": entry.max_model_len or settings.max_model_len}
-    return load_vllm(folder, settings.model_copy(update=own), loading, traces_endpoint=traces_endpoint)
+    return load_vllm(folder, settings.model_copy(update=own), loader, traces_endpoint=traces_endpoint)
 
 
 def _custom(entry: TeacherEntry, max_model_len: int, key: str | None) -> Teacher:

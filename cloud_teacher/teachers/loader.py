@@ -1,7 +1,7 @@
-"""Loader a teacher off the event loop, in a way that shutdown can end at any moment.
+"""Loads a teacher off the event loop, so that shutdown can stop the load at any moment.
 
-Python cannot interrupt a thread. So the load runs in a daemon thread, which asks before it starts processes that would
-outlive it: shutdown says no from then on, or ends the processes there are until the thread gives up.
+Python cannot interrupt a thread, so the load runs in a daemon thread that asks before it starts processes that would outlive it.
+Shutdown denies that from then on, and ends the processes that exist until the thread gives up.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class LoadingStopped(Exception):
-    """Shutdown came first."""
+    """The service shut down before the load was done."""
 
 
 class Loader:
-    """One load, and whether it may still start processes."""
+    """Runs one load, and decides whether it may still start processes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,30 +31,30 @@ class Loader:
         self._started = False
 
     async def run(self, load: Callable[[Loader], T]) -> T:
-        """What `load` returns, or raises. Cancelled, it stops the load: no process is left behind, and none will come."""
+        """Return or raise what `load` does. Cancelling it stops the load, and leaves no process behind."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
 
         def work() -> None:
-            # An engine in processes of its own inherits this mask. Ctrl-C in a terminal signals the whole group, and
-            # must not end the engine under guidance that may still run for the length of the grace.
-            resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
+            # Engine processes inherit this signal mask. Ctrl-C in a terminal signals the whole process group, and must not end
+            # the engine while running requests have their grace period.
+            resource_tracker.ensure_running()  # it unblocks SIGINT when it starts
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 value = load(self)
-            except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-                tell(result.set_exception, error)
+            except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+                settle(result.set_exception, error)
             else:
-                tell(result.set_result, value)
+                settle(result.set_result, value)
 
-        def tell(setter: Callable[..., None], value: object) -> None:
-            def settle() -> None:
+        def settle(setter: Callable[..., None], value: object) -> None:
+            def set_once() -> None:
                 if not result.done():
                     setter(value)
 
             with self._lock:
                 if not self._stopped:
-                    loop.call_soon_threadsafe(settle)
+                    loop.call_soon_threadsafe(set_once)
 
         thread = threading.Thread(target=work, name="load", daemon=True)
         thread.start()
@@ -68,11 +68,11 @@ class Loader:
                 while thread.is_alive():
                     end_children(grace_s=0)
                     thread.join(0.1)
-                end_children(grace_s=0)  # of a load that was just done
+                end_children(grace_s=0)  # those of a load that ended just now
             raise
 
     def may_start_processes(self) -> None:
-        """Called before the load starts any. Raises LoadingStopped once shutdown has come."""
+        """Ask before the load starts a process. Raises LoadingStopped during shutdown."""
         with self._lock:
             if self._stopped:
                 raise LoadingStopped

@@ -1,21 +1,22 @@
-"""A chat API as the teacher, such as OpenAI's: `POST /v1/chat/completions`, conversations in, text out.
+"""A chat API such as OpenAI's as the teacher: `POST /v1/chat/completions`, conversations in, text out.
 
-It takes no token ids and tells none, so it reviews nothing, and what is used is what the server says (`usage`, in the last chunk
-or in each). Before that, and where the server says nothing, tokens are counted here, and the count says that it is an estimate.
-What a model thinks before it answers (`reasoning_content`, `reasoning`) is no guidance, but counts, since it is paid for.
+The API has no token ids, so this teacher cannot review. Its usage is the server's (`usage`, in the last chunk or in each). Until
+the server sends it, tokens are counted here, and the count is marked as an estimate. Reasoning (`reasoning_content`, `reasoning`)
+is not sent as guidance, but counts, because it is billed.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
 from cloud_teacher.config.teacher import TeacherEntry
 from cloud_teacher.teachers.base import (
     DEFAULT_HINTS,
+    AnswerEnd,
     GenerationParams,
     OutputChunk,
     Prompt,
@@ -40,19 +41,18 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionChunk
     from openai.types.chat.chat_completion_chunk import Choice
 
-End = Literal["stop", "limit", "string"]
-ENDS: dict[str, End] = {"stop": "stop", "length": "limit"}
-"""Its finish reasons; the others (a filter, a call of a tool) are no end of an answer."""
-LETTERS = 4
-"""Of a token, in bytes, where there is no tokenizer; it has one at least."""
-AROUND, AROUND_MOST, HEAD_MOST = 4, 12, 64
-"""Tokens that a chat template writes around a message, about and at most, and what it may write in front of all."""
-CONTINUE = "continue"
-"""The template by which a model is asked to go on."""
+ENDS: dict[str, AnswerEnd] = {"stop": "stop", "length": "limit"}
+"""The API's finish reasons that end an answer; others (a content filter, a tool call) are failures."""
+BYTES_PER_TOKEN = 4
+"""Likely length of a token without a tokenizer; the shortest is 1 byte."""
+MESSAGE_OVERHEAD, MAX_MESSAGE_OVERHEAD, MAX_PREAMBLE = 4, 12, 64
+"""Tokens that a chat template adds to a message (likely and at most), and at most in front of all messages."""
+CONTINUE_TEMPLATE = "continue"
+"""Name of the template that asks a model to continue an answer."""
 
 
 class ChatTeacher:
-    """The Teacher protocol over a chat API. `count` counts a text's tokens, where that can be known."""
+    """The Teacher protocol over a chat API. `count` returns the tokens of a text, if the tokenizer is known."""
 
     def __init__(
         self,
@@ -68,28 +68,34 @@ class ChatTeacher:
         self.registry = CollectorRegistry()
         self._entry = entry
         self._count = count
-        self._continue: Template | None = Templates.load().get(CONTINUE) if entry.continuation == "ask" else None
+        self._continue: Template | None = (
+            Templates.load().get(CONTINUE_TEMPLATE) if entry.continuation == "ask" else None
+        )
         self._client = build_client(entry, key)
 
     def encode(self, messages: Sequence[Message], answer: str = "") -> Prompt:
         if answer and self._entry.continuation == "none":
             raise ContinuationUnsupported(
-                f"teacher {self.model!r} begins answers only; it cannot go on with one", param="answer"
+                f"teacher {self.model!r} cannot continue an answer; answer must be empty", param="answer"
             )
         texts = [*(message.content for message in messages), answer]
         if self._count:
-            about = most = sum(map(self._count, texts))
+            likely = at_most = sum(map(self._count, texts))
         else:
-            most = sum(len(text.encode()) for text in texts)
-            about = -(-most // LETTERS)
-        estimate = TokenEstimate(about + AROUND * len(texts), most + AROUND_MOST * len(texts) + HEAD_MOST)
+            at_most = sum(len(text.encode()) for text in texts)
+            likely = -(-at_most // BYTES_PER_TOKEN)
+        estimate = TokenEstimate(
+            likely + MESSAGE_OVERHEAD * len(texts), at_most + MAX_MESSAGE_OVERHEAD * len(texts) + MAX_PREAMBLE
+        )
         return Prompt(messages, answer, estimated_tokens=estimate)
 
     def reviewer(self) -> Reviewer:
-        raise ReviewUnsupported(f"teacher {self.model!r} cannot say how probable a text is: it reviews nothing")
+        raise ReviewUnsupported(
+            f"teacher {self.model!r} cannot review: its API returns no probabilities of a given text"
+        )
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
-        """The server refuses what it cannot hold to."""
+        """Do nothing: the server rejects schemas that it does not support."""
 
     async def stream(
         self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
@@ -99,34 +105,34 @@ class ChatTeacher:
             chunks = await self._client.chat.completions.create(
                 model=self._entry.upstream_model,
                 stream=True,
-                messages=[],  # the body has them all, with what only some servers know
+                messages=[],  # `body` has them, with fields that are no part of the client's types
                 extra_body=body,
                 extra_headers=request_headers(request_id, hints),
             )
-        stop = _Stop(params.stop)
+        stop = _StopStrings(params.stop)
         last = OutputChunk(text="", token_ids=(), tokens=0)
-        end: End | None = None
+        end: AnswerEnd | None = None
         try:
-            with translate_errors(begun=True):
+            with translate_errors(streaming=True):
                 async for chunk in chunks:
-                    piece, ended = self._piece(chunk, params)
+                    output, ended = self._read(chunk, params)
                     end = end or ended
-                    if piece.usage:
-                        last = OutputChunk("", (), tokens=0, usage=piece.usage, cached_tokens=piece.cached_tokens)
-                    kept = stop.cut(piece.text)
+                    if output.usage:
+                        last = OutputChunk("", (), tokens=0, usage=output.usage, cached_tokens=output.cached_tokens)
+                    kept = stop.cut(output.text)
                     if kept is not None:
-                        yield replace(piece, text=kept, end="string")
-                        return  # which closes the stream: what was used remains an estimate
-                    if piece.count or piece.text:
-                        yield piece
+                        yield replace(output, text=kept, end="string")
+                        return  # the stream is closed before its usage comes, which remains an estimate
+                    if output.count or output.text:
+                        yield output
                 if end is None:
-                    raise EngineFailed("the upstream ended its answer without saying why")
+                    raise EngineFailed("the upstream ended the answer without a finish reason")
         finally:
             await chunks.close()
         yield replace(last, end=end)
 
     def check_health(self) -> None:
-        """A server that is away comes back without us: each request says for itself."""
+        """Do nothing: a server may come back at any time, and each request finds out for itself."""
 
     async def close(self) -> None:
         await self._client.close()
@@ -158,39 +164,41 @@ class ChatTeacher:
         return {name: value for name, value in body.items() if name not in entry.omit} | entry.extra_body
 
     def _messages(self, prompt: Prompt) -> list[dict[str, Any]]:
-        asked = prompt.messages
+        conversation = prompt.messages
         if prompt.text and self._continue:
-            asked = self._continue.apply(asked, answer=prompt.text)
-        messages: list[dict[str, Any]] = [{"role": message.role, "content": message.content} for message in asked]
+            conversation = self._continue.apply(conversation, answer=prompt.text)
+        messages: list[dict[str, Any]] = [
+            {"role": message.role, "content": message.content} for message in conversation
+        ]
         if prompt.text and self._continue is None:
-            begun: dict[str, Any] = {"role": "assistant", "content": prompt.text}
-            messages.append(begun | ({"prefix": True} if self._entry.continuation == "prefix" else {}))
+            answer: dict[str, Any] = {"role": "assistant", "content": prompt.text}
+            messages.append(answer | ({"prefix": True} if self._entry.continuation == "prefix" else {}))
         return messages
 
-    def _piece(self, chunk: ChatCompletionChunk, params: GenerationParams) -> tuple[OutputChunk, End | None]:
-        """What a chunk adds, and whether the answer ends with it. Its usage may come in a later chunk."""
+    def _read(self, chunk: ChatCompletionChunk, params: GenerationParams) -> tuple[OutputChunk, AnswerEnd | None]:
+        """Return the output of a chunk, and how the answer ends if it does. Its usage may come in a later chunk."""
         usage, cached = usage_of(chunk.usage), cached_tokens_of(chunk.usage)
         if not chunk.choices:
             return OutputChunk("", (), tokens=0, usage=usage, cached_tokens=cached), None
         choice = chunk.choices[0]
         text = choice.delta.content or ""
-        told = choice.logprobs.content if choice.logprobs else None
-        logprobs = [one.logprob for one in told] if told and params.logprobs else None
-        tokens = len(told) if told else self._tokens(text or _thought(choice))
-        piece = OutputChunk(text, (), logprobs=logprobs, tokens=tokens, usage=usage, cached_tokens=cached)
+        content = choice.logprobs.content if choice.logprobs else None
+        logprobs = [token.logprob for token in content] if content and params.logprobs else None
+        tokens = len(content) if content else self._tokens(text or _reasoning(choice))
+        output = OutputChunk(text, (), logprobs=logprobs, tokens=tokens, usage=usage, cached_tokens=cached)
         if choice.finish_reason and choice.finish_reason not in ENDS:
-            raise EngineFailed("the upstream ended its answer for a reason that is no end of one")
-        return piece, ENDS[choice.finish_reason] if choice.finish_reason else None
+            raise EngineFailed("the upstream ended the answer with an unexpected finish reason")
+        return output, ENDS[choice.finish_reason] if choice.finish_reason else None
 
     def _tokens(self, text: str) -> int:
-        """Of a chunk: as the tokenizer has it, else one."""
+        """Return the tokens of a chunk: counted by the tokenizer, or else 1."""
         return self._count(text) if self._count and text else int(bool(text))
 
 
-class _Stop:
-    """Looks for the strings that are to end an answer, and are part of it.
+class _StopStrings:
+    """Searches for the strings that end an answer and are part of it.
 
-    The server is not told of them: it would leave them out, and its `stop` means the model's own end as well.
+    They are not sent to the server: it would cut them off, and use the same finish reason for the model's own end.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
@@ -199,17 +207,17 @@ class _Stop:
         self._kept = max(map(len, strings), default=1) - 1
 
     def cut(self, text: str) -> str | None:
-        """The text up to the end of the first of them; None where there is none."""
+        """Return the text up to the end of the first stop string, or None if there is none."""
         whole = self._before + text
-        ends = [at + len(one) for one in self._strings if (at := whole.find(one)) >= 0]
+        ends = [at + len(string) for string in self._strings if (at := whole.find(string)) >= 0]
         if ends:
             return text[: min(ends) - len(self._before)]
         self._before = whole[len(whole) - self._kept :] if self._kept else ""
         return None
 
 
-def _thought(choice: Choice) -> str:
-    """What the model thinks, by the two names that servers have for it."""
-    more = choice.delta.model_extra or {}
-    thought = more.get("reasoning_content") or more.get("reasoning")
-    return thought if isinstance(thought, str) else ""
+def _reasoning(choice: Choice) -> str:
+    """Return the reasoning in a chunk, under either of the names that servers use."""
+    extra = choice.delta.model_extra or {}
+    reasoning = extra.get("reasoning_content") or extra.get("reasoning")
+    return reasoning if isinstance(reasoning, str) else ""

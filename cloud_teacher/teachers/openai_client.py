@@ -1,4 +1,4 @@
-"""What both ways to ask a server have in common: the client, the request's headers and hints, and its usage."""
+"""Shared by both OpenAI backends: the client, request headers, scheduling fields, and the server's usage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def build_client(entry: TeacherEntry, key: str | None) -> AsyncOpenAI:
-    """The client for an entry's server. It never asks twice: who asked us decides whether to try again."""
+    """Return a client for an entry's server. It never retries; the pool and the edge decide about that."""
     from openai import AsyncOpenAI, Timeout
 
     return AsyncOpenAI(
@@ -30,7 +30,7 @@ def request_headers(request_id: str, hints: SchedulingHints) -> dict[str, str]:
 
 
 def scheduling_fields(hints: SchedulingHints) -> dict[str, Any]:
-    """As vLLM's server takes it: a priority only where there is one, as a server without priorities refuses it."""
+    """Return vLLM's fields for the hints. Servers without priorities reject the field, so 0 is left out."""
     salt = {} if hints.cache_salt is None else {"cache_salt": hints.cache_salt}
     return salt | ({"priority": hints.priority} if hints.priority else {})
 
@@ -41,7 +41,7 @@ def cached_tokens_of(usage: CompletionUsage | None) -> int:
 
 
 def usage_of(usage: CompletionUsage | None) -> Usage | None:
-    """The server's own count."""
+    """Return the server's own count of tokens."""
     if usage is None:
         return None
     return Usage(

@@ -1,9 +1,9 @@
-"""Another server as the teacher: one that completes token ids over HTTP, such as a vLLM cluster's, or an edge of ours.
+"""Another server as the teacher, if it completes token ids over HTTP: a vLLM cluster, or a gkt edge.
 
-What is asked of it is `POST /v1/completions` with vLLM's extensions: prompts as token ids, `return_token_ids`, `stop_reason`,
-usage in every chunk. A review needs `echo` with `logprobs`; where the server knows `logprob_start_len`, as an edge does, it
-computes and tells the step only, and where it names tokens by their ids (`return_tokens_as_token_ids`) its own choices are
-known too. The conversation is rendered here, with the tokenizer of the model that is served there.
+It needs `POST /v1/completions` with vLLM's extensions: prompts as token ids, `return_token_ids`, `stop_reason`, usage in every
+chunk. A review needs `echo` with `logprobs`. A server with `logprob_start_len`, such as an edge, scores the draft only; one with
+`return_tokens_as_token_ids` also returns its own choices. Conversations are rendered here, with the served model's
+tokenizer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -20,6 +20,7 @@ from cloud_teacher.model_files.tokenizer import FolderTokenizer
 from cloud_teacher.teachers.base import (
     DEFAULT_HINTS,
     REPLACEMENT,
+    AnswerEnd,
     GenerationParams,
     OutputChunk,
     Prompt,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 TOKEN_ID = re.compile(r"token_id:(\d+)", re.ASCII)
-"""vLLM's name of a token by its id."""
+"""vLLM's format of a token id in place of its text."""
 
 
 class CompletionsTeacher(TokenIdTeacher):
@@ -46,19 +47,19 @@ class CompletionsTeacher(TokenIdTeacher):
     def __init__(
         self, entry: TeacherEntry, tokenizer: FolderTokenizer, *, max_model_len: int, key: str | None = None
     ) -> None:
-        """Raises ConfigurationError where the tokenizer has no chat template."""
+        """Raises ConfigurationError if the tokenizer has no chat template."""
         super().__init__(tokenizer, tokenizer.end_id)
         self.model = entry.name
         self.max_model_len = max_model_len
         self.registry = CollectorRegistry()
-        self._asked_for = entry.upstream_model
+        self._served_model = entry.upstream_model
         self._client = build_client(entry, key)
 
     def reviewer(self) -> Reviewer:
         return self
 
     def check_schema(self, json_schema: dict[str, Any]) -> None:
-        """The server refuses what it cannot hold to."""
+        """Do nothing: the server rejects schemas that it does not support."""
 
     async def stream(
         self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
@@ -74,7 +75,7 @@ class CompletionsTeacher(TokenIdTeacher):
         usage: dict[str, bool] = {"include_usage": True, "continuous_usage_stats": True}
         with translate_errors():
             chunks = await self._client.completions.create(
-                model=self._asked_for,
+                model=self._served_model,
                 prompt=prompt.ids,
                 max_tokens=params.max_tokens,
                 logprobs=0 if params.logprobs else None,
@@ -85,16 +86,16 @@ class CompletionsTeacher(TokenIdTeacher):
                 extra_body=extensions,
             )
         try:
-            with translate_errors(begun=True):
+            with translate_errors(streaming=True):
                 ended = False
                 async for chunk in chunks:
                     if not chunk.choices:
-                        continue  # the usage of all of it, which we have counted
-                    piece = self._piece(chunk)
-                    ended = ended or piece.end is not None
-                    yield piece
+                        continue  # the final usage, which is counted already
+                    output = self._read(chunk)
+                    ended = ended or output.end is not None
+                    yield output
                 if not ended:
-                    raise EngineFailed("the upstream ended its answer without saying why")
+                    raise EngineFailed("the upstream ended the answer without a finish reason")
         finally:
             await chunks.close()
 
@@ -103,7 +104,7 @@ class CompletionsTeacher(TokenIdTeacher):
     ) -> Scores:
         with translate_errors():
             answer = await self._client.completions.create(
-                model=self._asked_for,
+                model=self._served_model,
                 prompt=ids,
                 max_tokens=0,
                 temperature=0,
@@ -116,14 +117,14 @@ class CompletionsTeacher(TokenIdTeacher):
                     **scheduling_fields(hints),
                 },
             )
-        told = answer.choices[0].logprobs
+        returned = answer.choices[0].logprobs
         wanted = len(ids) - start
-        values, tops = (told.token_logprobs or [], told.top_logprobs or []) if told else ([], [])
+        values, tops = (returned.token_logprobs or [], returned.top_logprobs or []) if returned else ([], [])
         if len(values) < wanted or len(tops) < wanted:
-            raise EngineFailed("the upstream tells no log-probabilities of a prompt: a review needs them")
-        # A server that does not know where to begin tells all, and one that ends with a token of its own, that too.
-        behind = answer.usage.completion_tokens if answer.usage else 0
-        last = len(values) - behind
+            raise EngineFailed("the upstream returned no log-probabilities of the prompt, which a review needs")
+        # Servers without `logprob_start_len` return the whole prompt; some append a token of their own.
+        generated = answer.usage.completion_tokens if answer.usage else 0
+        last = len(values) - generated
         logprobs = [-math.inf if value is None else value for value in values[last - wanted : last]]
         tops = tops[last - wanted : last]
         return Scores(
@@ -134,25 +135,25 @@ class CompletionsTeacher(TokenIdTeacher):
         )
 
     def check_health(self) -> None:
-        """A server that is away comes back without us: each request says for itself."""
+        """Do nothing: a server may come back at any time, and each request finds out for itself."""
 
     async def close(self) -> None:
         await self._client.close()
 
-    def _piece(self, chunk: Completion) -> OutputChunk:
+    def _read(self, chunk: Completion) -> OutputChunk:
         choice = chunk.choices[0]
-        more = choice.model_extra or {}
-        ids = more.get("token_ids")
+        extra = choice.model_extra or {}
+        ids = extra.get("token_ids")
         if ids is None:
-            ids = self.encode_answer(choice.text)  # as many, nearly
+            ids = self.encode_answer(choice.text)  # about as many
         logprobs = choice.logprobs.token_logprobs if choice.logprobs else None
-        # Some servers write what was cut inside a character as if nothing could come behind it.
+        # Some servers write an incomplete character at the budget's end as if it were final.
         text = choice.text.rstrip(REPLACEMENT) if choice.finish_reason == "length" else choice.text
-        end: Literal["stop", "limit", "string"] | None = None
+        end: AnswerEnd | None = None
         if choice.finish_reason == "length":
             end = "limit"
         elif choice.finish_reason:
-            end = "string" if isinstance(more.get("stop_reason"), str) else "stop"
+            end = "string" if isinstance(extra.get("stop_reason"), str) else "stop"
         return OutputChunk(
             text=text,
             token_ids=list(ids),
@@ -163,11 +164,11 @@ class CompletionsTeacher(TokenIdTeacher):
 
 
 def _choice(top: dict[str, float] | None) -> int | None:
-    """The id of the most probable token, where the server names tokens so."""
+    """Return the id of the most probable token, if the server returns ids."""
     named = TOKEN_ID.fullmatch(max(top, key=lambda name: top[name])) if top else None
     return int(named[1]) if named else None
 
 
 def _rank(logprob: float, top: dict[str, float] | None) -> int:
-    """1 where nothing is more probable; of the others it is not known how many there are."""
+    """Return 1 if no token is more probable, else 2; the true rank is not known."""
     return 1 if top and logprob >= max(top.values()) else 2

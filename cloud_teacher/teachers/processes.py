@@ -1,7 +1,7 @@
-"""The processes below this one, and their end.
+"""Finds and ends the processes below this one.
 
-vLLM runs its engine as a child of ours and its workers as children of that. Found on Linux, through `/proc`; elsewhere only
-children are known, and the engine looks after its own.
+vLLM runs its engine as a child process and its workers as children of that. Linux lists all of them in `/proc`. Elsewhere only
+direct children are found, and the engine ends its own.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 GRACE_S = 5.0
-"""A process that was told to end may take this long."""
+"""Time between SIGTERM and SIGKILL."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Have processes below this one become its children when their parents die, so that they are not lost sight of."""
+    """Make descendants children of this process when their parents die, so that they can still be found."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_children(grace_s: float = GRACE_S) -> None:
-    """End what was started through `multiprocessing`, and what that has started. Returns when it is gone."""
+    """End the children started through `multiprocessing` and their descendants. Returns when they are gone."""
     children = multiprocessing.active_children()
     family = [pid for child in children if child.pid for pid in descendants(child.pid)]
     for child in children:
@@ -42,9 +42,9 @@ def end_children(grace_s: float = GRACE_S) -> None:
 
 
 def end_descendants() -> None:
-    """End every process below this one, at the end of its own life.
+    """End every process below this one, when it exits itself.
 
-    But for Python's resource tracker: it ends by itself, after it has removed what the killed have left in shared memory.
+    Python's resource tracker is left running: it removes the shared memory of killed processes and then ends by itself.
     """
     end_children()
     tracker = getattr(resource_tracker, "_resource_tracker", None)
@@ -52,7 +52,7 @@ def end_descendants() -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Ids of the processes that a process started, and theirs."""
+    """Return the ids of all processes below a process."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

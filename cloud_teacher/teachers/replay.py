@@ -1,8 +1,8 @@
-"""A teacher that remembers: what it has written and scored is told again from a file, for evaluation.
+"""A teacher decorator that records output and scores in a file and replays them, for evaluation.
 
-Sweeps ask the same thing many times. A fixed length of 20 tokens is the beginning of one of 40, which is the beginning of the
-teacher's whole answer; a policy with another threshold takes the same first steps. Tokens, their text and probabilities are as
-they were the first time, cached prompt tokens too; times are not the teacher's.
+Sweeps repeat requests. Guidance of 20 tokens is the beginning of guidance of 40 tokens, which is the beginning of the teacher's
+whole answer; a policy with another threshold takes the same first steps. Replayed tokens, texts, probabilities and cached prompt
+tokens equal the recorded ones. Times do not.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ logger = logging.getLogger("gkt.cloud")
 
 
 class ReplayTeacher:
-    """Another teacher behind a file of what it has said. Answers that are drawn without a seed are not remembered."""
+    """Decorates a teacher with a file of its output. Answers sampled without a seed are not recorded."""
 
     def __init__(self, teacher: Teacher, path: Path) -> None:
-        """Raises ConfigurationError where the file cannot be used."""
+        """Raises ConfigurationError if the file cannot be used."""
         self._teacher = teacher
         self.model = teacher.model
         self.max_model_len = teacher.max_model_len
         self.fingerprint = teacher.fingerprint
         self.registry: CollectorRegistry = teacher.registry
         try:
-            # Made in the thread that loads the teacher, used by the event loop's.
+            # The thread that loads the teacher opens the file; the event loop's thread uses it.
             self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            # It is a memory: what a crash takes from it is computed again.
+            # After a crash lost entries are computed again.
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = OFF")
             self._file.execute(
-                "CREATE TABLE IF NOT EXISTS said (key BLOB PRIMARY KEY, what TEXT NOT NULL) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS outputs (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
             )
         except sqlite3.Error as error:
             raise ConfigurationError(f"replay_file: {path} cannot be used: {error}") from error
@@ -80,47 +80,49 @@ class ReplayTeacher:
     async def stream(
         self, request_id: str, prompt: Prompt, params: GenerationParams, hints: SchedulingHints = DEFAULT_HINTS
     ) -> AsyncGenerator[OutputChunk, None]:
-        drawn = params.temperature > 0 and params.seed is None
-        key = self._key("stream", _asked(prompt), params.model_copy(update={"max_tokens": 1}).model_dump())
-        pieces = [] if drawn else [_piece(said) for said in self._said(key) or []]
-        if not prompt.ids and not _suffices(pieces, params.max_tokens):
-            pieces = []  # a chat API does not go on as if it had never stopped: it is asked for all of it again
-        known = list(pieces)
-        text, written, count = prompt.text, list(prompt.answer), 0
-        for place, piece in enumerate(pieces, 1):
-            text += piece.text
-            written += piece.token_ids
-            count += piece.count
-            if count >= params.max_tokens and piece.end is None:
-                behind = pieces[place] if place < len(pieces) else piece
-                usage = piece.usage if behind.count else behind.usage  # what a server said of an answer that ended here
-                piece = replace(piece, end="limit", usage=usage)
-            yield piece
-            if piece.end:
+        random = params.temperature > 0 and params.seed is None
+        key = self._key("stream", _identity(prompt), params.model_copy(update={"max_tokens": 1}).model_dump())
+        recorded = [] if random else [_from_json(value) for value in self._load(key) or []]
+        if not prompt.ids and not _suffices(recorded, params.max_tokens):
+            recorded = []  # a chat API cannot continue seamlessly, so the whole answer is generated again
+        chunks = list(recorded)
+        text, ids, count = prompt.text, list(prompt.answer), 0
+        for position, chunk in enumerate(recorded, 1):
+            text += chunk.text
+            ids += chunk.token_ids
+            count += chunk.count
+            if count >= params.max_tokens and chunk.end is None:
+                following = recorded[position] if position < len(recorded) else chunk
+                usage = (
+                    chunk.usage if following.count else following.usage
+                )  # the server's count for an answer of this length
+                chunk = replace(chunk, end="limit", usage=usage)
+            yield chunk
+            if chunk.end:
                 return
         try:
-            # Where the memory ends the teacher goes on.
-            left = params.model_copy(update={"max_tokens": params.max_tokens - count})
-            begun = prompt.with_answer(text, written) if pieces else prompt
-            async with aclosing(self._teacher.stream(request_id, begun, left, hints)) as more:
-                async for piece in more:
-                    if pieces:  # its own words were in the prompt this time
-                        piece = replace(piece, cached_tokens=pieces[0].cached_tokens)
-                    known.append(replace(piece, end=None) if piece.end == "limit" else piece)
-                    yield piece
+            # The teacher continues behind the recorded output.
+            remaining = params.model_copy(update={"max_tokens": params.max_tokens - count})
+            continued = prompt.with_answer(text, ids) if recorded else prompt
+            async with aclosing(self._teacher.stream(request_id, continued, remaining, hints)) as more:
+                async for chunk in more:
+                    if recorded:  # this prompt had the recorded output in it
+                        chunk = replace(chunk, cached_tokens=recorded[0].cached_tokens)
+                    chunks.append(replace(chunk, end=None) if chunk.end == "limit" else chunk)
+                    yield chunk
         finally:
-            if not drawn:
-                self._say(key, [_told(piece) for piece in known])
+            if not random:
+                self._store(key, [_to_json(chunk) for chunk in chunks])
 
     async def score(
         self, request_id: str, ids: list[int], start: int, hints: SchedulingHints = DEFAULT_HINTS
     ) -> Scores:
         key = self._key("score", ids, start)
-        said = self._said(key)
-        if said is not None:
-            return Scores(**said)
+        recorded = self._load(key)
+        if recorded is not None:
+            return Scores(**recorded)
         scores = await self._teacher.reviewer().score(request_id, ids, start, hints)
-        self._say(key, asdict(scores))
+        self._store(key, asdict(scores))
         return scores
 
     def check_health(self) -> None:
@@ -130,39 +132,38 @@ class ReplayTeacher:
         self._file.close()
         await self._teacher.close()
 
-    def _key(self, kind: str, asked: Any, more: Any) -> bytes:
-        what = json.dumps([kind, self.model, self.fingerprint, asked, more], sort_keys=True)
-        return hashlib.sha256(what.encode()).digest()
+    def _key(self, kind: str, prompt: Any, options: Any) -> bytes:
+        identity = json.dumps([kind, self.model, self.fingerprint, prompt, options], sort_keys=True)
+        return hashlib.sha256(identity.encode()).digest()
 
-    def _said(self, key: bytes) -> Any:
+    def _load(self, key: bytes) -> Any:
         try:
-            row = self._file.execute("SELECT what FROM said WHERE key = ?", (key,)).fetchone()
+            row = self._file.execute("SELECT value FROM outputs WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
-            logger.warning("not looked up: %s", error)
+            logger.warning("the replay file cannot be read: %s", error)
             return None
         return None if row is None else json.loads(row[0])
 
-    def _say(self, key: bytes, what: Any) -> None:
+    def _store(self, key: bytes, value: Any) -> None:
         try:
-            self._file.execute("INSERT OR REPLACE INTO said VALUES (?, ?)", (key, json.dumps(what)))
+            self._file.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?)", (key, json.dumps(value)))
         except sqlite3.Error as error:
-            logger.warning("not remembered: %s", error)  # a disk that is full is no reason to fail a request
+            logger.warning("the replay file cannot be written: %s", error)  # a full disk must not fail a request
 
 
-def _asked(prompt: Prompt) -> Any:
-    """What makes a prompt this one: its ids, or its texts where it has none."""
+def _identity(prompt: Prompt) -> Any:
+    """Return the ids of a prompt, or its texts if it has no ids."""
     return prompt.ids or [[(message.role, message.content) for message in prompt.messages], prompt.text]
 
 
-def _suffices(pieces: Sequence[OutputChunk], max_tokens: int) -> bool:
-    return any(piece.end for piece in pieces) or sum(piece.count for piece in pieces) >= max_tokens
+def _suffices(chunks: Sequence[OutputChunk], max_tokens: int) -> bool:
+    return any(chunk.end for chunk in chunks) or sum(chunk.count for chunk in chunks) >= max_tokens
 
 
-def _told(piece: OutputChunk) -> dict[str, Any]:
-    """As the file has it."""
-    return asdict(replace(piece, usage=None)) | {"usage": piece.usage.model_dump() if piece.usage else None}
+def _to_json(chunk: OutputChunk) -> dict[str, Any]:
+    return asdict(replace(chunk, usage=None)) | {"usage": chunk.usage.model_dump() if chunk.usage else None}
 
 
-def _piece(said: dict[str, Any]) -> OutputChunk:
-    usage = said.get("usage")
-    return OutputChunk(**{**said, "usage": Usage(**usage) if usage else None})
+def _from_json(value: dict[str, Any]) -> OutputChunk:
+    usage = value.get("usage")
+    return OutputChunk(**{**value, "usage": Usage(**usage) if usage else None})

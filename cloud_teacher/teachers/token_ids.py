@@ -1,4 +1,4 @@
-"""What every teacher that takes token ids does with its tokenizer: `Teacher.encode`, and of `Reviewer` all but `score`."""
+"""Base of the teachers that take token ids: `Teacher.encode`, and all of `Reviewer` except `score`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.protocol.guidance import Message
 
 
 class TokenIdTeacher:
-    """Raises ConfigurationError where the tokenizer has no chat template, or no backend of the tokenizers library."""
+    """Raises ConfigurationError if the tokenizer has no chat template, or no backend of the tokenizers library."""
 
     def __init__(self, tokenizer: HfTokenizer, end_id: int) -> None:
         self._format = chat_format(tokenizer)

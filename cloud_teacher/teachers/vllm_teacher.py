@@ -1,7 +1,7 @@
 """vLLM as the teacher, in process: `AsyncLLM`. The only module that imports vllm.
 
-The same code on CUDA, where vLLM finds it, and on a CPU. vLLM runs its engine in processes of its own, which it is told to
-spawn, not fork: they are started from a thread beside a running event loop.
+The same code runs on CUDA and on a CPU. vLLM runs its engine in child processes. They are spawned, not forked, because they are
+started from a thread beside a running event loop.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ logger = logging.getLogger("gkt.cloud")
 
 GIB = 1 << 30
 CPU_KV_CACHE_GIB = 1.0
-"""Unset, vLLM would take 92 % of the machine's memory."""
+"""Default on a CPU, where vLLM itself would take 92 % of the machine's memory."""
 ENDS: dict[str | None, Literal["stop", "limit"]] = {"stop": "stop", "length": "limit"}
-"""vLLM's finish reasons; the others are failures."""
+"""vLLM's finish reasons that end an answer; others are failures."""
 CPU_BLOCK_TOKENS = 32
-"""Of the prefix cache. What is not a whole block is computed again in each round of a review; the CPU kernels take multiples of
-32, and vLLM's default is 128."""
-UNTOLD = -math.inf
-"""Log-probability of a token that is not among the most probable ones that were told."""
-TOP = 20
-"""As many of the most probable tokens as vLLM tells by default."""
+"""Block size of the prefix cache. A partial block is computed again in each round of a review; CPU kernels need multiples of 32,
+and vLLM's default is 128."""
+UNKNOWN_LOGPROB = -math.inf
+"""Log-probability of a token that is not among the returned ones."""
+TOP_LOGPROBS = 20
+"""vLLM's default limit of returned alternatives."""
 FEW_CPUS = 4
-"""Up to so many, the engine computes on all of them. vLLM itself keeps one back, which of two is half the machine."""
+"""With at most this many CPUs the engine uses all of them. vLLM would leave one idle: half of a machine with two."""
 
 
 def load_vllm(
     folder: str, settings: CloudSettings, loading: Loader, *, traces_endpoint: str | None = None
 ) -> VllmTeacher:
-    """Start an engine with the model in `folder` (or of that hub name). Blocks for tens of seconds; call it in a thread.
+    """Start an engine with the model in `folder`, a folder or a hub name. Blocks for tens of seconds; call it in a thread.
 
-    With `traces_endpoint` (OTLP over HTTP) the engine makes spans of its own.
-    Raises EngineFailed where vLLM cannot start, ConfigurationError for a model without a chat template.
+    With `traces_endpoint` (OTLP over HTTP) the engine exports spans of its own.
+    Raises EngineFailed if vLLM cannot start, ConfigurationError for a model without a chat template.
     """
     _prepare_environment(folder, settings, traced=traces_endpoint is not None)
     from vllm.config import StructuredOutputsConfig
@@ -67,8 +67,8 @@ def load_vllm(
 
     on_cpu = current_platform.is_cpu()
     if on_cpu:
-        # vLLM compiles a few functions whatever it is told, those for log-probabilities at the first request for them:
-        # 15 seconds. The engine's processes, which come to be below, read this.
+        # vLLM compiles a few functions in any case, those for log-probabilities at the first request that needs them, which
+        # takes 15 seconds. The engine's processes, which are started below, read this variable.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     kv_cache_gib = settings.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
     arguments = AsyncEngineArgs(
@@ -81,15 +81,15 @@ def load_vllm(
         kv_cache_memory_bytes=int(kv_cache_gib * GIB) if kv_cache_gib else None,
         enable_prefix_caching=True,
         block_size=CPU_BLOCK_TOKENS if on_cpu else None,
-        enforce_eager=on_cpu,  # compiling takes minutes there and wins little
+        enforce_eager=on_cpu,  # compiling takes minutes on a CPU and gains little
         enable_log_requests=False,
         otlp_traces_endpoint=traces_endpoint,
-        # Whitespace costs tokens, and the edge's grammar may see it otherwise. It can only be set for all requests.
+        # Whitespace costs tokens, and the edge's grammar may reject it. vLLM has this option for all requests only.
         structured_outputs_config=StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True),
     )
     loading.may_start_processes()
     if settings.engine_nice:
-        # On Linux niceness is a thread's own; the engine's processes are started from this one and inherit it.
+        # On Linux each thread has its own niceness; the engine's processes are started from this thread and inherit it.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.engine_nice)
     try:
         engine = AsyncLLM.from_engine_args(arguments)
@@ -108,7 +108,7 @@ class VllmTeacher(TokenIdTeacher):
         self._traced = engine.observability_config.otlp_traces_endpoint is not None
         self.model = model
         self.max_model_len: int = engine.model_config.max_model_len
-        self.registry: CollectorRegistry = REGISTRY  # where vLLM registers its own, and nobody else here anything
+        self.registry: CollectorRegistry = REGISTRY  # only vLLM registers metrics there
 
     def reviewer(self) -> Reviewer:
         return self
@@ -118,7 +118,7 @@ class VllmTeacher(TokenIdTeacher):
         from vllm.sampling_params import SamplingParams, StructuredOutputsParams
         from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
 
-        # What vLLM does itself as a request comes in, but that is when the stream has begun.
+        # vLLM validates the schema itself, but only after the stream has begun.
         try:
             validate_xgrammar_grammar(SamplingParams(structured_outputs=StructuredOutputsParams(json=json_schema)))
         except VLLMValidationError as error:
@@ -135,7 +135,7 @@ class VllmTeacher(TokenIdTeacher):
             **params.sampling_options(),
             max_tokens=params.max_tokens,
             structured_outputs=None if params.json_schema is None else StructuredOutputsParams(json=params.json_schema),
-            logprobs=0 if params.logprobs else None,  # 0: of the sampled token alone
+            logprobs=0 if params.logprobs else None,  # 0: the sampled token only
             stop=list(params.stop) or None,
             include_stop_str_in_output=True,
             output_kind=RequestOutputKind.DELTA,
@@ -145,7 +145,7 @@ class VllmTeacher(TokenIdTeacher):
             outputs = self._engine.generate(tokens, parameters, request_id, **self._options(hints))
             async with aclosing(outputs):
                 async for output in outputs:
-                    yield _piece(output)
+                    yield _chunk(output)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineFailed(f"the engine failed: {error}") from error
 
@@ -156,32 +156,32 @@ class VllmTeacher(TokenIdTeacher):
         cached = scored.num_cached_tokens or 0
         first: list[Any] = []
         if cached == start:
-            # What stands before the first token was not computed now. It is the last token of a shorter prompt.
-            before = await self._once(f"{request_id}.first", ids[:start], hints, logprobs=TOP)
+            # The logits in front of the first token were cached. They are those of the last token of a shorter prompt.
+            before = await self._once(f"{request_id}.first", ids[:start], hints, logprobs=TOP_LOGPROBS)
             first = [before.outputs[0].logprobs[0]]
         elif cached > start:
             whole = {"prompt_logprobs": 1, "skip_reading_prefix_cache": True}
             scored = await self._once(f"{request_id}.all", ids, hints, **whole)
             cached = 0
         entries = [*first, *scored.prompt_logprobs[start + len(first) :]]
-        told = [entry.get(token) for entry, token in zip(entries, ids[start:], strict=True)]
+        scores = [entry.get(token) for entry, token in zip(entries, ids[start:], strict=True)]
         stats = scored.metrics
         return Scores(
-            logprobs=[UNTOLD if one is None else one.logprob for one in told],
-            ranks=[TOP + 1 if one is None else one.rank for one in told],
+            logprobs=[UNKNOWN_LOGPROB if one is None else one.logprob for one in scores],
+            ranks=[TOP_LOGPROBS + 1 if one is None else one.rank for one in scores],
             choices=[next((token for token, one in entry.items() if one.rank == 1), None) for entry in entries],
             cached_tokens=cached,
             queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
         )
 
     async def _once(self, request_id: str, ids: list[int], hints: SchedulingHints, **options: Any) -> Any:
-        """The engine's output for a prompt and one token behind it. Raises EngineFailed."""
+        """Return the engine's output for a prompt and one token. Raises EngineFailed."""
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        # By default a request with prompt_logprobs reads no prefix cache. Entries of the cached part are not filled in, and
-        # their ids are garbage that the detokenizer chokes on.
+        # By default a request with prompt_logprobs does not read the prefix cache. With the cache, entries of the cached part are
+        # not filled in, and their ids are garbage, on which the detokenizer fails.
         options = {"skip_reading_prefix_cache": False, **options}
         parameters = SamplingParams(
             max_tokens=1, temperature=0.0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **options
@@ -204,12 +204,12 @@ class VllmTeacher(TokenIdTeacher):
             raise EngineFailed("the engine's process has died")
 
     async def close(self) -> None:
-        # Blocks the event loop for a second or two, at the very end of the service's life.
+        # This blocks the event loop for a second or two, when the service exits.
         self._engine.shutdown()
         end_children()
 
 
-def _piece(output: Any) -> OutputChunk:
+def _chunk(output: Any) -> OutputChunk:
     answer = output.outputs[0]
     logprobs = None
     if answer.logprobs is not None:
@@ -219,7 +219,7 @@ def _piece(output: Any) -> OutputChunk:
         text=answer.text,
         token_ids=list(answer.token_ids),
         logprobs=logprobs,
-        # `stop_reason` is the string that ended it, or None where that was the model's own end.
+        # `stop_reason` is the stop string, or None for the model's own end.
         end="string" if isinstance(answer.stop_reason, str) else ENDS.get(answer.finish_reason),
         cached_tokens=output.num_cached_tokens or 0,
         queue_s=stats.scheduled_ts - stats.queued_ts if stats and stats.scheduled_ts else None,
@@ -227,31 +227,31 @@ def _piece(output: Any) -> OutputChunk:
 
 
 def _prepare_environment(folder: str, settings: CloudSettings, *, traced: bool) -> None:
-    """What vLLM reads from the environment when it is imported. What the operator has set stays."""
-    wanted = {
+    """Set the variables that vLLM reads when it is imported, unless the operator has set them."""
+    defaults = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_LOGGING_LEVEL": "DEBUG" if settings.log_level == "debug" else "WARNING",
-        # Threads that spin while they wait would take the cores from an edge on the same machine.
+        # Threads that spin while they wait would take CPU time from an edge on the same machine.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
     if traced:
-        wanted["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # by itself it would speak gRPC
+        defaults["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"  # the default is gRPC
     if Path(folder).is_dir():
-        wanted["HF_HUB_OFFLINE"] = "1"
+        defaults["HF_HUB_OFFLINE"] = "1"
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if 0 < len(cpus) <= FEW_CPUS:
-        wanted["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
-    for name, value in wanted.items():
+        defaults["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
+    for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
 
-def _dtype(wanted: str, *, on_cpu: bool) -> str:
-    """float32 where the CPU has no AVX-512: without it oneDNN has no bfloat16, and a prompt takes five times as long."""
-    if wanted != "auto" or not on_cpu or platform.machine() != "x86_64":
-        return wanted
+def _dtype(setting: str, *, on_cpu: bool) -> str:
+    """Return float32 for a CPU without AVX-512: there oneDNN has no bfloat16, and prefill takes five times as long."""
+    if setting != "auto" or not on_cpu or platform.machine() != "x86_64":
+        return setting
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return wanted
-    return wanted if "avx512f" in flags else "float32"
+        return setting
+    return setting if "avx512f" in flags else "float32"

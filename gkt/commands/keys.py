@@ -83,17 +83,17 @@ def create(
         daily_nano_usd=None if daily_usd is None else round(daily_usd * NANO),
     )
     with opened() as engine:
-        typer.echo(make(engine, name, allowance, role=role, lasts_ms=_ms(expires)))
+        typer.echo(make(engine, name, allowance, role=role, lifetime_ms=_ms(expires)))
 
 
 @app.command("list")
 def list_() -> None:
     """List all keys, with the public part of their secrets."""
-    from cloud_teacher.store.keys import every
+    from cloud_teacher.store.keys import list_keys
 
     table = Table("name", "secret", "created", "expires", "limits", box=None, header_style="bold")
     with opened() as engine:
-        for key in every(engine):
+        for key in list_keys(engine):
             limits = _limits(key.caller.allowance) + ([] if key.caller.role is Role.VIEWER else [key.caller.role.value])
             for place, secret in enumerate(key.secrets):
                 first = place == 0
@@ -117,10 +117,10 @@ def revoke(
     ] = None,
 ) -> None:
     """Revoke a key now. Running answers are completed. The name stays reserved, and the usage is kept."""
-    from cloud_teacher.store.keys import START
+    from cloud_teacher.store.keys import PREFIX
     from cloud_teacher.store.keys import revoke as end
 
-    id_ = None if secret is None else secret.removeprefix(START).partition("_")[0]
+    id_ = None if secret is None else secret.removeprefix(PREFIX).partition("_")[0]
     with opened() as engine:
         ended = end(engine, name, secret_id=id_)
     typer.echo(f"{name}: {ended} secret{'' if ended == 1 else 's'} ended")
@@ -141,7 +141,7 @@ def rotate(
 
     grace_period_ms = _ms(grace_period) or 0
     with opened() as engine:
-        typer.echo(turn(engine, name, overlap_ms=grace_period_ms, lasts_ms=_ms(expires)))
+        typer.echo(turn(engine, name, grace_ms=grace_period_ms, lifetime_ms=_ms(expires)))
 
 
 def _ms(duration: str | None) -> int | None:

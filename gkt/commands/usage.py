@@ -33,7 +33,7 @@ def usage(
 
     with opened() as engine:
         days = read(engine, key=key, since=since.date() if since else None, until=until.date() if until else None)
-    rows = [day.wire() for day in days]
+    rows = [day.to_wire() for day in days]
     if as_json:
         for day in rows:
             typer.echo(json.dumps(day.model_dump(mode="json")))

@@ -17,7 +17,7 @@ import ray
 from ray import serve
 
 from cloud_teacher.config.settings import CloudSettings
-from cloud_teacher.ray_serve.app import CLOSING_S, NAME, Given, MakeApp, application, engine_app
+from cloud_teacher.ray_serve.app import ENGINE_SHUTDOWN_S, NAME, FixedSettings, MakeApp, application, engine_app
 from cloud_teacher.ray_serve.replicas import Replicas, check_fields
 from cloud_teacher.teachers.factory import local_model_name
 from cloud_teacher.teachers.processes import adopt_orphans, end_descendants
@@ -52,7 +52,7 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
     try:
         with _ray(replicas), _serve(settings, port):
             gpus = _gpus(settings, replicas)
-            app = application(settings, replicas, read=Given(settings), gpus=gpus, make_app=make_app)
+            app = application(settings, replicas, read=FixedSettings(settings), gpus=gpus, make_app=make_app)
             try:
                 serve.run(app, name=NAME, route_prefix="/")
             except RuntimeError as error:  # Serve raises this if replicas cannot start
@@ -60,7 +60,7 @@ def serve_here(settings: CloudSettings, replicas: Replicas, *, make_app: MakeApp
                 return 1
             if settings.port_file:
                 write_atomically(Path(settings.port_file), f"{port}\n")
-            logger.info("the cloud is ready on port %d, with %d replicas", port, replicas.least)
+            logger.info("the cloud is ready on port %d, with %d replicas", port, replicas.minimum)
             threading.Event().wait()
     except Terminated as terminated:
         return terminated.status
@@ -77,7 +77,7 @@ def _ray(replicas: Replicas) -> Iterator[None]:
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
         # As many as replicas reserve, with room for their replacements. In fact all share the real ones.
-        "num_cpus": max(os.cpu_count() or 1, 2 * replicas.most),
+        "num_cpus": max(os.cpu_count() or 1, 2 * replicas.maximum),
     }
     try:
         ray.init(logging_level=logging.WARNING, **({} if joined else own))
@@ -124,7 +124,7 @@ def _serve(settings: CloudSettings, port: int) -> Iterator[None]:
 
 def _delete(grace_s: float) -> None:
     """End the replicas while the proxy still forwards their streams; `serve.shutdown` would end both at once."""
-    until = time.monotonic() + grace_s + CLOSING_S
+    until = time.monotonic() + grace_s + ENGINE_SHUTDOWN_S
     while True:
         try:
             serve.delete(NAME)
@@ -139,6 +139,6 @@ def _gpus(settings: CloudSettings, replicas: Replicas) -> float:
     there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
     if not local_model_name(settings) or not there:
         return 0
-    if replicas.least > there:
-        raise ConfigurationError(f"{replicas.least} replicas need one GPU each, and Ray has {there:g}")
+    if replicas.minimum > there:
+        raise ConfigurationError(f"{replicas.minimum} replicas need one GPU each, and Ray has {there:g}")
     return 1

@@ -75,7 +75,7 @@ def test_while_the_model_loads_it_says_so(cloud_process: CloudProcess) -> None:
     assert cloud_process.health_while_loading.status_code == 200
     ready = cloud_process.ready_while_loading
     assert ready.status_code == 503
-    assert ready.json() == {"status": "loading", "model": CLOUD_MODEL, "detail": "the teacher is being loaded"}
+    assert ready.json() == {"status": "loading", "model": CLOUD_MODEL, "detail": "the teacher is still loading"}
     guidance = cloud_process.guidance_while_loading
     assert guidance.status_code == 503
     assert guidance.json()["error"]["code"] == "not_ready"

@@ -83,7 +83,7 @@ def test_what_hangs_together_in_the_rayservice() -> None:
     ("args", "complaint"),
     [
         ({"replicas": "4:1"}, "MIN:MAX"),
-        ({"settings": {"keys": "secret"}}, "GKT_CLOUD_KEYS in the machines' environment"),
+        ({"settings": {"keys": "secret"}}, "GKT_CLOUD_KEYS in the environment of each machine"),
         ({"settings": {"port": 80}}, "http_options"),
         ({"settings": {"port_file": "port"}}, "http_options"),
         ({"settings": {"replay_file": "words"}}, "replay_file"),

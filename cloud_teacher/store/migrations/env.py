@@ -1,4 +1,4 @@
-"""What Alembic runs: the steps that are missing, on the connection it is given."""
+"""Alembic's environment: runs the missing migrations on the given connection."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from alembic import context
 from cloud_teacher.store.tables import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=False)
-# The transaction is the caller's, with the lock that keeps other replicas waiting.
+# The caller's transaction holds the lock that makes other replicas wait.
 context.run_migrations()

@@ -139,7 +139,7 @@ async def test_a_full_queue_drops_the_last_of_who_has_most_in_it() -> None:
 async def test_who_waits_too_long_is_told() -> None:
     queue = FairQueue(1, 3, 0.01)
     await queue.enter(Ticket("a", 1))
-    with pytest.raises(Overloaded, match="no place"):
+    with pytest.raises(Overloaded, match="no slot"):
         await queue.enter(Ticket("b", 1))
     assert queue.waiting == 0
 

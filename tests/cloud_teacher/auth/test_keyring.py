@@ -17,7 +17,7 @@ from cloud_teacher.auth.caller import Allowance
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.store.database import now_ms
 from cloud_teacher.store.keyring import StoredKeyring
-from cloud_teacher.store.keys import Key, create, every, revoke, rotate
+from cloud_teacher.store.keys import Key, create, list_keys, revoke, rotate
 from shared.errors import NotReady, Unauthorized
 from tests.cloud_teacher.fakes import ScriptedTeacher
 from tests.running import serving
@@ -47,7 +47,7 @@ async def test_every_replica_follows_as_keys_are_made_rotated_and_revoked(store_
         first = create(engine, "edge", Allowance())
         assert await status(one, "gkt_0_0") == 401
         await asyncio.gather(until(one, first, 200), until(other, first, 200))
-        second = rotate(engine, "edge", overlap_ms=3_600_000)
+        second = rotate(engine, "edge", grace_ms=3_600_000)
         await asyncio.gather(until(one, second, 200), until(other, second, 200))
         assert await status(one, first) == 200, "the old one works beside it"
         revoke(engine, "edge")
@@ -68,8 +68,8 @@ async def test_with_a_database_a_key_is_always_needed(store_url: str) -> None:
 
 
 async def test_a_key_that_expires_between_two_readings_works_no_more(engine: Engine) -> None:
-    key = create(engine, "edge", Allowance(), lasts_ms=1000)
-    kept = every(engine)
+    key = create(engine, "edge", Allowance(), lifetime_ms=1000)
+    kept = list_keys(engine)
 
     async def load() -> list[Key]:
         return kept

@@ -54,29 +54,35 @@ def test_keys_that_are_missing_are_named_and_never_shown(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("entries", "said"),
+    ("entries", "message"),
     [
-        ([ONE, {"name": "two", "api": "chat"}], r"teacher 2 \(two\): url: needed"),
+        ([ONE, {"name": "two", "api": "chat"}], r"teacher 2 \(two\): url: required"),
         ([{**ONE, "continuation": "never"}], r"teacher 1 \(one\): continuation: Input should be"),
         ([{**ONE, "omit": ["stop", "top_p"]}], r"teacher 1 \(one\): omit.0: Input should be"),
         ([{**ONE, "url": "one/v1"}], r"teacher 1 \(one\): url: "),
         ([{"api": "chat", "url": "http://one/v1"}], r"teacher 1: name: Field required"),
         ([ONE, "two"], r"teacher 2: "),
-        ([ONE, ONE], r"teacher 1 \(one\): name: another has it too"),
-        ([{**ONE, "fallbacks": ["two"]}], r"teacher 1 \(one\): fallbacks: 'two' is no other teacher"),
-        ([{**ONE, "fallbacks": ["one"]}], r"teacher 1 \(one\): fallbacks: 'one' is no other teacher"),
-        ([{**ONE, "output_usd_per_million": 1}], r"teacher 1 \(one\): input_usd_per_million and"),
-        ([{**ONE, "api": "ollama"}], r"teacher 1 \(one\): api: .*'ollama' is none of completions, chat, vllm, and no "),
-        ([{**ONE, "api": "vllm"}], r"teacher 1 \(one\): url: not with api: vllm"),
-        ([{**ONE, "api": "completions", "extensions": True}], r"teacher 1 \(one\): extensions: only with api: chat"),
+        ([ONE, ONE], r"teacher 1 \(one\): name: another teacher has the same name"),
+        ([{**ONE, "fallbacks": ["two"]}], r"teacher 1 \(one\): fallbacks: 'two' is not the name of another teacher"),
+        ([{**ONE, "fallbacks": ["one"]}], r"teacher 1 \(one\): fallbacks: 'one' is not the name of another teacher"),
+        ([{**ONE, "output_usd_per_million": 1}], r"teacher 1 \(one\): only one of input_usd_per_million and"),
+        (
+            [{**ONE, "api": "ollama"}],
+            r"teacher 1 \(one\): api: .*unknown api 'ollama'; use completions, chat, vllm or ",
+        ),
+        ([{**ONE, "api": "vllm"}], r"teacher 1 \(one\): url: not allowed with api: vllm"),
+        (
+            [{**ONE, "api": "completions", "extensions": True}],
+            r"teacher 1 \(one\): extensions: only allowed with api: chat",
+        ),
         ([{**ONE, "key_env": "A", "key_file": "b"}], r"teacher 1 \(one\): key_env and key_file"),
-        ([{"name": "a", "api": "vllm"}, {"name": "b", "api": "vllm"}], "there is one engine"),
-        ([], "no list of teachers"),
+        ([{"name": "a", "api": "vllm"}, {"name": "b", "api": "vllm"}], "only one teacher of a service may use it"),
+        ([], "expected a list of teachers"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_place(entries: list[Any], said: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_named_by_its_place(entries: list[Any], message: str, tmp_path: Path) -> None:
     file = written(tmp_path, *entries)
-    with pytest.raises(ConfigurationError, match=said) as raised:
+    with pytest.raises(ConfigurationError, match=message) as raised:
         create_app(CloudSettings(teachers_file=file))
     assert str(file) in raised.value.message
 
@@ -84,7 +90,7 @@ def test_what_is_wrong_is_named_by_its_place(entries: list[Any], said: str, tmp_
 def test_a_file_that_is_no_yaml(tmp_path: Path) -> None:
     file = tmp_path / "teachers.yaml"
     file.write_text("- name: [")
-    with pytest.raises(ConfigurationError, match="is not YAML"):
+    with pytest.raises(ConfigurationError, match="invalid YAML"):
         read_teachers(file)
-    with pytest.raises(ConfigurationError, match="one of the two"):
+    with pytest.raises(ConfigurationError, match="set only one of them"):
         CloudSettings(teachers_file=file, upstream_url="http://one/v1")

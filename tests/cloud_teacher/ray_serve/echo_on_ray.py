@@ -21,7 +21,7 @@ from ray import serve
 from cloud_teacher.app import create_app
 from cloud_teacher.config.settings import CloudSettings
 from cloud_teacher.echo import EchoSettings, EchoTeacher
-from cloud_teacher.ray_serve.app import NAME, Given, application
+from cloud_teacher.ray_serve.app import NAME, FixedSettings, application
 from cloud_teacher.ray_serve.replicas import Replicas
 from gkt.local.ray_cluster import serve_here
 from shared.errors import EngineFailed
@@ -53,7 +53,7 @@ def main() -> int:
 
     def update(signum: int, frame: object) -> None:
         changed = settings.model_copy(update={"token_ms": settings.token_ms + 1})
-        serve.run(application(changed, TWO, read=Given(changed), gpus=0, make_app=echo_app), name=NAME)
+        serve.run(application(changed, TWO, read=FixedSettings(changed), gpus=0, make_app=echo_app), name=NAME)
 
     signal.signal(signal.SIGUSR1, update)
     return serve_here(settings, TWO, make_app=echo_app)

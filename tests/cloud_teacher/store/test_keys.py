@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from cloud_teacher.auth.caller import Allowance, Role
-from cloud_teacher.store.keys import create, every, revoke, rotate, split
+from cloud_teacher.store.keys import create, list_keys, revoke, rotate, split
 from shared.errors import ConfigurationError
 
 HOUR_MS = 3_600_000
@@ -12,7 +12,7 @@ HOUR_MS = 3_600_000
 
 def test_a_key_is_shown_once_and_kept_as_its_hash_alone(engine: Engine) -> None:
     key = create(engine, "edge-1", Allowance(weight=2, daily_tokens=10**12, daily_nano_usd=2 * 10**9))
-    (found,) = every(engine)
+    (found,) = list_keys(engine)
     assert found.caller.name == "edge-1"
     assert found.caller.allowance == Allowance(weight=2, daily_tokens=10**12, daily_nano_usd=2 * 10**9)
     assert found.caller.role is Role.VIEWER
@@ -27,30 +27,30 @@ def test_a_key_is_shown_once_and_kept_as_its_hash_alone(engine: Engine) -> None:
 def test_keys_differ_and_a_name_is_one_callers_for_ever(engine: Engine) -> None:
     assert create(engine, "a", Allowance()) != create(engine, "b", Allowance())
     revoke(engine, "a")
-    with pytest.raises(ConfigurationError, match="there is, or was"):
+    with pytest.raises(ConfigurationError, match="exists or existed before"):
         create(engine, "a", Allowance())
 
 
 @pytest.mark.parametrize("name", ["", "two words", "a/b", "1st", "anyone", "deadbeef", "x" * 65, "\xfc"])
 def test_names_that_would_be_taken_for_something_else_are_refused(engine: Engine, name: str) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be a key's name"):
+    with pytest.raises(ConfigurationError, match="invalid key name"):
         create(engine, name, Allowance())
 
 
 def test_a_key_that_was_revoked_or_has_expired_works_no_more(engine: Engine) -> None:
-    create(engine, "stays", Allowance(), lasts_ms=HOUR_MS)
-    create(engine, "expired", Allowance(), lasts_ms=0)
+    create(engine, "stays", Allowance(), lifetime_ms=HOUR_MS)
+    create(engine, "expired", Allowance(), lifetime_ms=0)
     create(engine, "revoked", Allowance())
     assert revoke(engine, "revoked") == 1
     assert revoke(engine, "revoked") == 0
-    assert [key.caller.name for key in every(engine, working=True)] == ["stays"]
-    assert [key.caller.name for key in every(engine)] == ["expired", "revoked", "stays"]
+    assert [key.caller.name for key in list_keys(engine, valid_only=True)] == ["stays"]
+    assert [key.caller.name for key in list_keys(engine)] == ["expired", "revoked", "stays"]
 
 
 def test_rotation_overlaps_and_keeps_what_the_key_is(engine: Engine) -> None:
     first = create(engine, "edge", Allowance(max_running=3))
-    second = rotate(engine, "edge", overlap_ms=HOUR_MS)
-    (key,) = every(engine, working=True)
+    second = rotate(engine, "edge", grace_ms=HOUR_MS)
+    (key,) = list_keys(engine, valid_only=True)
     assert key.caller.allowance.max_running == 3
     assert [secret.id for secret in key.secrets] == [first.split("_")[1], second.split("_")[1]]
     old, new = key.secrets
@@ -59,33 +59,33 @@ def test_rotation_overlaps_and_keeps_what_the_key_is(engine: Engine) -> None:
     assert 0 < ends - new.created_ms <= HOUR_MS
     assert new.ends_ms() is None
 
-    third = rotate(engine, "edge", overlap_ms=0)
-    (key,) = every(engine, working=True)
+    third = rotate(engine, "edge", grace_ms=0)
+    (key,) = list_keys(engine, valid_only=True)
     assert [secret.id for secret in key.secrets] == [third.split("_")[1]]
 
 
 def test_a_rotation_never_makes_an_old_secret_last_longer(engine: Engine) -> None:
-    create(engine, "edge", Allowance(), lasts_ms=HOUR_MS)
-    before = every(engine)[0].secrets[0].expires_ms
-    rotate(engine, "edge", overlap_ms=100 * HOUR_MS)
-    assert every(engine)[0].secrets[0].expires_ms == before
+    create(engine, "edge", Allowance(), lifetime_ms=HOUR_MS)
+    before = list_keys(engine)[0].secrets[0].expires_ms
+    rotate(engine, "edge", grace_ms=100 * HOUR_MS)
+    assert list_keys(engine)[0].secrets[0].expires_ms == before
 
 
 def test_one_secret_of_a_key_can_be_ended_alone(engine: Engine) -> None:
     leaked = create(engine, "edge", Allowance())
-    rotate(engine, "edge", overlap_ms=HOUR_MS)
+    rotate(engine, "edge", grace_ms=HOUR_MS)
     assert revoke(engine, "edge", secret_id=leaked.split("_")[1]) == 1
-    (key,) = every(engine, working=True)
+    (key,) = list_keys(engine, valid_only=True)
     assert len(key.secrets) == 1
 
 
 def test_what_is_not_there_is_said(engine: Engine) -> None:
-    with pytest.raises(ConfigurationError, match="no key nobody"):
+    with pytest.raises(ConfigurationError, match="key named 'nobody'"):
         revoke(engine, "nobody")
-    with pytest.raises(ConfigurationError, match="no key nobody"):
-        rotate(engine, "nobody", overlap_ms=0)
+    with pytest.raises(ConfigurationError, match="key named 'nobody'"):
+        rotate(engine, "nobody", grace_ms=0)
     create(engine, "a", Allowance())
-    with pytest.raises(ConfigurationError, match="secret zz"):
+    with pytest.raises(ConfigurationError, match="secret 'zz'"):
         revoke(engine, "a", secret_id="zz")
 
 

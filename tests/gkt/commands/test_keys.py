@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from cloud_teacher.accounting.ledger import LedgerRow
 from cloud_teacher.store.database import connect
-from cloud_teacher.store.keys import every
+from cloud_teacher.store.keys import list_keys
 from cloud_teacher.store.rows import write
 from gkt.__main__ import app
 from shared.errors import ConfigurationError
@@ -45,7 +45,7 @@ def test_a_key_is_shown_once_and_then_only_its_beginning(url: str) -> None:
     assert key.split("_")[1] in shown
     assert key not in shown
     engine = connect(url)
-    assert every(engine)[0].caller.allowance.daily_nano_usd == 2_500_000_000
+    assert list_keys(engine)[0].caller.allowance.daily_nano_usd == 2_500_000_000
     engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""Keys, ledger, budgets."""
+"""Create the tables for keys, ledger and budgets."""
 
 from __future__ import annotations
 

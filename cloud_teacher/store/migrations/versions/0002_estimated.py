@@ -1,4 +1,4 @@
-"""The ledger says where what was used is an estimate."""
+"""Mark rows of the ledger whose usage is an estimate."""
 
 from __future__ import annotations
 
