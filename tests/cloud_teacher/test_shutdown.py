@@ -85,7 +85,7 @@ async def test_an_engine_that_is_killed_ends_its_streams_and_the_process(start: 
     assert failure.code == "engine_failed"
     assert await asyncio.to_thread(process.wait) == 1
     assert process.orphans() == {}
-    assert f"the teacher {CLOUD_MODEL} failed" in process.log.read_text()
+    assert f"teacher {CLOUD_MODEL} failed" in process.log.read_text()
 
 
 @pytest.mark.parametrize("child", [None, "spawn_main"])
@@ -102,7 +102,7 @@ def test_sigterm_while_the_model_loads(start: Starter, child: str | None) -> Non
 def test_a_model_that_cannot_be_loaded_ends_the_process(start: Starter) -> None:
     process = start(MODEL="no-such-model")
     assert process.wait() == 1
-    assert "the teacher no-such-model failed" in process.log.read_text()
+    assert "teacher no-such-model failed" in process.log.read_text()
     assert "Traceback" not in process.log.read_text()
 
 
