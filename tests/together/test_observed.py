@@ -125,9 +125,9 @@ async def test_no_label_of_the_metrics_grows_with_the_callers() -> None:
     assert {name for name, _ in many} == {"outcome", "teacher", "kind", "le"}
     known = {
         *FinishReason,
-        "gone",
+        "client_disconnected",
         "template_not_found",
-        "joined",
+        "coalesced",
         "cached",
         "scripted-teacher",
         "prompt",
