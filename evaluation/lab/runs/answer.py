@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from evaluation.lab.results.rows import Answer, SideTokens
 from shared.protocol.gkt import GktReport, Side
-from shared.protocol.openai_responses import ChatCompletionChunk, ChatEnd
+from shared.protocol.openai_responses import ChatCompletionChunk
 
 
 class RequestFailed(Exception):
-    """One request was not answered; others may be. `status` is None if the stream broke."""
+    """One request was not answered; others may be. `retry_after_s` is set if the edge has no room for it now."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class EdgeAnswer(Answer):
@@ -31,50 +30,32 @@ class EdgeAnswer(Answer):
         return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else 0.0
 
 
-@dataclass
-class AnswerBuilder:
-    """Accumulates the chunks of a stream."""
-
-    text: list[str] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    first_token_s: float | None = None
-    finish: ChatEnd | None = None
-    report: GktReport | None = None
-
-    def add(self, chunk: ChatCompletionChunk, at_s: float) -> None:
-        if isinstance(chunk.gkt, GktReport):
-            self.report = chunk.gkt
-        for choice in chunk.choices:
-            self.finish = choice.finish_reason or self.finish
-            if choice.logprobs:
-                self.logprobs += [token.logprob for token in choice.logprobs.content]
-            if choice.delta.content:
-                self.text.append(choice.delta.content)
-                if self.first_token_s is None:
-                    self.first_token_s = at_s
-
-    def answer(self, total_s: float) -> EdgeAnswer:
-        """Raises RequestFailed if the answer is not complete, or not a text."""
-        if self.report is None or self.finish is None:
-            raise RequestFailed("the answer has no `gkt` report, or no finish reason; is this an edge of gkt?")
-        if self.finish == "tool_calls":
-            raise RequestFailed("the answer is a tool call")
-        teacher = self.report.teacher or Side(model="")
-        return EdgeAnswer(
-            output="".join(self.text),
-            segments=self.report.segments[0] if self.report.segments else (),
-            teacher=_tokens(teacher),
-            student=_tokens(self.report.student),
-            first_token_s=self.first_token_s,
-            total_s=total_s,
-            finish=self.finish,
-            template=self.report.template,
-            fallback=self.report.fallback,
-            teacher_model=teacher.model or None,
-            bytes_sent=teacher.bytes_sent,
-            bytes_received=teacher.bytes_received,
-            logprobs=self.logprobs,
-        )
+def answer_of(chunks: Sequence[tuple[float, ChatCompletionChunk]], total_s: float) -> EdgeAnswer:
+    """Return the answer of a stream's chunks, each with its time. Raises RequestFailed if it is incomplete, or not a text."""
+    report = next((chunk.gkt for _, chunk in chunks if isinstance(chunk.gkt, GktReport)), None)
+    choices = [(at_s, choice) for at_s, chunk in chunks for choice in chunk.choices]
+    finish = next((choice.finish_reason for _, choice in choices if choice.finish_reason), None)
+    if report is None or finish is None:
+        raise RequestFailed("the answer has no `gkt` report, or no finish reason; is this an edge of gkt?")
+    if finish == "tool_calls":
+        raise RequestFailed("the answer is a tool call")
+    texts = [(at_s, choice.delta.content) for at_s, choice in choices if choice.delta.content]
+    teacher = report.teacher or Side(model="")
+    return EdgeAnswer(
+        output="".join(text for _, text in texts),
+        segments=report.segments[0] if report.segments else (),
+        teacher=_tokens(teacher),
+        student=_tokens(report.student),
+        first_token_s=texts[0][0] if texts else None,
+        total_s=total_s,
+        finish=finish,
+        template=report.template,
+        fallback=report.fallback,
+        teacher_model=teacher.model or None,
+        bytes_sent=teacher.bytes_sent,
+        bytes_received=teacher.bytes_received,
+        logprobs=[token.logprob for _, choice in choices if choice.logprobs for token in choice.logprobs.content],
+    )
 
 
 def _tokens(side: Side) -> SideTokens:

@@ -14,7 +14,7 @@ import httpx
 from pydantic import ValidationError
 
 from evaluation.lab.errors import EdgeGone
-from evaluation.lab.runs.answer import AnswerBuilder, EdgeAnswer, RequestFailed
+from evaluation.lab.runs.answer import EdgeAnswer, RequestFailed, answer_of
 from shared.errors import StreamError
 from shared.protocol.answer_stream import AnswerFailed, aiter_answer_chunks
 from shared.protocol.guidance import ErrorBody, Health, Message
@@ -23,14 +23,6 @@ TRIES = 5
 """Number of attempts at a request that the edge has no room for."""
 RETRY_S = 1.0
 """Time between two attempts if the edge names none."""
-
-
-class _Full(RequestFailed):
-    """The edge has no room now."""
-
-    def __init__(self, message: str, status: int, retry_after_s: float | None) -> None:
-        super().__init__(message, status)
-        self.retry_after_s = RETRY_S if retry_after_s is None else retry_after_s
 
 
 class LabEdge:
@@ -101,10 +93,10 @@ class LabEdge:
         for left in reversed(range(TRIES)):
             try:
                 return await self._once(json.dumps(body).encode())
-            except _Full as full:
-                if not left:
-                    raise RequestFailed(str(full), full.status) from None
-                await asyncio.sleep(full.retry_after_s)
+            except RequestFailed as failure:
+                if failure.retry_after_s is None or not left:
+                    raise
+                await asyncio.sleep(failure.retry_after_s)
             except httpx.TransportError as error:
                 await self._check_alive(error)
                 raise RequestFailed(f"the connection to the edge broke: {type(error).__name__} {error}") from error
@@ -116,15 +108,13 @@ class LabEdge:
         async with self._http.stream("POST", "/v1/chat/completions", content=body, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response.status_code, await response.aread())
-            builder = AnswerBuilder()
             try:
-                async for chunk in aiter_answer_chunks(response):
-                    builder.add(chunk, time.perf_counter() - start)
+                chunks = [(time.perf_counter() - start, chunk) async for chunk in aiter_answer_chunks(response)]
             except AnswerFailed as failure:
                 raise RequestFailed(failure.message) from None
             except StreamError as error:
                 raise RequestFailed(f"the edge's stream: {error}") from None
-        return builder.answer(time.perf_counter() - start)
+        return answer_of(chunks, time.perf_counter() - start)
 
     async def _check_alive(self, error: httpx.TransportError) -> None:
         """Raises EdgeGone if the edge itself is gone, and not only the connection that broke."""
@@ -144,5 +134,6 @@ def _refusal(status: int, body: bytes) -> RequestFailed:
         detail = None
     message = f"{status}: {detail.message if detail else 'no reason given'}"
     if status not in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
-        return RequestFailed(message, status)
-    return _Full(message, status, detail.retry_after_s if detail else None)
+        return RequestFailed(message)
+    named = detail.retry_after_s if detail else None
+    return RequestFailed(message, RETRY_S if named is None else named)

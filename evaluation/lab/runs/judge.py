@@ -7,7 +7,6 @@ it is `correct` if it is not worse. The baseline's own rows tie with themselves.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from string import Template
 from typing import Literal
 
 import httpx
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import SecretStr
 
 from evaluation.lab.errors import JudgeRefused
 from evaluation.lab.results.folder import Folder
 from evaluation.lab.results.rows import Row
-from shared.protocol.guidance import WireModel
+from evaluation.lab.runs.workers import for_each
 
 PROMPT = Path(__file__).with_name("judge.txt")
 VERDICT = re.compile(r"\[\[([ABC])\]\]")
@@ -39,18 +38,6 @@ class Judge:
     timeout_s: float = 600.0
 
 
-class _Message(WireModel):
-    content: str | None = None
-
-
-class _Choice(WireModel):
-    message: _Message
-
-
-class _Completion(WireModel):
-    choices: list[_Choice] = Field(min_length=1)
-
-
 def baseline_of(arms: Sequence[str]) -> str:
     """Return the arm that the others are compared with: `teacher` if it is run, otherwise the first."""
     return "teacher" if "teacher" in arms else arms[0]
@@ -65,25 +52,19 @@ async def judge_rows(judge: Judge, folder: Folder, arms: Sequence[str], *, concu
     rows = [row for row in folder.rows() if row.error is None]
     baseline = baseline_of(arms)
     against = {row.key: row for row in rows if row.arm == baseline}
-    waiting = iter([row for row in rows if row.correct is None and row.key in against])
+    waiting = [row for row in rows if row.correct is None and row.key in against]
     prompt = Template(PROMPT.read_text("utf-8"))
     headers = {"authorization": f"Bearer {judge.key.get_secret_value()}"} if judge.key else {}
     timeout = httpx.Timeout(judge.timeout_s, connect=5, pool=None)
 
     async with httpx.AsyncClient(headers=headers, timeout=timeout) as http:
 
-        async def worker() -> None:
-            for row in waiting:
-                score = 0.5 if row.arm == baseline else await _compare(http, judge, prompt, row, against[row.key])
-                if score is not None:
-                    folder.add(row.model_copy(update={"score": score, "correct": score >= 0.5}))
+        async def compare(row: Row) -> None:
+            score = 0.5 if row.arm == baseline else await _compare(http, judge, prompt, row, against[row.key])
+            if score is not None:
+                folder.add(row.model_copy(update={"score": score, "correct": score >= 0.5}))
 
-        try:
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(concurrency):
-                    workers.create_task(worker())
-        except* JudgeRefused as refused:
-            raise refused.exceptions[0] from None
+        await for_each(waiting, compare, concurrency=concurrency)
 
 
 async def _compare(http: httpx.AsyncClient, judge: Judge, prompt: Template, row: Row, other: Row) -> float | None:
@@ -108,10 +89,10 @@ async def _winner(http: httpx.AsyncClient, judge: Judge, text: str) -> Winner | 
         response = await http.post(f"{judge.base_url.rstrip('/')}/chat/completions", json=body)
         if response.status_code != httpx.codes.OK:
             raise JudgeRefused(f"{where} answered {response.status_code}: {response.text[:300]}. {kept}")
-        content = _Completion.model_validate_json(response.content).choices[0].message.content or ""
+        content = response.json()["choices"][0]["message"]["content"] or ""
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise JudgeRefused(f"{where}: {type(error).__name__} {error}. {kept}") from None
-    except ValidationError:
+    except (ValueError, LookupError, TypeError):
         raise JudgeRefused(f"{where} did not answer with a chat completion. {kept}") from None
-    verdicts: list[Winner] = VERDICT.findall(content)
+    verdicts: list[Winner] = VERDICT.findall(str(content))
     return verdicts[-1] if verdicts else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.lab.arms import Arm
-from evaluation.lab.errors import ArmRefused, BadData, BadTask, EdgeGone
+from evaluation.lab.errors import ArmRefused, BadData, BadTask
 from evaluation.lab.results.folder import Folder, ServedModels, open_folder
 from evaluation.lab.results.rows import Answer, Row
 from evaluation.lab.runs.answer import RequestFailed
@@ -17,6 +18,7 @@ from evaluation.lab.runs.config import RunConfig
 from evaluation.lab.runs.edge_client import LabEdge
 from evaluation.lab.runs.judge import judge_rows
 from evaluation.lab.runs.reuse import reusable_rows
+from evaluation.lab.runs.workers import for_each
 from evaluation.lab.tasks.base import Task
 from evaluation.lab.tasks.data import Question
 
@@ -64,8 +66,14 @@ async def run(config: RunConfig, edge_url: str, out: Path, on_progress: OnProgre
                 models = await _probe(edge, config, jobs)
                 folder.start(spec, models)
                 jobs = await _reuse(config, models, jobs, folder)
-                on_progress(total - len(jobs), total)
-                await _ask_all(edge, config, jobs, folder, lambda left: on_progress(total - left, total))
+                progress = itertools.count(total - len(jobs))
+                on_progress(next(progress), total)
+
+                async def answer(job: Job) -> None:
+                    folder.add(await _row(edge, config, job))
+                    on_progress(next(progress), total)
+
+                await for_each(jobs, answer, concurrency=config.concurrency)
         if config.judge:
             await judge_rows(config.judge, folder, spec.arms, concurrency=config.concurrency)
         return folder.rows()
@@ -124,28 +132,6 @@ async def _reuse(config: RunConfig, models: ServedModels, jobs: Sequence[Job], f
         if row := known.get(job.key):
             folder.add(await asyncio.to_thread(scored, row, config.task, job.question))
     return [job for job in jobs if job.key not in known]
-
-
-async def _ask_all(
-    edge: LabEdge, config: RunConfig, jobs: Sequence[Job], folder: Folder, on_left: Callable[[int], None]
-) -> None:
-    """Raises EdgeGone."""
-    left = len(jobs)
-    waiting = iter(jobs)
-
-    async def worker() -> None:
-        nonlocal left
-        for job in waiting:
-            folder.add(await _row(edge, config, job))
-            left -= 1
-            on_left(left)
-
-    try:
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(config.concurrency, left)):
-                workers.create_task(worker())
-    except* EdgeGone as gone:
-        raise gone.exceptions[0] from None
 
 
 async def _row(edge: LabEdge, config: RunConfig, job: Job) -> Row:
