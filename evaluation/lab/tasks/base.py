@@ -57,7 +57,7 @@ class Task:
     extract: returns the answer in the model's output, in one canonical form, or None. It never guesses.
     score: returns True or False for an extracted answer, or a Verdict. By default it compares with the target.
     shots: worked examples; a run uses the first `--shots` of them.
-    asked: text added to a question if no worked example shows the form of an answer.
+    answer_format: text added to a question if no worked example shows the form of an answer.
     instructions: a system message, if any.
     judged: True if a judge model decides which answers are right, and not `score`.
     file_sha256: digest of the file of a user's own task; `load` sets it.
@@ -68,7 +68,7 @@ class Task:
     extract: Callable[[str], str | None]
     score: Callable[[str, Item], bool | Verdict] = is_target
     shots: Sequence[Shot] = ()
-    asked: str | None = None
+    answer_format: str | None = None
     instructions: str | None = None
     judged: bool = False
     file_sha256: str | None = None
@@ -79,8 +79,8 @@ class Task:
         examples = self.shots[:shots]
         for shot in examples:
             messages += [Message(role="user", content=shot.question), Message(role="assistant", content=shot.answer)]
-        asked = f"\n\n{self.asked}" if self.asked and not examples else ""
-        return [*messages, Message(role="user", content=item.question + asked)]
+        suffix = f"\n\n{self.answer_format}" if self.answer_format and not examples else ""
+        return [*messages, Message(role="user", content=item.question + suffix)]
 
     def verdict(self, extracted: str | None, item: Item) -> Verdict:
         """Return the verdict: wrong if nothing was extracted, and none yet if a judge decides."""

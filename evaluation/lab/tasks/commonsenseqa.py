@@ -29,8 +29,14 @@ class _Line(BaseModel):
 
 
 def task() -> Task:
-    asked = "Think step by step, and end with a line that says: The answer is (letter)."
-    return Task(name="commonsenseqa", item=_item, extract=_extract, shots=worked_examples("commonsenseqa"), asked=asked)
+    answer_format = "Think step by step, and end with a line that says: The answer is (letter)."
+    return Task(
+        name="commonsenseqa",
+        item=_item,
+        extract=_extract,
+        shots=worked_examples("commonsenseqa"),
+        answer_format=answer_format,
+    )
 
 
 def _extract(output: str) -> str | None:

@@ -14,7 +14,13 @@ class _Line(BaseModel):
 
 
 def task() -> Task:
-    return Task(name="gsm8k", item=_item, extract=numbers.answer, shots=worked_examples("gsm8k"), asked=numbers.ASKED)
+    return Task(
+        name="gsm8k",
+        item=_item,
+        extract=numbers.answer,
+        shots=worked_examples("gsm8k"),
+        answer_format=numbers.ANSWER_FORMAT,
+    )
 
 
 def _item(record: Record) -> Item:

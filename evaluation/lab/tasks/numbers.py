@@ -6,7 +6,7 @@ import re
 from decimal import Context, Decimal, InvalidOperation
 
 _SAYS = re.compile(r"\bthe answer is\b:?|\\boxed\{", re.IGNORECASE)
-ASKED = "Please reason step by step, and put your final answer within \\boxed{}."
+ANSWER_FORMAT = "Please reason step by step, and put your final answer within \\boxed{}."
 """Text after a question without worked examples: the words that Qwen's maths models are asked with."""
 _NUMBER = re.compile(
     r"""

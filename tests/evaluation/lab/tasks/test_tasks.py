@@ -127,8 +127,8 @@ def test_where_no_worked_example_shows_how_to_answer_the_question_says_it(name: 
     item = Item("How many?", "7")
     [alone] = chosen.messages(item, shots=0)
     assert alone.content.startswith("How many?\n\n")
-    assert chosen.asked is not None
-    assert chosen.asked in alone.content
+    assert chosen.answer_format is not None
+    assert chosen.answer_format in alone.content
     assert chosen.messages(item, shots=1)[-1].content == "How many?"
 
 
