@@ -27,7 +27,7 @@ class Allowance:
 
 
 class Role(StrEnum):
-    """What a key may do beside calling the teacher. Each role includes those before it."""
+    """Rights of a key beside calling the teacher. Each role includes those before it."""
 
     VIEWER = "viewer"
     """Read the registry, and the key's own usage."""

@@ -82,7 +82,7 @@ class TeacherRunner:
                 record.outcome = error_code(error)
             committed = self._recorder.commit(record)
         try:
-            await committed  # the slot is free already, and clients read of the end only what is on disk
+            await committed  # commit to the ledger before sending `done`; the slot is free already
         except GktError as error:
             outcome = outcome if isinstance(outcome, Exception) else error
         if isinstance(outcome, Exception):

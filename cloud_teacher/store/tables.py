@@ -133,7 +133,7 @@ registry_moves = Table(
     Column("moved_ms", BigInteger, nullable=False),
     Index("ix_registry_moves_label", "kind", "name", "label"),
 )
-"""Moves of labels, appended only. The newest move of a label says where it points; without a target it is removed."""
+"""Moves of labels, appended only. A label points to the target of its newest move; without a target it is removed."""
 
 registry_revision = Table(
     "registry_revision",
