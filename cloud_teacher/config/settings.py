@@ -16,42 +16,10 @@ from shared.server.settings import ServiceSettings
 from shared.server.tls import ServerTls
 
 
-class CloudSettings(ServiceSettings):
-    """Raises pydantic's ValidationError if a field is invalid, ConfigurationError if fields contradict each other."""
+class TeacherSettings(ServiceSettings):
+    """The teacher of a cloud: its model and engine, or the server that it is."""
 
     model_config = SettingsConfigDict(env_prefix="GKT_CLOUD_")
-
-    host: str = Field(default="127.0.0.1", description="address to listen on; addresses beyond loopback need a key")
-    metrics_port: int | None = Field(
-        default=None,
-        ge=1,
-        le=65535,
-        description="port of a second server for `/metrics` alone, at the same address and without a key. If unset, only the "
-        "API's port has `/metrics`",
-    )
-    tls_cert_file: FilePath | None = Field(
-        default=None, description="certificate (PEM) of the HTTPS server. If unset, plain HTTP"
-    )
-    tls_key_file: FilePath | None = Field(default=None, description="private key (PEM) of the certificate")
-    tls_client_ca_file: FilePath | None = Field(
-        default=None,
-        description="certificate authority (PEM) that signs client certificates, which are then required (mutual TLS). If "
-        "unset, clients need no certificate",
-    )
-    keys: BearerKeys = Field(
-        default=(), description="bearer keys that are accepted, separated by commas in the environment"
-    )
-
-    store_url: SecretStr | None = Field(
-        default=None,
-        description="database of keys, budgets and the ledger: `sqlite:////path/to/file` or `postgresql://user@host/name`. If "
-        "unset, only GKT_CLOUD_KEYS are accepted and usage is not recorded",
-    )
-
-    protected_labels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)] = Field(
-        default=("production",),
-        description="labels of the registry that only operator keys may move; in the environment with commas between",
-    )
 
     model: str = Field(
         default="qwen2.5-coder-1.5b-instruct",
@@ -95,6 +63,45 @@ class CloudSettings(ServiceSettings):
 
     engine_nice: int = Field(
         default=0, ge=0, le=19, description="niceness of the engine's processes, for a machine shared with other work"
+    )
+
+
+class CloudSettings(TeacherSettings):
+    """The settings of one cloud.
+
+    Raises pydantic's ValidationError if a field is invalid, ConfigurationError if fields contradict each other.
+    """
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; addresses beyond loopback need a key")
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port of a second server for `/metrics` alone, at the same address and without a key. If unset, only the "
+        "API's port has `/metrics`",
+    )
+    tls_cert_file: FilePath | None = Field(
+        default=None, description="certificate (PEM) of the HTTPS server. If unset, plain HTTP"
+    )
+    tls_key_file: FilePath | None = Field(default=None, description="private key (PEM) of the certificate")
+    tls_client_ca_file: FilePath | None = Field(
+        default=None,
+        description="certificate authority (PEM) that signs client certificates, which are then required (mutual TLS). If "
+        "unset, clients need no certificate",
+    )
+    keys: BearerKeys = Field(
+        default=(), description="bearer keys that are accepted, separated by commas in the environment"
+    )
+
+    store_url: SecretStr | None = Field(
+        default=None,
+        description="database of keys, budgets and the ledger: `sqlite:////path/to/file` or `postgresql://user@host/name`. If "
+        "unset, only GKT_CLOUD_KEYS are accepted and usage is not recorded",
+    )
+
+    protected_labels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)] = Field(
+        default=("production",),
+        description="labels of the registry that only operator keys may move; in the environment with commas between",
     )
 
     max_prompt_tokens: int = Field(default=3072, ge=1, description="limit of a rendered prompt, in tokens")
