@@ -41,6 +41,7 @@ COMMANDS = {
     ),
     "chaos": _Command("evaluation.chaos.cli", "Inject faults into running services, and check that no answer is lost."),
     "eval": _Command("evaluation.lab.cli", "Evaluate the modes: accuracy, cost and latency of guidance."),
+    "experiment": _Command("gkt.commands.experiment", "Simulate experiments: how often the statistics err."),
     "tune": _Command(
         "evaluation.lab.tuning.cli",
         "Find the cheapest policy that keeps the teacher's accuracy, and write it to a policy file.",
