@@ -15,7 +15,7 @@ MAX_MIXED_SHARE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class ExperimentData:
-    """Everything that outcomes say about an experiment, summed up."""
+    """Sums of an experiment's outcomes."""
 
     arms: Mapping[str, ArmData]
     """By name; an arm without units may be missing."""

@@ -23,7 +23,7 @@ Percent = Annotated[int, Field(ge=1, le=100)]
 
 
 class Unit(StrEnum):
-    """What is assigned to an arm, as a whole."""
+    """Unit of assignment: all its answers are in one arm."""
 
     REQUEST = "request"
     USER = "user"
@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 
 class NoDifference(StrEnum):
-    """What the rollout does if the last step shows no difference."""
+    """Action of the rollout if the last step shows no difference."""
 
     PAUSE = "pause"
     SHIP = "ship"
@@ -101,7 +101,7 @@ class Arm(Part):
 
     @property
     def changes(self) -> dict[str, str]:
-        """What the arm sets, by field."""
+        """References and names that the arm sets, by field."""
         fields = {"policy": self.policy, "template": self.template, "teacher": self.teacher}
         return {field: value for field, value in fields.items() if value is not None}
 
