@@ -1,4 +1,4 @@
-"""What the scheduler decides over, and what it decides: sequences, and the plan of a step."""
+"""The scheduler's input and output: sequences, and the batch of one step."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ _arrivals = count()
 
 @dataclass(eq=False)
 class SequenceState:
-    """A sequence as the engine's thread keeps it."""
+    """A sequence in the engine's thread."""
 
     tokens: list[int]
     generating: bool = False
-    """False while guidance may still come: then the last token stays out, since its logits are needed at the hand-over."""
+    """False while guidance may still come. The last token is not computed then, because its logits are needed at the handover."""
     cache_salt: str | None = None
-    """Only those of the same share their beginnings."""
+    """Sequences share prefixes only if they have the same salt."""
     deferred: bool = False
-    """Nothing of it is computed yet."""
+    """Whether the prefill has yet to be started."""
     scored_from: int | None = None
-    """From this position on the score of each token is wanted, so the logits in front of it are."""
+    """First position whose token is scored, which needs the logits in front of it."""
     n_past: int = 0
+    """Tokens in the KV cache."""
     slot: int | None = None
     cached: int | None = None
-    """Tokens that were there already when it began; None until then."""
+    """Tokens that were in the cache when the sequence first got a slot; None until then."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
 
     @property
     def waiting(self) -> int:
-        """Tokens that may be computed now."""
+        """Tokens that can be computed now."""
         return 0 if self.deferred else len(self.tokens) - self.n_past - (0 if self.generating else 1)
 
     @property
@@ -38,22 +39,22 @@ class SequenceState:
 
     @property
     def reusable(self) -> int:
-        """How much of it may come from elsewhere: the logits of its last token are its own, and so are those of scores."""
+        """Tokens that may be taken from the cache. The last token and scored ones need logits, so they are computed."""
         most = len(self.tokens) - 1
         return most if self.scored_from is None else max(0, min(most, self.scored_from - 1))
 
     def logits_wanted(self, start: int, end: int) -> int:
-        """How many of its tokens before position `end` and not before `start` need logits; they are the last ones."""
+        """Return how many of the tokens from position `start` to before `end` need logits; they are the last ones."""
         wanted = 1 if self.generating and end == len(self.tokens) else 0
         if self.scored_from is not None:
-            # Behind the end of the tokens there is nothing to score yet, but the logits would be gone by then.
+            # Nothing follows the last token yet, but when something does, these logits would be gone.
             wanted = max(wanted, end - max(start, self.scored_from - 1))
         return wanted
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`count` tokens of a sequence from position `start`; logits of the last `logits` of them are wanted."""
+    """`count` tokens of a sequence from position `start`. The last `logits` of them need logits."""
 
     sequence: SequenceState
     start: int
@@ -62,16 +63,16 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A slot forgets its tokens from position `start` on."""
+class Truncate:
+    """Cache operation: remove a slot's tokens from position `start` on."""
 
     slot: int
     start: int = 0
 
 
 @dataclass(frozen=True)
-class Copy:
-    """An empty slot gets the first `length` tokens of another one's cells."""
+class CopyPrefix:
+    """Cache operation: an empty slot gets the first `length` tokens of another."""
 
     source: int
     target: int
@@ -79,14 +80,16 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Batch:
+    """The work of one step."""
+
     chunks: list[Chunk]
-    moves: list[Cut | Copy]
-    """What happens to the cache before the batch is computed, in order."""
+    cache_ops: list[Truncate | CopyPrefix]
+    """Operations on the cache that precede the computation, in order."""
     evicted: list[SequenceState]
-    """Sequences that have to give their cells back, and compute them again later."""
-    begun: list[SequenceState]
-    """Sequences that got a slot; their `n_past` tokens were there already."""
+    """Sequences that lost their cells and have to compute them again later."""
+    started: list[SequenceState]
+    """Sequences that got a slot. Their `n_past` tokens were in the cache."""
 
     @property
     def tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""One llama.cpp model and context: the ctypes calls of a step, and nothing that decides."""
+"""One llama.cpp model and context: the ctypes calls of a step, without any decisions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ContextOptions:
-    """`n_cells` tokens of KV cache are shared by `n_slots` sequences; `n_batch` tokens are computed at once."""
+    """`n_slots` sequences share `n_cells` tokens of KV cache; a step computes up to `n_batch` tokens."""
 
     n_slots: int
     n_cells: int
@@ -32,28 +32,30 @@ class ContextOptions:
 
 
 class Aborted(Exception):
-    """A decode was interrupted; none of its tokens count."""
+    """A decode was interrupted. None of its tokens are in the cache."""
 
 
 class CacheFull(Exception):
-    """There is no room in the KV cache for this batch; nothing was computed."""
+    """The KV cache has no room for this batch. Nothing was computed."""
 
 
 class LlamaContext:
-    """Owns the native model, context and batch. All but `abort` belongs to one thread. Raises EngineFailed."""
+    """Owns the native model, context and batch. One thread may call its methods; any thread may call `abort`."""
 
     def __init__(self, path: Path, options: ContextOptions) -> None:
+        """Load the model. Raises EngineFailed."""
         _route_log()
         llama_cpp.llama_backend_init()
         self._model: Any = llama_cpp.llama_model_load_from_file(
             str(path).encode(), model_params(llama_cpp.llama_print_system_info())
         )
         if not self._model:
-            raise EngineFailed(f"llama.cpp cannot load {path.name}")
+            raise EngineFailed(f"llama.cpp cannot load {path.name}; see the log")
         if llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model):
             llama_cpp.llama_model_free(self._model)
             raise EngineFailed(
-                f"{path.name} is a recurrent model: its memory cannot be taken back to an earlier token, which guidance needs"
+                f"{path.name} is a recurrent model, which is not supported: its memory cannot return to an earlier token, "
+                "as guidance requires"
             )
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.n_cells
@@ -65,21 +67,23 @@ class LlamaContext:
         self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             llama_cpp.llama_model_free(self._model)
-            raise EngineFailed(f"llama.cpp cannot make a context of {options.n_cells} tokens for {path.name}")
+            raise EngineFailed(
+                f"llama.cpp cannot create a context of {options.n_cells} tokens for {path.name}; see the log"
+            )
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self.vocab = Vocab(llama_cpp.llama_model_get_vocab(self._model))
         self.trained_tokens = int(llama_cpp.llama_model_n_ctx_train(self._model))
-        self._batch = _Batch(options.n_batch)
+        self._batch = _NativeBatch(options.n_batch)
         self._abort_flag = ctypes.create_string_buffer(2)
-        # The callback is asked before every node of the graph, so it must not be Python. libc's strlen of a buffer that is
-        # empty or holds one character is a native `bool f(void *)` that reads a flag.
+        # The callback runs before every node of the graph, so it must not be Python. libc's strlen of a buffer that holds no
+        # character or one is a native `bool f(void *)` that reads a flag.
         self._abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
         llama_cpp.llama_set_abort_callback(
             self._context, self._abort_callback, ctypes.cast(self._abort_flag, ctypes.c_void_p)
         )
 
     def metadata(self, key: str) -> str | None:
-        """A string of the model file's metadata."""
+        """Return a string from the model file's metadata, or None. Raises EngineFailed if it is longer than 1 MiB."""
         for size in (1 << 10, 1 << 20):
             buffer = ctypes.create_string_buffer(size)
             length = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, size)
@@ -87,18 +91,18 @@ class LlamaContext:
                 return None
             if length < size:
                 return buffer.value.decode()
-        raise EngineFailed(f"the model's {key} is too long")
+        raise EngineFailed(f"the metadata {key} of the model is longer than {size} bytes")
 
     def arm(self) -> None:
-        """Forget an earlier `abort`: what is decoded next is meant."""
+        """Cancel an earlier `abort`, so that the next decode runs."""
         self._abort_flag[0] = b"\x00"
 
     def abort(self) -> None:
-        """Interrupt the decode under way, or the next one if it is armed already; from any thread."""
+        """Interrupt the running decode, or the next one if it is armed already. Any thread may call this."""
         self._abort_flag[0] = b"\x01"
 
     def decode(self, chunks: list[Chunk]) -> list[int]:
-        """Compute a batch. Returns for each chunk the batch index of the first token whose logits are there.
+        """Compute a batch. Returns for each chunk the batch index of its first token with logits.
 
         Raises Aborted, CacheFull, EngineFailed.
         """
@@ -108,27 +112,27 @@ class LlamaContext:
             raise CacheFull
         if code == 2:
             for chunk in chunks:
-                self.forget(_slot(chunk), chunk.start)
+                self.truncate(_slot(chunk), chunk.start)
             raise Aborted
         if code != 0:
             raise EngineFailed(f"llama_decode returned {code}")
         return starts
 
     def logits(self, index: int) -> Logits:
-        """The logits behind a token of the last batch, shape (vocabulary,): a view that the next decode overwrites."""
+        """Return the logits after a token of the last batch, shape (vocabulary,): a view that the next decode overwrites."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, shape=(self.vocab.n_tokens,))
 
     def sample(self, sampler: Any, index: int) -> int:
-        """Sample with a native chain, which also accepts the token."""
+        """Sample a token with a native chain, which also accepts it."""
         return int(llama_cpp.llama_sampler_sample(sampler, self._context, index))
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Let an empty slot share the first `length` tokens of another."""
+        """Let an empty slot share the first `length` tokens of another one."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
-    def forget(self, slot: int, start: int = 0) -> None:
-        """Drop a sequence's tokens from position `start` on."""
+    def truncate(self, slot: int, start: int = 0) -> None:
+        """Remove a slot's tokens from position `start` on."""
         llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1)
 
     def close(self) -> None:
@@ -136,8 +140,8 @@ class LlamaContext:
         llama_cpp.llama_model_free(self._model)
 
 
-class _Batch:
-    """A `llama_batch` over numpy arrays, filled a chunk at a time instead of a token at a time."""
+class _NativeBatch:
+    """A `llama_batch` over numpy arrays, which is filled by chunks instead of by tokens."""
 
     def __init__(self, size: int) -> None:
         self._token = np.zeros(size, np.int32)
@@ -157,6 +161,7 @@ class _Batch:
         )
 
     def fill(self, chunks: list[Chunk]) -> list[int]:
+        """Write the chunks. Returns for each the batch index of its first token with logits."""
         starts = []
         at = 0
         for chunk in chunks:
@@ -173,18 +178,18 @@ class _Batch:
 
 
 def model_params(system_info: bytes) -> Any:
-    """How weights are loaded, by what llama.cpp says of its own build.
+    """Return the parameters for loading weights, depending on llama.cpp's build.
 
-    GCC drops the tiles' configuration from llama.cpp's AMX kernels, so that the first matrix ends the process with an illegal
-    instruction (llama.cpp, pull request 26954). They are reached by the weights' extra layouts alone; without these the
+    GCC drops the tiles' configuration from llama.cpp's AMX kernels, so the first matrix ends the process with an illegal
+    instruction (llama.cpp, pull request 26954). Only the weights' extra layouts use those kernels. Without the layouts the
     ordinary AVX-512 kernels compute, more slowly than those of a build without AMX.
     """
     params = llama_cpp.llama_model_default_params()
     if b"AMX_INT8 = 1" in system_info:
         params.use_extra_bufts = False
         logger.warning(
-            "llama.cpp was built with AMX, which crashes; weights are not repacked, and prompts are slower for it. "
-            "Build it anew: CFLAGS=-U__AMX_INT8__ CXXFLAGS=-U__AMX_INT8__ "
+            "llama.cpp was built with AMX, whose kernels crash; weights are not repacked, which makes prompts slower. "
+            "Rebuild it: CFLAGS=-U__AMX_INT8__ CXXFLAGS=-U__AMX_INT8__ "
             "pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python==%s",
             llama_cpp.__version__,
         )
@@ -193,7 +198,7 @@ def model_params(system_info: bytes) -> Any:
 
 def _slot(chunk: Chunk) -> int:
     slot = chunk.sequence.slot
-    assert slot is not None  # noqa: S101 - a planned sequence has one
+    assert slot is not None  # noqa: S101 - a scheduled sequence has one
     return slot
 
 

@@ -1,6 +1,7 @@
-"""What may come next under a grammar, token by token: llama.cpp's grammar sampler, never asked to take what it refuses.
+"""Decides which tokens a grammar allows next, with llama.cpp's grammar sampler.
 
-A grammar that is given a token it does not allow throws through ctypes and ends the process. So `accept` asks first.
+A native grammar that accepts a token it does not allow throws through ctypes and ends the process. `accept` therefore checks the
+token first.
 """
 
 from __future__ import annotations
@@ -23,56 +24,56 @@ CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)
 
 
 class BadGrammar(ValueError):
-    """llama.cpp cannot read the grammar."""
+    """llama.cpp cannot parse the grammar."""
 
 
 class Grammar:
-    """A grammar and how far it has come."""
+    """A grammar and its position in the text."""
 
     def __init__(self, vocab: Vocab, gbnf: str) -> None:
-        """Raises BadGrammar."""
+        """Parse the grammar. Raises BadGrammar."""
         self._vocab = vocab
         self._native: Any = llama_cpp.llama_sampler_init_grammar(vocab.native, gbnf.encode(), b"root")
         if not self._native:
-            raise BadGrammar("the grammar cannot be read; it may be left-recursive")
+            raise BadGrammar("the grammar cannot be parsed; it may be left-recursive")
         weakref.finalize(self, llama_cpp.llama_sampler_free, self._native)
-        self._mute, self._end = vocab.mute, vocab.an_end  # the first time takes a while: not on the event loop
+        self._textless, self._end = vocab.textless, vocab.end_token  # slow the first time: not on the event loop
         self._one = np.zeros(1, CANDIDATE)
         self._one_native = native_candidates(self._one)
 
     @property
     def complete(self) -> bool:
         """Whether the text may end here."""
-        return self._asked(self._end)
+        return self._allows(self._end)
 
     def allows(self, token: int) -> bool:
-        """Whether a token may come next. One that ends the answer may where the grammar is complete."""
-        # llama.cpp would let control tokens stand for their names, which are not in the text.
-        return not self._mute[token] and self._asked(token)
+        """Return whether a token may come next. A token that ends the answer may if the grammar is complete."""
+        # llama.cpp would match control tokens by their names, which are not part of the text.
+        return not self._textless[token] and self._allows(token)
 
     def accept(self, token: int) -> bool:
-        """Go on by a token. Returns False, and stays, where the grammar does not allow it."""
+        """Advance by a token. Returns False, and does not advance, if the grammar does not allow it."""
         if self._vocab.is_end(token) or not self.allows(token):
             return False
         llama_cpp.llama_sampler_accept(self._native, token)
         return True
 
     def allowed(self, candidates: Candidates) -> Candidates:
-        """Those of the candidates that may come next."""
-        candidates = candidates[~self._mute[candidates["id"]]]
+        """Return the candidates that may come next."""
+        candidates = candidates[~self._textless[candidates["id"]]]
         native = native_candidates(candidates)
         llama_cpp.llama_sampler_apply(self._native, ctypes.byref(native))
         finite: Candidates = candidates[np.isfinite(candidates["logit"])]
         return finite
 
-    def _asked(self, token: int) -> bool:
+    def _allows(self, token: int) -> bool:
         self._one[0] = (token, 0.0, 0.0)
         llama_cpp.llama_sampler_apply(self._native, ctypes.byref(self._one_native))
         return bool(np.isfinite(self._one["logit"][0]))
 
 
 class GrammarGate:
-    """Lets text through as long as a grammar allows it."""
+    """Passes text on while a grammar allows it."""
 
     def __init__(self, vocab: Vocab, gbnf: str) -> None:
         self._vocab = vocab
@@ -85,7 +86,7 @@ class GrammarGate:
 
     def push(self, text: str) -> str:
         for at, character in enumerate(text):
-            # By the character: a text's own tokens may hold more than what is allowed of it.
+            # Character by character: a token of the text may extend beyond the part that is allowed.
             tokens = self._vocab.tokenize_continuation(character)
             self._closed = self._closed or not all(self._grammar.accept(token) for token in tokens)
             if self._closed:
@@ -94,13 +95,13 @@ class GrammarGate:
 
 
 def native_candidates(candidates: Candidates) -> Any:
-    """llama.cpp's view of an array, which must outlive it."""
+    """Return llama.cpp's view of an array. The array must outlive the view."""
     pointer = ctypes.cast(candidates.ctypes.data, llama_cpp.llama_token_data_p)
     return llama_cpp.llama_token_data_array(data=pointer, size=len(candidates), selected=-1, sorted=False)
 
 
 def text_or_calls(call_schema: Any, *, parallel: bool) -> str:
-    """In GBNF. Calls are JSON under the schema, one behind the other where they are `parallel`. Raises UnsupportedSchema."""
+    """Return a grammar in GBNF of any text, or of calls under the schema: several if `parallel`. Raises UnsupportedSchema."""
     more = r' ("\n" marked)*' if parallel else ""
 
     def root_of(call: str) -> str:
@@ -117,9 +118,9 @@ def text_or_calls(call_schema: Any, *, parallel: bool) -> str:
 
 
 def _text_rules() -> list[str]:
-    """What may come behind so many characters of the markup that opens a call: the end, or anything that is not all of it."""
+    """Return a rule for each prefix of the markup that opens a call: the end, or any text that does not complete the markup."""
     rules = []
     for at, character in enumerate(OPEN):
-        goes_on = f' | "{character}" text{at + 1}' if at + 1 < len(OPEN) else ""
-        rules.append(f"| [^{character}] .*{goes_on}")
+        continues = f' | "{character}" text{at + 1}' if at + 1 < len(OPEN) else ""
+        rules.append(f"| [^{character}] .*{continues}")
     return rules

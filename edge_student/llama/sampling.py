@@ -1,4 +1,4 @@
-"""From a row of logits to a token and its log-probability."""
+"""Chooses a token from a row of logits, and computes log-probabilities."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from edge_student.llama.vocab import Vocab
 from edge_student.student import Alternative, Score, StudentSampling
 from shared.errors import EngineFailed
 
-CHOICES = 8
-"""So many tokens are refused one by one before a grammar is asked for all that it allows."""
+MAX_REJECTIONS = 8
+"""Tokens that a grammar rejects one by one before it filters the whole vocabulary."""
 
 
 class Sampler:
-    """One sequence's way of choosing: greedy in numpy, or llama.cpp's chain where more is asked for.
+    """Sampler of one sequence: greedy in numpy, or llama.cpp's chain for everything else.
 
-    The order is vLLM's, so that both sides of an answer mean the same by the same numbers: bias and penalties, temperature,
+    The order is vLLM's, so that the same numbers mean the same on both sides of an answer: bias and penalties, temperature,
     min-p, top-k, top-p, then typical (which vLLM does not have) and the seeded draw.
     """
 
     def __init__(self, sampling: StudentSampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]) -> None:
-        """`guidance` is what the answer begins with. Raises EngineFailed where it is not of the structure asked for."""
+        """`guidance` is the beginning of the answer. Raises EngineFailed if it does not match the structure."""
         self.sampling = sampling
         self._grammar = Grammar(vocab, sampling.structure.grammar) if sampling.structure else None
         if self._grammar and not all(self._grammar.accept(token) for token in guidance):
-            raise EngineFailed("the guidance is not of the structure that was asked for")
+            raise EngineFailed("the guidance does not match the requested structure")
         logits = _logit_samplers(sampling, vocab, prompt, guidance)
         self._chain: Any = None
         if logits or sampling.temperature > 0:
@@ -41,7 +41,7 @@ class Sampler:
                 llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def sample(self, context: LlamaContext, index: int) -> int:
-        """The next token. Raises EngineFailed where there is none that the structure allows."""
+        """Return the next token. Raises EngineFailed if the structure allows none."""
         if self._grammar:
             return self._sample_structured(self._grammar, context.logits(index))
         if self._chain is None:
@@ -49,15 +49,15 @@ class Sampler:
         return context.sample(self._chain, index)
 
     def _sample_structured(self, grammar: Grammar, logits: Logits) -> int:
-        """Choose freely, and again without what the grammar refused; only then ask it for all tokens, which is expensive.
+        """Choose freely, then again without the rejected tokens; filter the whole vocabulary only after that, which is slow.
 
-        To choose again without the refused is to choose among the allowed: each keeps its share of the probability. Where
-        `top_k` and the like cut off, they do so among more tokens, as in llama.cpp's own programs.
+        The result is a choice among the allowed tokens: each keeps its share of the probability. `top_k` and similar options
+        cut off among more tokens, as in llama.cpp's own programs.
         """
         candidates = np.zeros(len(logits), CANDIDATE)
         candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
         token = self._choose(candidates)
-        for _ in range(CHOICES):
+        for _ in range(MAX_REJECTIONS):
             if grammar.allows(token):
                 break
             candidates = candidates[candidates["id"] != token]
@@ -66,7 +66,7 @@ class Sampler:
             if not grammar.allows(token):
                 candidates = grammar.allowed(candidates)
                 if not len(candidates):
-                    raise EngineFailed("no token of the vocabulary can go on with the structure that was asked for")
+                    raise EngineFailed("no token of the vocabulary continues the requested structure")
                 token = self._choose(candidates)
         if self._chain is not None:
             llama_cpp.llama_sampler_accept(self._chain, token)
@@ -74,7 +74,7 @@ class Sampler:
         return token
 
     def _choose(self, candidates: Candidates) -> int:
-        """One of the candidates."""
+        """Return the id of one candidate."""
         if self._chain is None:
             return int(candidates["id"][np.argmax(candidates["logit"])])
         candidates = candidates.copy()  # the chain sorts it, and changes its logits
@@ -91,20 +91,20 @@ class Sampler:
 def _logit_samplers(
     sampling: StudentSampling, vocab: Vocab, prompt: Sequence[int], guidance: Sequence[int]
 ) -> list[Any]:
-    """What changes logits, and so counts for a greedy choice too. The chain gives each token it chooses to all of them."""
+    """Return the samplers that change logits, which also apply to greedy decoding. The chain passes each chosen token to them."""
     samplers = []
     if sampling.logit_bias:
         biases = (llama_cpp.llama_logit_bias * len(sampling.logit_bias))(*sampling.logit_bias)
         samplers.append(llama_cpp.llama_sampler_init_logit_bias(vocab.n_tokens, len(biases), biases))
-    # A penalty looks back so far. Its memory holds that much, which is no more than the context.
-    reach = len(prompt) + len(guidance) + sampling.max_tokens
+    # The window of a penalty covers everything, which is at most the context.
+    window = len(prompt) + len(guidance) + sampling.max_tokens
     if sampling.repetition_penalty != 1:
         penalty = sampling.repetition_penalty
-        repetition = llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, reach, penalty, 0.0, 0.0)
+        repetition = llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, window, penalty, 0.0, 0.0)
         samplers.append(_fed(repetition, [*prompt, *guidance]))
     if sampling.frequency_penalty or sampling.presence_penalty:
         frequency, presence = sampling.frequency_penalty, sampling.presence_penalty
-        penalties = llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, reach, 1.0, frequency, presence)
+        penalties = llama_cpp.llama_sampler_init_penalties(vocab.n_tokens, window, 1.0, frequency, presence)
         samplers.append(_fed(penalties, guidance))
     return samplers
 
@@ -132,7 +132,7 @@ def _fed(sampler: Any, tokens: Iterable[int]) -> Any:
 
 
 def score(logits: Logits, token: int, top: int, vocab: Vocab) -> Score:
-    """How probable a token was to the model that gave these logits in front of it."""
+    """Return the score of a token under the logits in front of it."""
     shifted = logits - logits.max()
     probabilities = np.exp(shifted)
     total = float(probabilities.sum(dtype=np.float64))
@@ -140,7 +140,7 @@ def score(logits: Logits, token: int, top: int, vocab: Vocab) -> Score:
         token=vocab.piece(token),
         logprob=float(shifted[token]) - math.log(total),
         rank=int(np.count_nonzero(logits > logits[token])),
-        # In nats: the log of the sum, less the mean of what was summed up.
+        # In nats: the log of the sum minus the mean of the summed logits.
         entropy=math.log(total) - float(np.dot(probabilities, shifted)) / total,
         alternatives=_best(shifted, math.log(total), top, vocab),
         token_id=token,
@@ -148,7 +148,7 @@ def score(logits: Logits, token: int, top: int, vocab: Vocab) -> Score:
 
 
 def logprob(logits: Logits, token: int, top: int, vocab: Vocab) -> tuple[float, tuple[Alternative, ...]]:
-    """Log-probability of a token under the model itself (before temperature), and the `top` most probable ones."""
+    """Return a token's log-probability before temperature, and the `top` most probable alternatives."""
     shifted = logits - logits.max()
     log_total = math.log(np.exp(shifted).sum(dtype=np.float64))
     return float(shifted[token]) - log_total, _best(shifted, log_total, top, vocab)

@@ -1,67 +1,42 @@
-"""What goes into the next batch: pure decisions over sequences, without a model.
+"""Decides what goes into the next batch. Pure decisions over sequences, without a model.
 
-A sequence is a list of tokens of which the first `n_past` are in the KV cache. Everything behind them waits: the prompt
-and guidance in chunks, a freshly sampled token alone. Preemption is then no more than `n_past = 0`. A sequence that leaves
-is kept for as long as nobody needs its room: whoever comes with the same beginning takes that over.
+A sequence is a list of tokens of which the first `n_past` are in the KV cache. The tokens behind them wait: prompt and guidance
+in chunks, a freshly sampled token alone. Preemption therefore only sets `n_past` to 0. The tokens of a sequence that leaves stay
+in the cache while there is room, and a sequence that starts with the same ones takes them over.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from edge_student.llama.batch import Batch, Chunk, SequenceState
+from edge_student.llama.prefix_cache import MIN_PREFIX_TOKENS, CachedPrefix, PrefixCache, common_length
 
-from edge_student.llama.batch import Chunk, Copy, Cut, Plan, SequenceState
-from edge_student.llama.kv_cells import Cells
-
-KEEP_TOKENS = 16
-"""Shorter beginnings are computed again sooner than they are kept or copied."""
-WAIT_TOKENS = 32
-"""A sequence waits for another that is just computing so many tokens of its own beginning, or more."""
+MIN_WAIT_TOKENS = 32
+"""A sequence waits for another one that is about to compute at least this many tokens of its prefix."""
 SCORED_CHUNK = 32
-"""Tokens of a sequence with scores in one batch, at most: each has a row of logits as long as the vocabulary."""
-
-
-@dataclass(eq=False)
-class _Kept:
-    """What a sequence that has left leaves in the cache."""
-
-    tokens: list[int]
-    cache_salt: str | None
-    slot: int
+"""Most tokens of a scored sequence in one batch: each of them has a row of logits as long as the vocabulary."""
 
 
 class Scheduler:
-    """First come, first served over `n_running` sequences at once and `n_cells` tokens of KV cache.
+    """First come, first served, over `n_running` sequences at once and `n_cells` tokens of KV cache.
 
     A batch holds one token of every decoding sequence, then waiting tokens in order of arrival: up to `n_batch` of them, or
-    `chunk` where some sequence is decoding, so that a long prompt does not stall the others. Where more wait than decode the
-    chunk is as many times as long: fewer lose by it than gain. Up to `n_kept` sequences that
-    have left stay in the cache, the least recently used of which go first where room is needed. Where many run there are fewer:
-    every cell in use costs each step a little, and those who run have the common beginnings too.
+    `chunk` while some sequence decodes, so that a long prompt does not stall the others. If more sequences wait than decode, the
+    chunk is as many times longer, because fewer lose by it than gain.
+
+    Up to `n_cached` prefixes of finished sequences stay in the cache, fewer if many sequences run: these contain the common
+    prefixes too, and every cell in use costs each step a little.
     """
 
-    def __init__(self, *, n_running: int, n_cells: int, n_batch: int, chunk: int, n_kept: int = 0) -> None:
+    def __init__(self, *, n_running: int, n_cells: int, n_batch: int, chunk: int, n_cached: int = 0) -> None:
         self.n_running = n_running
-        self.n_cells = n_cells
         self.n_batch = n_batch
         self.chunk = chunk
-        self.n_kept = n_kept
-        self.n_slots = max(n_running, n_kept)
-        self._cells = Cells(self.n_slots)
+        self.n_slots = max(n_running, n_cached)
+        self.cache = PrefixCache(n_slots=self.n_slots, n_cells=n_cells, max_prefixes=n_cached)
         self._sequences: list[SequenceState] = []
-        self._kept: list[_Kept] = []
-        self._free_slots = list(range(self.n_slots - 1, -1, -1))
-        self._moves: list[Cut | Copy] = []
 
     def __len__(self) -> int:
         return len(self._sequences)
-
-    @property
-    def cells_used(self) -> int:
-        return self._cells.used
-
-    @property
-    def _free_cells(self) -> int:
-        return self.n_cells - self._cells.used
 
     @property
     def running(self) -> list[SequenceState]:
@@ -71,7 +46,7 @@ class Scheduler:
         self._sequences.append(sequence)
 
     def remove(self, sequence: SequenceState, *, keep: bool = True) -> None:
-        """A sequence leaves. With `keep` its cells stay for whoever begins the same, as long as there is room."""
+        """Remove a sequence. With `keep` its tokens stay in the cache as a prefix while there is room."""
         if sequence not in self._sequences:
             return
         self._sequences.remove(sequence)
@@ -79,56 +54,51 @@ class Scheduler:
         sequence.slot, sequence.n_past = None, 0
         if slot is None:
             return
-        left = _Kept(tokens, sequence.cache_salt, slot)
-        if keep and self.n_kept and len(tokens) >= KEEP_TOKENS and not self._is_kept(left):
-            for one in [kept for kept in self._kept if _common(kept, left) == len(kept.tokens)]:
-                self._drop(one)
-            self._kept.append(left)
-            if len(self._kept) > self.n_kept:
-                self.drop_kept()
+        if keep:
+            self.cache.store(tokens, sequence.cache_salt, slot)
         else:
-            self._free(slot)
+            self.cache.free(slot)
 
-    def cut(self, sequence: SequenceState, length: int) -> None:
-        """A sequence's tokens have changed from position `length` on: what was computed of them is forgotten."""
+    def truncate(self, sequence: SequenceState, length: int) -> None:
+        """Drop what was computed of a sequence from position `length` on, because its tokens have changed there."""
         if sequence.n_past > length:
             sequence.n_past = length
             if sequence.slot is not None:
-                self._cut(sequence.slot, length)
+                self.cache.truncate(sequence.slot, length)
 
     def evict(self, sequence: SequenceState) -> None:
-        """A running sequence gives its cells back; it computes them again when there is room."""
+        """Take the cells of a running sequence. It computes them again when there is room."""
         slot, sequence.slot, sequence.n_past = sequence.slot, None, 0
         if slot is not None:
-            self._free(slot)
+            self.cache.free(slot)
 
-    def plan(self) -> Plan:
-        """The next batch. Slots are given out here; `n_past` moves only with `advance`, after the batch was computed."""
-        evicted = self._make_room()
-        begun: list[SequenceState] = []
+    def next_batch(self) -> Batch:
+        """Return the next batch. Slots are assigned here; `n_past` changes in `advance`, after the batch was computed."""
+        evicted = self._evict_until_all_can_step()
+        started: list[SequenceState] = []
         chunks = [Chunk(s, s.n_past, 1, logits=1) for s in self._sequences if s.decoding]
         taken = len(chunks)
-        queued = False
-        room = min(self.n_batch - taken, self._chunk(taken)) if chunks else self.n_batch
+        blocked = False
+        room = min(self.n_batch - taken, self._chunk_beside(taken)) if chunks else self.n_batch
         for sequence in self._sequences:
             if room <= 0:
                 break
             if sequence.decoding or sequence.waiting <= 0 or sequence in evicted:
                 continue
             if sequence.slot is None:
-                # First come, first served: behind one that cannot begin nobody does. But those who run go on.
-                if queued or len(self.running) >= self.n_running:
-                    queued = True
+                # No sequence overtakes one that cannot start. Those that run continue.
+                if blocked or len(self.running) >= self.n_running:
+                    blocked = True
                     continue
-                source, common = self._source(sequence)
-                if self._worth_waiting(sequence, common):
+                source, common = self._longest_prefix_match(sequence)
+                if self._should_wait_for_prefix(sequence, common):
                     continue
-                if not self._begin(sequence, source, common, taken):
-                    queued = True
+                if not self._start(sequence, source, common, taken):
+                    blocked = True
                     continue
-                begun.append(sequence)
+                started.append(sequence)
             size = min(sequence.waiting, room)
-            size = min(size, self._free_up(taken + size) - taken)
+            size = min(size, self.cache.make_room(taken + size) - taken)
             if sequence.scored_from is not None:
                 size = min(size, SCORED_CHUNK)
             if size <= 0:
@@ -137,134 +107,66 @@ class Scheduler:
             chunks.append(Chunk(sequence, sequence.n_past, size, logits))
             room -= size
             taken += size
-        moves, self._moves = self._moves, []
-        return Plan(chunks, moves, evicted, begun)
+        return Batch(chunks, self.cache.take_ops(), evicted, started)
 
-    def advance(self, plan: Plan) -> None:
-        """The batch was computed: its tokens are in the cache."""
-        for chunk in plan.chunks:
+    def advance(self, batch: Batch) -> None:
+        """Record that the batch was computed: its tokens are in the cache."""
+        for chunk in batch.chunks:
             sequence = chunk.sequence
-            assert sequence.slot is not None  # noqa: S101 - a planned sequence has one
+            assert sequence.slot is not None  # noqa: S101 - a scheduled sequence has one
             sequence.n_past = chunk.start + chunk.count
-            self._cells.grow(sequence.slot, chunk.count)
+            self.cache.grow(sequence.slot, chunk.count)
 
-    def drop_kept(self) -> bool:
-        """Give up what was used least recently of what is kept. Returns whether there was any."""
-        if self._kept:
-            self._drop(self._kept[0])
-            return True
-        return False
-
-    def _chunk(self, decoding: int) -> int:
-        """How many waiting tokens a step takes in beside so many sequences that decode."""
+    def _chunk_beside(self, decoding: int) -> int:
+        """Return how many waiting tokens fit into a step beside `decoding` sequences that decode."""
         waiting = sum(1 for s in self._sequences if s.waiting > 0 and not s.decoding)
         return max(self.chunk, self.chunk * waiting // decoding)
 
-    def _make_room(self) -> list[SequenceState]:
-        """Throw out the youngest until every sequence that stays can take a step."""
+    def _evict_until_all_can_step(self) -> list[SequenceState]:
+        """Evict the youngest sequences until every remaining one can take a step."""
         evicted: list[SequenceState] = []
         while True:
             stepping = sum(1 for s in self._sequences if s.slot is not None and s.waiting > 0)
-            if self._free_up(stepping) >= stepping or len(self.running) <= 1:
+            if self.cache.make_room(stepping) >= stepping or len(self.running) <= 1:
                 return evicted
             youngest = max(self.running, key=lambda s: s.arrival)
             self.evict(youngest)
             evicted.append(youngest)
 
-    def _source(self, sequence: SequenceState) -> tuple[SequenceState | _Kept | None, int]:
-        """Who has computed most of a sequence's beginning, and how much of it."""
-        best: SequenceState | _Kept | None = None
-        most = KEEP_TOKENS - 1
-        if not self.n_kept:
+    def _longest_prefix_match(self, sequence: SequenceState) -> tuple[SequenceState | CachedPrefix | None, int]:
+        """Return the sequence or cached prefix that has computed most of a sequence's prefix, and its length."""
+        best: SequenceState | CachedPrefix | None = None
+        longest = MIN_PREFIX_TOKENS - 1
+        if not self.cache.max_prefixes:
             return None, 0
-        those: list[SequenceState | _Kept] = [*self._kept, *self.running]
-        for one in those:
-            there = one.n_past if isinstance(one, SequenceState) else len(one.tokens)
-            if min(there, sequence.reusable) > most:
-                common = min(_common(one, sequence), there, sequence.reusable)
-                if common > most:
-                    best, most = one, common
-        return best, most if best else 0
+        candidates: list[SequenceState | CachedPrefix] = [*self.cache.prefixes, *self.running]
+        for candidate in candidates:
+            computed = candidate.n_past if isinstance(candidate, SequenceState) else len(candidate.tokens)
+            usable = min(computed, sequence.reusable)
+            if usable > longest and (common := min(common_length(candidate, sequence), usable)) > longest:
+                best, longest = candidate, common
+        return best, longest if best else 0
 
-    def _worth_waiting(self, sequence: SequenceState, common: int) -> bool:
-        """Whether another one is about to compute much more of the same beginning."""
-        if not self.n_kept or sequence.reusable < common + WAIT_TOKENS:
+    def _should_wait_for_prefix(self, sequence: SequenceState, common: int) -> bool:
+        """Return whether another sequence is about to compute much more of the same prefix."""
+        enough = common + MIN_WAIT_TOKENS
+        if not self.cache.max_prefixes or sequence.reusable < enough:
             return False
         return any(
-            min(_common(one, sequence), sequence.reusable, one.n_past + one.waiting) >= common + WAIT_TOKENS
-            for one in self.running
-            if one.waiting > 0 and one.n_past + one.waiting >= common + WAIT_TOKENS
+            other.waiting > 0
+            and other.n_past + other.waiting >= enough
+            and min(common_length(other, sequence), sequence.reusable, other.n_past + other.waiting) >= enough
+            for other in self.running
         )
 
-    def _begin(self, sequence: SequenceState, source: SequenceState | _Kept | None, common: int, taken: int) -> bool:
-        """Give a sequence a slot, if all of it fits, so that it is not thrown out again half-way."""
-        if isinstance(source, _Kept):
-            self._kept.remove(source)  # it is not dropped for room, and was used last now
-            self._kept.append(source)
-        wanted = taken + len(sequence.tokens) - common
-        # What a copy would save is not worth a slot: of an answer that is read draft by draft, what did not stand.
-        in_place = isinstance(source, _Kept) and len(source.tokens) - common < KEEP_TOKENS
-        others = [kept for kept in self._kept if kept is not source]
-        while others and (self._free_cells < wanted or not (in_place or self._free_slots)):
-            self._drop(others.pop(0))
-        fits = self._free_cells >= wanted
-        if isinstance(source, _Kept) and (in_place or not fits or not self._free_slots):
-            spare = self._cells.length(source.slot) - common
-            if self._free_cells + spare < wanted:
-                return False
-            self._kept.remove(source)
-            self._cut(source.slot, common)
-            sequence.slot = source.slot
-        elif fits and self._free_slots:
-            sequence.slot = self._free_slots.pop()
-            if source is not None:
-                assert source.slot is not None  # noqa: S101 - it runs, or is kept
-                self._cells.share(source.slot, sequence.slot, common)
-                self._moves.append(Copy(source.slot, sequence.slot, common))
-        else:
+    def _start(
+        self, sequence: SequenceState, source: SequenceState | CachedPrefix | None, common: int, taken: int
+    ) -> bool:
+        """Give a sequence a slot, if all of it fits. Returns whether it has one."""
+        slot = self.cache.allocate(source, common, taken + len(sequence.tokens) - common)
+        if slot is None:
             return False
-        sequence.n_past = common
+        sequence.slot, sequence.n_past = slot, common
         if sequence.cached is None:
             sequence.cached = common
         return True
-
-    def _free_up(self, wanted: int) -> int:
-        """Free cells, after what is kept has gone for as many as are wanted."""
-        while self._free_cells < wanted and self.drop_kept():
-            pass
-        return self._free_cells
-
-    def _is_kept(self, left: _Kept) -> bool:
-        return any(_common(kept, left) == len(left.tokens) for kept in self._kept)
-
-    def _drop(self, kept: _Kept) -> None:
-        self._kept.remove(kept)
-        self._free(kept.slot)
-
-    def _free(self, slot: int) -> None:
-        self._cut(slot, 0)
-        self._free_slots.append(slot)
-
-    def _cut(self, slot: int, start: int) -> None:
-        if self._cells.length(slot) > start:
-            self._cells.cut(slot, start)
-            self._moves.append(Cut(slot, start))
-
-
-def _common(one: SequenceState | _Kept, other: SequenceState | _Kept) -> int:
-    """Length of the beginning that two have in common and may share."""
-    return common_prefix(one.tokens, other.tokens) if one.cache_salt == other.cache_salt else 0
-
-
-def common_prefix(one: list[int], other: list[int]) -> int:
-    """Length of the beginning that two lists share. Slices are compared natively, so halving beats a loop."""
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

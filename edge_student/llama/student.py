@@ -1,4 +1,4 @@
-"""The Student protocol over the engine: conversations in, words out."""
+"""The Student protocol, implemented with the engine: conversations in, tokens out."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from edge_student.llama.context import ContextOptions, LlamaContext
-from edge_student.llama.engine import Engine, EngineSequence
+from edge_student.llama.engine import Engine
+from edge_student.llama.engine_sequence import EngineSequence
+from edge_student.llama.gbnf import UnsupportedSchema
 from edge_student.llama.grammar import BadGrammar, Grammar, GrammarGate, text_or_calls
-from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
+from edge_student.llama.json_schema import to_gbnf
 from edge_student.llama.sampling import Sampler
 from edge_student.llama.scheduler import Scheduler
-from edge_student.settings import MOST_KEPT, EdgeSettings
+from edge_student.settings import EdgeSettings
 from edge_student.student import Score, ScoresOf, Structure, StudentSampling, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, PromptTooLong
 from shared.protocol.guidance import Message
 
 FEED_TOKENS = 4
-"""Guidance goes to the engine so many tokens at a time, or more, but for what is prefilled ahead. What is left over goes with the
-hand-over."""
+"""Fewest new tokens of guidance that are passed to the engine at once, except for prefill ahead. The handover passes the rest."""
 
 
 class LlamaStudent:
-    """A GGUF model on this machine."""
+    """A student with a GGUF model on this machine."""
 
     def __init__(self, model: str, path: Path, settings: EdgeSettings) -> None:
-        """Loads the model, which takes a while: not on the event loop. Raises EngineFailed."""
+        """Load the model, which takes seconds: not on the event loop. Raises EngineFailed."""
         self.model = model
-        kept = settings.prefix_cache_sequences
         scheduler = Scheduler(
             n_running=settings.max_sequences,
-            n_kept=min(MOST_KEPT, 2 * settings.max_sequences) if kept is None else kept,
+            n_cached=settings.cached_sequences,
             n_cells=settings.kv_cache_tokens or settings.context_tokens,
             n_batch=settings.batch_tokens,
             chunk=min(settings.prefill_chunk_tokens, settings.batch_tokens),
         )
         options = ContextOptions(
             n_slots=scheduler.n_slots,
-            n_cells=scheduler.n_cells,
+            n_cells=scheduler.cache.n_cells,
             n_batch=scheduler.n_batch,
             threads=settings.threads or os.cpu_count() or 1,
         )
@@ -51,7 +51,7 @@ class LlamaStudent:
         template = context.metadata("tokenizer.chat_template")
         if template is None:
             context.close()
-            raise EngineFailed(f"{path.name} has no chat template: an instruct model is needed")
+            raise EngineFailed(f"{path.name} has no chat template; an instruct model is required")
         self._vocab = context.vocab
         self._chat = context.vocab.chat_format(template)
         self.context_tokens = min(settings.context_tokens, options.n_cells, context.trained_tokens)
@@ -76,7 +76,10 @@ class LlamaStudent:
     def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
         for token in ids:
             if not 0 <= token < self._vocab.n_tokens:
-                raise InvalidRequest(f"{param}: {token} is not a token of {self.model}", param=param)
+                raise InvalidRequest(
+                    f"{param}: token id {token} is out of range; {self.model} has {self._vocab.n_tokens} tokens",
+                    param=param,
+                )
 
     def open(
         self,
@@ -89,12 +92,12 @@ class LlamaStudent:
         cache_salt: str | None = None,
     ) -> LlamaSequence:
         if not prompt:
-            raise InvalidRequest("the prompt is empty", param="prompt")
+            raise InvalidRequest("prompt: must not be empty", param="prompt")
         answer = self.continuation(text)
         if len(prompt) + len(answer) >= self.context_tokens:
             raise PromptTooLong(
                 f"the prompt has {len(prompt) + len(answer)} tokens; the context of {self.model} has {self.context_tokens}, "
-                "and one is needed for the answer",
+                "at least one of them for the answer",
                 param="messages",
             )
         state = EngineSequence(
@@ -108,7 +111,7 @@ class LlamaStudent:
         return LlamaSequence(self, self._engine, state, len(prompt), text)
 
     def continuation(self, text: str) -> list[int]:
-        """Token ids of text that goes on behind a prompt."""
+        """Return the token ids of text that follows a prompt."""
         return self._vocab.tokenize_continuation(text) if text else []
 
     def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
@@ -117,10 +120,10 @@ class LlamaStudent:
     def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
         return self._structure(None, lambda: text_or_calls(call_schema, parallel=parallel), "tools")
 
-    def _structure(self, json_schema: dict[str, Any] | None, made: Callable[[], str], param: str) -> Structure:
-        """Of a grammar that llama.cpp can read. Raises InvalidRequest."""
+    def _structure(self, json_schema: dict[str, Any] | None, to_grammar: Callable[[], str], param: str) -> Structure:
+        """Build a structure, with a grammar that llama.cpp can parse. Raises InvalidRequest."""
         try:
-            grammar = made()
+            grammar = to_grammar()
             Grammar(self._vocab, grammar)
         except (UnsupportedSchema, BadGrammar) as error:
             raise InvalidRequest(f"{param}: {error}", param=param) from error
@@ -140,7 +143,7 @@ class LlamaStudent:
 
 
 class LlamaSequence:
-    """A sequence of the engine, and the text of the guidance it was fed."""
+    """A sequence of the engine, and the text of its guidance."""
 
     def __init__(
         self, student: LlamaStudent, engine: Engine, state: EngineSequence, prompt_tokens: int, text: str
@@ -150,7 +153,7 @@ class LlamaSequence:
         self._prompt_tokens = prompt_tokens
         self._state = state
         self._guidance = text
-        self._settled = 0
+        self._stable = 0
         self._started = False
         self._fed: list[int] = state.tokens[prompt_tokens:]
         engine.submit(state)
@@ -167,14 +170,14 @@ class LlamaSequence:
         self._guidance += text
         if self._state.deferred and not self._started:
             self._started = True
-            # It may have begun with something prefilled ahead: that stays.
+            # What was prefilled ahead stays.
             self._engine.rewrite(self._state, self._prompt_tokens + len(self._fed), [])
-        settled = settled_length(self._guidance)
-        if settled == self._settled:
+        stable = stable_length(self._guidance)
+        if stable == self._stable:
             return
-        self._settled = settled
-        # Some tokens together cost less than one by one, and the teacher may share the cores.
-        self._feed(self._student.continuation(self._guidance[:settled]), at_least=FEED_TOKENS)
+        self._stable = stable
+        # Several tokens at once cost less than one by one, and the teacher may share the cores.
+        self._feed(self._student.continuation(self._guidance[:stable]), at_least=FEED_TOKENS)
 
     def prefill_ahead(self, text: str) -> None:
         self._feed(self._student.continuation(self._guidance + text), at_least=1)
@@ -188,20 +191,20 @@ class LlamaSequence:
             yield TokenOutput(text="", end="length")
             return
         if scores_only:
-            # The scores are complete with the first token, which comes from the same batch and is not told.
+            # The scores are complete with the first token, which comes from the same batch and is dropped.
             sampling = sampling.model_copy(update={"max_tokens": 1})
-        same = self._fed_of(ids)
+        same = self._fed_prefix(ids)
         sampler = self._student.sampler(sampling, self._state.tokens[: self._prompt_tokens], ids)
         self._engine.generate(self._state, self._prompt_tokens + same, ids[same:], sampler)
         try:
             while True:
-                word = await self._state.words.get()
-                if isinstance(word, Exception):
-                    raise word
+                token = await self._state.outcomes.get()
+                if isinstance(token, Exception):
+                    raise token
                 if scores_only:
-                    word = TokenOutput(text="", end="length")
-                yield word
-                if word.end:
+                    token = TokenOutput(text="", end="length")
+                yield token
+                if token.end:
                     return
         finally:
             self.close()
@@ -210,23 +213,23 @@ class LlamaSequence:
         self._engine.remove(self._state)
 
     def _feed(self, ids: list[int], *, at_least: int) -> None:
-        """Have the engine go on to `ids`, unless fewer than `at_least` of them are new to it or there is no room."""
-        same = self._fed_of(ids)
+        """Pass the guidance `ids` to the engine, unless fewer than `at_least` of them are new or the context is full."""
+        same = self._fed_prefix(ids)
         if len(ids) - same >= at_least and self._prompt_tokens + len(ids) < self._student.context_tokens:
             self._engine.rewrite(self._state, self._prompt_tokens + same, ids[same:])
             self._fed = ids
 
-    def _fed_of(self, ids: list[int]) -> int:
-        """How many of `ids` the engine has already. Mostly that is all it has; tokenizers may change their mind as text grows."""
+    def _fed_prefix(self, ids: list[int]) -> int:
+        """Return how many of `ids` the engine has. Usually those are all it has, but tokens may change as the text grows."""
         pairs = enumerate(zip(self._fed, ids, strict=False))
-        return next((at for at, (fed, wanted) in pairs if fed != wanted), min(len(self._fed), len(ids)))
+        return next((at for at, (fed, new) in pairs if fed != new), min(len(self._fed), len(ids)))
 
 
-def settled_length(text: str) -> int:
-    """Up to where the tokens of a growing text can no longer change: the last space that a word stands before.
+def stable_length(text: str) -> int:
+    """Return the length of the prefix of a growing text whose tokens no longer change: up to the last space after a word.
 
-    The pre-tokenizers of byte-level BPE (GPT-2's pattern and those that come from it) always end a piece before a space that
-    follows a visible character, whatever comes behind it. Text that has no such place is fed at the hand-over.
+    The pre-tokenizers of byte-level BPE (GPT-2's pattern and its descendants) always end a piece before a space that follows a
+    visible character, whatever comes behind it. Text without such a place is passed to the engine at the handover.
     """
     at = text.rfind(" ")
     while at > 0 and text[at - 1].isspace():

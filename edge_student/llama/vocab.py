@@ -1,6 +1,6 @@
 """A llama.cpp vocabulary: text to tokens and back, and the chat format of its model.
 
-Control tokens are those that llama.cpp marks so (`llama_vocab_is_control`). User-defined ones (Qwen's `<tool_call>`)
+Control tokens are those that llama.cpp marks as such (`llama_vocab_is_control`). User-defined tokens (Qwen's `<tool_call>`)
 are ordinary vocabulary: `llama_tokenize` finds them in plain text too.
 """
 
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from shared.prompting.chat_format import ChatFormat
 
 ASCII_WHITESPACE = " \t\n\v\f\r"
-"""What llama.cpp strips beside tokens that ask for it (`isspace`)."""
+"""Characters that llama.cpp strips beside tokens with that attribute (`isspace`)."""
 ANCHORS = ("\x02", "\n", "0")
-"""Characters that merge with nothing that follows them, in most vocabularies."""
+"""Characters that do not merge with the text behind them, in most vocabularies."""
 NO_TOKEN = -1
 
 
@@ -40,14 +40,14 @@ class Vocab:
         return self._pointer
 
     def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Ids of a text, without BOS or EOS.
+        """Return the ids of a text, without BOS or EOS.
 
-        `parse_special` lets the text speak control tokens: never for text that isn't ours.
-        SentencePiece vocabularies see a word's beginning here (`add_space_prefix`), as at the start of a prompt and
-        behind a control token.
+        `parse_special` turns names of control tokens into control tokens. It must be False for text of users and models.
+        SentencePiece vocabularies put a space in front (`add_space_prefix`), as at the start of a prompt and behind a control
+        token.
         """
         data = text.encode()
-        size = len(data) + 2  # no token is empty; one more for the space some vocabularies put in front
+        size = len(data) + 2  # no token is empty, and some vocabularies put a space in front
         while True:
             ids = (llama_cpp.llama_token * size)()
             count = llama_cpp.llama_tokenize(self._pointer, data, len(data), ids, size, False, parse_special)
@@ -56,7 +56,7 @@ class Vocab:
             size = -count
 
     def tokenize_continuation(self, text: str) -> list[int]:
-        """Ids of plain text that goes on from text before it, as guidance does: no space is put in front."""
+        """Return the ids of plain text that follows other text, such as guidance: no space is put in front."""
         if not text or not self._adds_space:
             return self.tokenize(text)
         for anchor in ANCHORS:
@@ -66,33 +66,33 @@ class Vocab:
         return self.tokenize(text)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """Bytes of a token, which may be a part of a character.
+        """Return the bytes of a token, which may be a part of a character.
 
-        Control tokens are empty, or with `special` their own text. Raises `ValueError` for an id out of range.
+        Control tokens have none, or with `special` their name. Raises ValueError if the id is out of range.
         """
         piece = self._pieces.get(token)
         if piece is None:
             if not 0 <= token < self.n_tokens:  # llama.cpp would end the process
-                raise ValueError(f"the vocabulary has {self.n_tokens} tokens, and none is {token}")
+                raise ValueError(f"token id {token} is out of range; the vocabulary has {self.n_tokens} tokens")
             piece = self._pieces[token] = self._read_piece(token, special=False)
         return piece if piece or not special else self._read_piece(token, special=True)
 
     def detokenize(self, tokens: Iterable[int], *, special: bool = False) -> bytes:
-        """Bytes of the tokens one after the other, as they stand behind other text."""
+        """Return the bytes of tokens that follow other text."""
         return b"".join(self.piece(token, special=special) for token in tokens)
 
     def is_end(self, token: int) -> bool:
-        """Whether the model ends its answer with this token (end of generation)."""
+        """Return whether the model ends its answer with this token (end of generation)."""
         return bool(llama_cpp.llama_vocab_is_eog(self._pointer, token))
 
     @cached_property
-    def an_end(self) -> int:
+    def end_token(self) -> int:
         """A token that ends an answer."""
         return next(token for token in range(self.n_tokens) if self.is_end(token))
 
     @cached_property
-    def mute(self) -> npt.NDArray[np.bool_]:
-        """Which tokens say nothing, shape (vocabulary,): control tokens and unused ones, but for those that end an answer."""
+    def textless(self) -> npt.NDArray[np.bool_]:
+        """Mask of tokens without text, shape (vocabulary,): control tokens and unused ones, except those that end an answer."""
         tokens = range(self.n_tokens)
         return np.array([not self._read_piece(token, special=False) and not self.is_end(token) for token in tokens])
 
@@ -105,7 +105,7 @@ class Vocab:
 
     @cached_property
     def variables(self) -> dict[str, str]:
-        """The tokens a chat template may name, as transformers calls them."""
+        """Texts of the tokens that a chat template may use, under transformers' names."""
         ids = {
             "bos_token": llama_cpp.llama_vocab_bos(self._pointer),
             "eos_token": llama_cpp.llama_vocab_eos(self._pointer),
@@ -114,7 +114,7 @@ class Vocab:
         return {name: self._text(token) for name, token in ids.items() if token != NO_TOKEN}
 
     def chat_format(self, template: str) -> ChatFormat:
-        """The chat format of a template with this vocabulary. BOS is the template's to write, as in transformers."""
+        """Return the chat format of a template with this vocabulary. The template writes BOS itself, as in transformers."""
         return ChatFormat(
             template,
             control_tokens=self.control_tokens,

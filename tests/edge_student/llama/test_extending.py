@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_student.llama.engine import Engine, EngineSequence
+from edge_student.llama.engine import Engine
+from edge_student.llama.engine_sequence import EngineSequence
 from edge_student.llama.student import LlamaSequence, LlamaStudent
 from edge_student.llama.vocab import Vocab
 from edge_student.student import StudentSampling, TokenOutput
@@ -47,7 +48,7 @@ class RecordingEngine:
 
     def generate(self, sequence: EngineSequence, keep: int, tokens: list[int], sampler: None) -> None:
         self.rewrite(sequence, keep, tokens)
-        sequence.words.put_nowait(TokenOutput("", end="length"))
+        sequence.outcomes.put_nowait(TokenOutput("", end="length"))
 
 
 class Tokenizer:

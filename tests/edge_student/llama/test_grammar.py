@@ -9,8 +9,9 @@ from typing import Any
 import llama_cpp
 import pytest
 
+from edge_student.llama.gbnf import UnsupportedSchema
 from edge_student.llama.grammar import BadGrammar, Grammar, GrammarGate
-from edge_student.llama.json_schema import UnsupportedSchema, to_gbnf
+from edge_student.llama.json_schema import to_gbnf
 from edge_student.llama.vocab import Vocab
 from shared.model_hub.local_models import ensure_gguf
 
@@ -192,7 +193,7 @@ def test_a_grammar_survives_whatever_it_is_given(vocab: Vocab) -> None:
     for token in range(vocab.n_tokens):
         if vocab.piece(token)[:1] not in {b"[", b" ", b"\n"}:
             assert not grammar.accept(token)
-    assert not grammar.accept(vocab.an_end)
+    assert not grammar.accept(vocab.end_token)
     for token in vocab.control_tokens.values():
         assert not grammar.accept(token)
     assert all(grammar.accept(token) for token in vocab.tokenize('["'))

@@ -11,7 +11,7 @@ import llama_cpp
 import pytest
 
 from edge_student.llama.context import model_params
-from edge_student.llama.student import LlamaStudent, settled_length
+from edge_student.llama.student import LlamaStudent, stable_length
 from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong
@@ -268,8 +268,8 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "settled"),
+    ("text", "stable"),
     [("", 0), ("word", 0), (" word", 0), ("a word", 1), ("a word ", 6), ("a  b", 1), ("a.\n\n b", 0), ("  ", 0)],
 )
-def test_settled_length(text: str, settled: int) -> None:
-    assert settled_length(text) == settled
+def test_stable_length(text: str, stable: int) -> None:
+    assert stable_length(text) == stable
