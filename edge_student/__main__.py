@@ -1,4 +1,4 @@
-"""`python -m edge_student`: one edge, set up from the environment. Ends with status 0 after SIGTERM, once answers have ended."""
+"""`python -m edge_student`: one edge, configured by the environment. SIGTERM lets answers finish, then ends with status 0."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main() -> int:
     except ConfigurationError as error:
         sys.stderr.write(f"gkt edge: {error.message}\n")
         return 1
-    # uvicorn raises the signal again once it is done, and by default SIGTERM would then end us before the status is known.
+    # uvicorn raises the signal again when it is done. By default SIGTERM would then end the process with another status.
     signal.signal(signal.SIGTERM, _leave)
     _set_openmp(all_cores=settings.threads in {None, os.cpu_count()})
     return serve_as(
@@ -42,13 +42,14 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 
 
 def _set_openmp(*, all_cores: bool) -> None:
-    """What libgomp reads when llama.cpp is loaded; whatever the environment says already stays."""
-    # By default its threads spin for milliseconds where they wait for each other, which starves whatever shares the cores
-    # and, once they are shared, slows the student itself down tenfold.
+    """Set the variables that libgomp reads when llama.cpp is loaded, unless they are set already."""
+    # By default its threads spin for milliseconds while they wait for each other. That starves other processes on the cores,
+    # and slows the student itself tenfold if the cores are shared.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Where a thread of the event loop wakes on one's core, the kernel now and then moves it to the other's until it balances
-    # its load. With fewer threads than cores another process might be bound to the same ones.
+    # If a thread of the event loop wakes up on the core of a compute thread, the kernel sometimes moves that one to the core of
+    # another compute thread until it balances the load. With fewer threads than cores, binding could pick the same cores as
+    # another process.
     if all_cores and not os.environ.keys() & {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"}:
         os.environ.update(OMP_PROC_BIND="true", OMP_PLACES="cores")
 

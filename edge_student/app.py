@@ -1,4 +1,4 @@
-"""The edge's app."""
+"""Builds the edge's FastAPI app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 
 from edge_student.api import chat, completions, models
 from edge_student.api.dependencies import authorized
-from edge_student.cloud.client import Cloud, HttpCloud, NoCloud
+from edge_student.cloud.client import CloudClient, HttpCloudClient, NoCloudClient
 from edge_student.service import EdgeService
 from edge_student.settings import EdgeSettings
 from edge_student.student import Student
@@ -26,13 +26,13 @@ def create_app(
     settings: EdgeSettings,
     *,
     student: Student | None = None,
-    cloud: Cloud | None = None,
+    cloud: CloudClient | None = None,
     telemetry: Telemetry = OFF,
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """An edge. It loads its own student from the settings unless it is given one; `on_failure` is told where that fails.
+    """Return the app of an edge. It loads the student of the settings unless it gets one, and calls `on_failure` if that fails.
 
-    It closes `telemetry` at its end.
+    Its shutdown closes `telemetry`.
     """
     edge = EdgeService(settings, cloud or _cloud(settings, telemetry), started=int(time.time()), telemetry=telemetry)
 
@@ -42,14 +42,14 @@ def create_app(
             try:
                 await edge.load(lambda: student or _llama(settings))
             except Exception:
-                logger.exception("%s cannot be loaded", settings.model)
+                logger.exception("the student %s cannot be loaded", settings.model)
                 on_failure()
 
         loading = asyncio.create_task(load())
         try:
             yield {"edge": edge}
         finally:
-            # A load cannot be interrupted half-way: its thread is waited for, so that nothing outlives the app.
+            # The thread that loads a model cannot be interrupted. The app waits for it, so that it does not outlive the app.
             await loading
             await edge.close()
 
@@ -65,8 +65,10 @@ def create_app(
     return app
 
 
-def _cloud(settings: EdgeSettings, telemetry: Telemetry) -> Cloud:
-    return HttpCloud(settings.cloud_url, settings, telemetry=telemetry) if settings.cloud_url else NoCloud()
+def _cloud(settings: EdgeSettings, telemetry: Telemetry) -> CloudClient:
+    if not settings.cloud_url:
+        return NoCloudClient()
+    return HttpCloudClient(settings.cloud_url, settings, telemetry=telemetry)
 
 
 def _llama(settings: EdgeSettings) -> Student:

@@ -1,7 +1,7 @@
-"""An edge whose student has no model: it says at once what `shared.echo_text` has it say. `python -m edge_student.echo`.
+"""An edge without a model: its student writes the text of `shared.echo_text`. `python -m edge_student.echo`.
 
-For trying services and links with more requests than a model could answer. Set up as any edge (`GKT_EDGE_...`), and with
-`GKT_EDGE_TOKEN_MS`. It is not sure of every other line, and agrees with all that the teacher writes.
+It serves tests of services and links with more requests than a model could answer. Its settings are those of any edge
+(`GKT_EDGE_...`) and `GKT_EDGE_TOKEN_MS`. The student is unsure of every other line, and agrees with every word of the teacher.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from shared.errors import InvalidRequest, Overloaded, PromptTooLong
 from shared.protocol.guidance import Message
 from shared.server.run import serve_as
 
-SURE, UNSURE = -0.01, -3.0
+CONFIDENT_LOGPROB, UNSURE_LOGPROB = -0.01, -3.0
 
 
 class EchoSettings(EdgeSettings):
-    token_ms: float = Field(default=5.0, ge=0, description="milliseconds that the student takes for a word")
+    token_ms: float = Field(default=5.0, ge=0, description="milliseconds per word of the student")
 
 
 class EchoStudent:
-    """The Student protocol without a model. Tokens of prompts are characters, those of answers words."""
+    """The Student protocol without a model. A token is a character in prompts and a word in answers."""
 
     model = "echo-student"
 
@@ -40,7 +40,7 @@ class EchoStudent:
         self.token_s = settings.token_ms / 1000
         self.open_sequences: set[EchoSequence] = set()
         self._room = settings.max_sequences + settings.max_queue
-        gauge = Gauge("gkt_edge_sequences", "Sequences under way or waiting", registry=self.registry)
+        gauge = Gauge("gkt_edge_sequences", "Sequences running or waiting", registry=self.registry)
         gauge.set_function(lambda: len(self.open_sequences))
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
@@ -54,10 +54,10 @@ class EchoStudent:
 
     def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
         if any(not 0 <= token < 0x110000 for token in ids):
-            raise InvalidRequest(f"{param}: holds what is no token", param=param)
+            raise InvalidRequest(f"{param}: token ids must be from 0 to 0x10ffff", param=param)
 
     def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
-        raise InvalidRequest(f"{param}: a student without a model holds to no structure", param=param)
+        raise InvalidRequest(f"{param}: a student without a model does not support structured answers", param=param)
 
     def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
         return self.structure(call_schema, param="tools")
@@ -73,16 +73,22 @@ class EchoStudent:
         cache_salt: str | None = None,
     ) -> EchoSequence:
         if len(prompt) >= self.context_tokens:
-            raise PromptTooLong(f"{len(prompt)} tokens, {self.context_tokens} fit", param="messages")
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens; the context has {self.context_tokens}, one of them for the answer",
+                param="messages",
+            )
         if len(self.open_sequences) >= self._room:
-            raise Overloaded(f"{self._room} sequences are open, the most there may", retry_after_s=1)
+            raise Overloaded(
+                f"the queue is full: {self._room} answers are running or waiting, the most that are allowed",
+                retry_after_s=1,
+            )
         return EchoSequence(self, "".join(map(chr, prompt)), text)
 
     def failure(self) -> str | None:
         return None
 
     async def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: there is nothing to free."""
 
 
 class EchoSequence:
@@ -97,10 +103,10 @@ class EchoSequence:
 
     def extend(self, text: str) -> None:
         self._answer += text
-        self.scores.append(Score(text.encode(), SURE, 0, 0.0))
+        self.scores.append(Score(text.encode(), CONFIDENT_LOGPROB, 0, 0.0))
 
     def prefill_ahead(self, text: str) -> None:
-        """There is nothing to prepare."""
+        """Do nothing: there is nothing to prefill."""
 
     async def generate(self, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:
         try:
@@ -124,7 +130,7 @@ class EchoSequence:
         if text is None:
             return TokenOutput("", end="stop")
         begins_odd_line = self._answer.endswith("\n") and self._answer.count("\n") % 2 == 1
-        logprob = UNSURE if begins_odd_line else SURE
+        logprob = UNSURE_LOGPROB if begins_odd_line else CONFIDENT_LOGPROB
         self._answer += text
         token = text.encode()
         top = sampling.top_logprobs

@@ -1,4 +1,4 @@
-"""What the edge counts."""
+"""Metrics of the edge."""
 
 from __future__ import annotations
 
@@ -13,27 +13,36 @@ class EdgeMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "gkt_edge_requests", "Requests by mode and how they ended", ["mode", "outcome"], registry=self.registry
+            "gkt_edge_requests", "Requests by mode and outcome", ["mode", "outcome"], registry=self.registry
         )
         self.fallbacks = Counter(
-            "gkt_edge_fallbacks", "Answers that went on without (more) guidance", ["reason"], registry=self.registry
+            "gkt_edge_fallbacks",
+            "Answers that continued without (more) guidance, by reason",
+            ["reason"],
+            registry=self.registry,
         )
         self.tokens = Counter(
-            "gkt_edge_output_tokens", "Tokens of answers by who wrote them", ["model_role"], registry=self.registry
+            "gkt_edge_output_tokens",
+            "Output tokens by the model that wrote them",
+            ["model_role"],
+            registry=self.registry,
         )
         self.first_token = Histogram(
             "gkt_edge_time_to_first_token_seconds",
-            "From the request to its first text",
+            "Seconds from the request to the first token",
             buckets=SECONDS,
             registry=self.registry,
         )
         self.duration = Histogram(
-            "gkt_edge_request_duration_seconds", "From the request to its end", buckets=SECONDS, registry=self.registry
+            "gkt_edge_request_duration_seconds",
+            "Seconds from the request to its end",
+            buckets=SECONDS,
+            registry=self.registry,
         )
-        self.running = Gauge("gkt_edge_requests_running", "Answers under way", registry=self.registry)
+        self.running = Gauge("gkt_edge_requests_running", "Answers that are being written", registry=self.registry)
 
     def observe(self, mode: str, outcome: str, report: GktReport, seconds: float) -> None:
-        """A request has ended."""
+        """Record a request that has ended."""
         self.requests.labels(mode, outcome).inc()
         if report.fallback:
             self.fallbacks.labels(report.fallback).inc()

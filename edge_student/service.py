@@ -9,7 +9,7 @@ from collections.abc import Callable
 from edge_student.answering.context import AnswerOptions
 from edge_student.answering.service import AnswerService
 from edge_student.answering.strategies import STRATEGIES
-from edge_student.cloud.client import Cloud
+from edge_student.cloud.client import CloudClient
 from edge_student.metrics import EdgeMetrics
 from edge_student.policy import PolicyResolver
 from edge_student.settings import EdgeSettings
@@ -29,7 +29,7 @@ class EdgeService:
     Raises ConfigurationError if its policy file or its expand template is invalid.
     """
 
-    def __init__(self, settings: EdgeSettings, cloud: Cloud, *, started: int, telemetry: Telemetry = OFF) -> None:
+    def __init__(self, settings: EdgeSettings, cloud: CloudClient, *, started: int, telemetry: Telemetry = OFF) -> None:
         self.settings = settings
         self.policies = PolicyResolver.from_settings(settings, STRATEGIES)
         self.started = started

@@ -14,35 +14,35 @@ from shared.protocol.sampling import SamplingParams
 
 
 class Gate(Protocol):
-    """Lets text of somebody else through as long as it is of a structure."""
+    """Passes on text of another model while it matches a structure."""
 
     @property
     def complete(self) -> bool:
-        """Whether what came through is a whole answer: nothing has to follow."""
+        """Whether the text so far is a complete answer."""
         ...
 
     def push(self, text: str) -> str:
-        """The beginning of a text that may come next. Where that is not all of it, nothing comes through any more."""
+        """Return the prefix of a text that may come next. If it is not the whole text, every later result is empty."""
         ...
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What an answer must look like, understood: the schema for the teacher, and the student's own grammar for it.
+    """The form that an answer must have: a schema for the teacher, and the student's own grammar of it.
 
-    Where the answer need not be JSON there is no schema: the teacher writes as it likes, as long as it is of the grammar.
+    There is no schema if the answer need not be JSON. The teacher then writes freely, and the gate checks its text.
     """
 
     json_schema: dict[str, Any] | None
     grammar: str
     gate: Callable[[], Gate] = field(compare=False, repr=False)
-    """A new one for each answer."""
+    """Makes a new gate for one answer."""
 
 
 class StudentSampling(SamplingParams):
     """How the student chooses its tokens.
 
-    At temperature 0, penalties and bias apply, but not what cuts off improbable tokens (`top_k`, `top_p`, `min_p`,
+    At temperature 0, penalties and bias apply, but not the options that cut off improbable tokens (`top_k`, `top_p`, `min_p`,
     `typical_p`). Presence and frequency penalties count the answer's tokens, guidance included; the repetition penalty (CTRL,
     arXiv 1909.05858) counts those of the prompt too.
     """
@@ -54,7 +54,7 @@ class StudentSampling(SamplingParams):
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token id and the number that is added to its logit."""
     structure: SkipValidation[Structure | None] = None
-    """The whole answer is of this structure, guidance included, unless it ends by its length."""
+    """Structure of the whole answer, guidance included. An answer that ends by its length may be incomplete."""
     top_logprobs: int | None = None
     """Alternatives whose log-probabilities come with each token's own. None asks for no log-probabilities."""
 
@@ -68,7 +68,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class TokenOutput:
-    """One token of the student. `text` is empty where the token ends inside a character; `end` is set on the last one only."""
+    """One token of the student. `text` is empty if the token ends inside a character. `end` is set on the last token only."""
 
     text: str
     token: bytes = b""
@@ -76,68 +76,71 @@ class TokenOutput:
     logprob: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     end: Literal["stop", "length"] | None = None
-    """None, or why the student stops after this: `length`, or `stop` (its own end: no token is counted, and the log-probability
-    is that of the end)."""
+    """Reason why the student stops after this token. `stop` is the student's own end: it counts as no token, and the
+    log-probability is that of the end."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How probable a token, that somebody else has written, was to the student at its place."""
+    """Probability that the student gave to a token of another author."""
 
     token: bytes
     logprob: float
     rank: int
-    """How many tokens were more probable: 0 where the student would have written the same, greedily."""
+    """Number of tokens that were more probable. At 0 the student would have written the same one, greedily."""
     entropy: float
-    """Of the student's whole distribution there, in nats."""
+    """Entropy of the student's distribution at that position, in nats."""
     alternatives: tuple[Alternative, ...] = ()
     token_id: int | None = None
 
 
 ScoresOf = int | Literal["guidance"]
-"""Which tokens' scores are wanted: of the prompt from a position on, at least 1, or of the guidance."""
+"""Tokens to score: the prompt from a position on, at least 1, or the guidance."""
 
 
 class StudentSequence(Protocol):
-    """One answer in the making: opened on a prompt, fed with guidance, then handed over to the student."""
+    """One answer: opened with a prompt, extended by guidance, then continued by the student."""
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens of the prompt that were found computed already. Known once `generate` has yielded."""
+        """Prompt tokens that were in the cache already. Known once `generate` has yielded."""
         ...
 
     @property
     def scores(self) -> Sequence[Score]:
-        """Of the tokens that were asked for, as far as they are computed: all, once `generate` has yielded."""
+        """Scores of the requested tokens, as far as they are computed; all of them once `generate` has yielded."""
         ...
 
     def extend(self, text: str) -> None:
-        """Take in more guidance. Returns at once; the prefill happens beside."""
+        """Add guidance. Returns at once; the engine prefills it in the background."""
         ...
 
     def prefill_ahead(self, text: str) -> None:
-        """Prepare for text that will probably come next. It is no guidance until `extend` says so. Returns at once."""
+        """Prefill text that will probably come next. It becomes guidance only by `extend`. Returns at once."""
         ...
 
     def generate(self, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:
-        """Write on from the exact end of prompt and guidance. Once only. Of no tokens at all it waits for the scores, if wanted.
+        """Decode from the exact end of prompt and guidance. May be called once.
 
-        Raises EngineFailed where the engine cannot go on. Closing the generator leaves the engine's batch at its next step.
+        With `max_tokens` of 0 it only waits for the scores, if there are any to compute. Raises EngineFailed. Closing the
+        generator removes the sequence from the engine's batch at the next step.
         """
         ...
 
     def close(self) -> None:
-        """Leave the engine, whatever is under way. May be called again."""
+        """Leave the engine at once. May be called again."""
         ...
 
 
 class Student(Protocol):
+    """A model on this device, with an engine for many answers at once."""
+
     @property
     def model(self) -> str: ...
 
     @property
     def context_tokens(self) -> int:
-        """Tokens that prompt, guidance and answer may have together."""
+        """Most tokens of prompt, guidance and answer together."""
         ...
 
     @property
@@ -146,30 +149,30 @@ class Student(Protocol):
         ...
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation up to where the answer begins. Raises InvalidRequest where the template refuses it."""
+        """Return the token ids of a conversation up to the answer. Raises InvalidRequest if the template rejects it."""
         ...
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of plain text without any template."""
+        """Return the token ids of plain text, without a template."""
         ...
 
     def piece(self, token: int) -> bytes:
-        """Bytes of a token, which may be a part of a character; none for a control token."""
+        """Return the bytes of a token, which may be a part of a character. A control token has none."""
         ...
 
     def check_tokens(self, ids: Sequence[int], *, param: str = "prompt") -> None:
-        """Raises InvalidRequest unless all are tokens of the vocabulary. `param` is the request's field that has them."""
+        """Raise InvalidRequest unless all ids are in the vocabulary. `param` is the request field that contains them."""
         ...
 
     def structure(self, json_schema: dict[str, Any], *, param: str = "response_format") -> Structure:
-        """Understand a JSON schema. Raises InvalidRequest where it is wrong, or says what the student cannot hold to.
+        """Return the structure of a JSON schema. Raises InvalidRequest if it is invalid or not supported.
 
-        `param` is the request's field that has it.
+        `param` is the request field that contains the schema.
         """
         ...
 
     def text_or_calls(self, call_schema: dict[str, Any], *, parallel: bool) -> Structure:
-        """An answer of any text, or of calls of tools under a JSON schema: several, or one where they are not `parallel`.
+        """Return the structure of an answer that is text or tool calls under a JSON schema: several if `parallel`, else one.
 
         Raises InvalidRequest as `structure` does.
         """
@@ -185,18 +188,17 @@ class Student(Protocol):
         top: int = 0,
         cache_salt: str | None = None,
     ) -> StudentSequence:
-        """Begin to prefill a prompt and what is written of the answer already: at once, or `deferred` until there is guidance or
-        the hand-over.
+        """Start to prefill a prompt and `text`, the beginning of the answer. `deferred` waits for guidance or the handover.
 
-        Scores are of the prompt from a position on, or of the guidance behind the text. `top` is how many alternatives each has.
-        What was computed of a prompt is used again by sequences of the same `cache_salt` only.
+        `scores_of` selects the tokens to score, guidance being what follows `text`; each score has `top` alternatives.
+        Sequences reuse computed prefixes only of sequences with the same `cache_salt`.
 
-        Raises PromptTooLong, Overloaded where the queue is full, EngineFailed where the engine is dead.
+        Raises PromptTooLong, Overloaded if the queue is full, EngineFailed if the engine is dead.
         """
         ...
 
     def failure(self) -> str | None:
-        """Why the engine is dead, or None while it lives."""
+        """Return the reason why the engine is dead, or None while it works."""
         ...
 
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What a strategy works with: one request, both models, and the record of what the answer took."""
+"""Context of one answer: the request, both models, and the record of tokens, times and cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_student.answering.choice import Choice, Finished
 from edge_student.answering.report import AnswerRecorder
 from edge_student.answering.request import AnswerRequest
 from edge_student.answering.tracing import traced_tokens
-from edge_student.cloud.client import Cloud
+from edge_student.cloud.client import CloudClient
 from edge_student.policy import Policy
 from edge_student.student import Score, Student, StudentSampling, StudentSequence, TokenOutput
 from shared.observability.telemetry import Span
@@ -37,7 +37,7 @@ class AnswerContext:
 
     request: AnswerRequest
     student: Student
-    cloud: Cloud
+    cloud: CloudClient
     options: AnswerOptions
     span: Span
     choices: list[Choice] = field(init=False)

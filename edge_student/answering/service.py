@@ -12,7 +12,7 @@ from edge_student.answering.context import AnswerContext, AnswerOptions
 from edge_student.answering.request import AnswerRequest
 from edge_student.answering.strategies import strategy_for
 from edge_student.answering.tracing import AnswerSpan, request_span
-from edge_student.cloud.client import Cloud
+from edge_student.cloud.client import CloudClient
 from edge_student.metrics import EdgeMetrics
 from edge_student.student import Student
 from shared.errors import GktError
@@ -27,7 +27,7 @@ class AnswerService:
     def __init__(
         self,
         student: Student,
-        cloud: Cloud,
+        cloud: CloudClient,
         metrics: EdgeMetrics,
         *,
         options: AnswerOptions | None = None,

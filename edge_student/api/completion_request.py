@@ -65,7 +65,7 @@ def _prompts(body: CompletionRequest, student: Student) -> list[list[int]]:
         if len(prompt) >= student.context_tokens:
             raise PromptTooLong(
                 f"prompt: {len(prompt)} tokens; the context of {student.model} has {student.context_tokens}, "
-                "at least one of them for the answer",
+                "one of them for the answer",
                 param="prompt",
             )
     shortest = min(map(len, prompts))

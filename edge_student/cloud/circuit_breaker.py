@@ -1,7 +1,7 @@
-"""A circuit breaker: after some failures in a row the cloud is left alone for a while, then one request tries it again.
+"""A circuit breaker: consecutive failures open it for a while, then one request tries the cloud again.
 
-Written here since the libraries that fit asyncio (purgatory, circuitbreaker) let every request through when half-open and
-count on the wall clock, which jumps.
+The libraries that fit asyncio (purgatory, circuitbreaker) are no alternative: they let every request through when half-open and
+use the wall clock, which jumps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class BreakerState(StrEnum):
 
 
 class CircuitBreaker:
-    """Every `allow` that returned True is answered by exactly one of `succeeded`, `failed` and `abandoned`."""
+    """Each `allow` that returns True must be followed by exactly one of `succeeded`, `failed` and `abandoned`."""
 
     def __init__(self, *, failures: int, open_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = failures
@@ -26,9 +26,10 @@ class CircuitBreaker:
         self._clock = clock
         self._failures = 0
         self._open_until: float | None = None
-        self._told_until = 0.0
-        """The cloud said not to ask before, which nothing that ends meanwhile takes back."""
+        self._held_until = 0.0
+        """Time until which the cloud asked for no requests. The outcomes of earlier requests do not change it."""
         self._trial = False
+        """Whether the one request of the half-open state is running."""
 
     @property
     def state(self) -> BreakerState:
@@ -37,7 +38,7 @@ class CircuitBreaker:
         return BreakerState.OPEN if self._clock() < self._open_until else BreakerState.HALF_OPEN
 
     def allow(self) -> bool:
-        """Whether a request may go now. Half-open lets one through and waits for what becomes of it."""
+        """Return whether a request may be sent now. The half-open state lets one through and waits for its outcome."""
         match self.state:
             case BreakerState.CLOSED:
                 return True
@@ -49,23 +50,24 @@ class CircuitBreaker:
                 return allowed
 
     def succeeded(self) -> None:
+        """Record a success, which closes the breaker unless the cloud asked for no requests."""
         self._failures = 0
-        self._open_until = self._told_until if self._clock() < self._told_until else None
+        self._open_until = self._held_until if self._clock() < self._held_until else None
         self._trial = False
 
-    def failed(self, *, surely: bool = False) -> None:
-        """`surely`: one such failure is enough."""
-        self._failures += self._limit if surely else 1
+    def failed(self, *, at_once: bool = False) -> None:
+        """Record a failure. With `at_once` this one opens the breaker."""
+        self._failures += self._limit if at_once else 1
         self._trial = False
         if self._failures >= self._limit or self._open_until is not None:
-            self._open_until = max(self._told_until, self._clock() + self._open_s)
+            self._open_until = max(self._held_until, self._clock() + self._open_s)
 
     def hold(self, seconds: float) -> None:
-        """Leave the cloud alone for so long: it asked for that. Then it is tried with one request."""
-        self._told_until = max(self._told_until, self._clock() + seconds)
-        self._open_until = max(self._open_until or 0.0, self._told_until)
+        """Open the breaker for the time that the cloud asked for (`Retry-After`). Then one request tries the cloud again."""
+        self._held_until = max(self._held_until, self._clock() + seconds)
+        self._open_until = max(self._open_until or 0.0, self._held_until)
         self._trial = False
 
     def abandoned(self) -> None:
-        """The request ended for a reason that says nothing about the cloud."""
+        """Record a request whose end reveals nothing about the cloud."""
         self._trial = False

@@ -1,4 +1,4 @@
-"""The edge's way to the cloud: one connection pool, deadlines, a breaker, and one kind of failure with a reason."""
+"""The client of the cloud: a connection pool, deadlines, a circuit breaker, and one exception with a reason for all failures."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from shared.protocol.sse import decode
 
 logger = logging.getLogger("gkt.edge")
 
-READ_OUT_S = 0.1
+DRAIN_S = 0.1
+"""Time to read a finished stream to its end, so that its connection can be reused."""
 
 
 class CloudFailed(Exception):
-    """There is no (more) guidance. What had arrived stays good."""
+    """Guidance is missing or ended early. What has arrived stays valid."""
 
     def __init__(
         self, reason: FallbackReason, detail: str = "", *, retry_after_s: float | None = None, waited: bool = False
     ) -> None:
-        """`waited`: a deadline passed before the first token."""
+        """`waited` is True if a deadline passed before the first token."""
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.retry_after_s = retry_after_s
@@ -40,27 +41,27 @@ class CloudFailed(Exception):
 
 @dataclass
 class Traffic:
-    """Bytes of bodies over the link."""
+    """Bytes of request and response bodies that crossed the link."""
 
     sent: int = 0
     received: int = 0
 
 
-class Cloud(Protocol):
-    """Where guidance comes from."""
+class CloudClient(Protocol):
+    """Source of guidance."""
 
     def guide(self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic) -> AsyncGenerator[Event, None]:
-        """Events of one stream, of a review where that is asked for, `Done` last. Raises CloudFailed.
+        """Yield the events of one guidance or review stream, `Done` last. Raises CloudFailed.
 
-        Closing it early stops the teacher. `traffic` grows by what crosses the link.
+        Closing the generator early stops the teacher. `traffic` is increased by the bytes that cross the link.
         """
         ...
 
     async def close(self) -> None: ...
 
 
-class NoCloud:
-    """An edge without a cloud."""
+class NoCloudClient:
+    """The client of an edge without a cloud: every call fails."""
 
     async def guide(
         self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
@@ -72,7 +73,7 @@ class NoCloud:
         pass
 
 
-class HttpCloud:
+class HttpCloudClient:
     """`POST /v1/guidance` and `POST /v1/review` over httpx."""
 
     def __init__(
@@ -86,7 +87,7 @@ class HttpCloud:
         headers = {"accept": "text/event-stream"}
         if settings.cloud_key:
             headers["authorization"] = f"Bearer {settings.cloud_key.get_secret_value()}"
-        # Reads and writes are bounded by the deadlines below, which know what is being waited for.
+        # Reads and writes are limited by the deadlines below, which depend on the stage of the stream.
         timeout = httpx.Timeout(None, connect=settings.connect_deadline_s)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60)
         self._http = httpx.AsyncClient(
@@ -102,17 +103,17 @@ class HttpCloud:
         self._first_token_s = settings.first_token_deadline_s
         self._next_token_s = settings.next_token_deadline_s
         self.breaker = CircuitBreaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
-        self._heard_s = 0.0
-        """When the cloud last said anything to anybody."""
-        self._warming: asyncio.Task[None] | None = None
+        self._last_received_s = 0.0
+        """Time of the last bytes from the cloud, for any request."""
+        self._connecting: asyncio.Task[None] | None = None
 
     async def guide(
         self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
     ) -> AsyncGenerator[Event, None]:
         if not self.breaker.allow():
-            raise CloudFailed(FallbackReason.BREAKER_OPEN, "the cloud failed of late and is left alone for a while")
-        judged = alive = False
-        asked_s = asyncio.get_running_loop().time()
+            raise CloudFailed(FallbackReason.BREAKER_OPEN, "the circuit breaker is open")
+        recorded = alive = False
+        sent_s = asyncio.get_running_loop().time()
         path = "/v1/review" if isinstance(request, ReviewRequest) else "/v1/guidance"
         span = self._span(path, headers)
         try:
@@ -120,32 +121,32 @@ class HttpCloud:
                 async for event in events:
                     alive = alive or isinstance(event, Guidance | Verdict)
                     if isinstance(event, Done):
-                        judged = True
+                        recorded = True
                         self.breaker.succeeded()
                     yield event
         except CloudFailed as failure:
-            judged = True
-            self._judge(failure, asked_s)
+            recorded = True
+            self._record(failure, sent_s)
             span.fail(failure.reason)
             raise
         finally:
-            span.set({"gkt.left_early": not judged})
+            span.set({"gkt.left_early": not recorded})
             span.end()
-            if not judged and alive:
-                # Whoever takes over early leaves a cloud that is well.
+            if not recorded and alive:
+                # The answer needed no more guidance. The cloud itself is healthy.
                 self.breaker.succeeded()
-                self._warm()
-            elif not judged:
+                self._connect_ahead()
+            elif not recorded:
                 self.breaker.abandoned()
 
     async def close(self) -> None:
-        if self._warming:
-            self._warming.cancel()
-            await asyncio.gather(self._warming, return_exceptions=True)
+        if self._connecting:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         await self._http.aclose()
 
     def _span(self, path: str, headers: dict[str, str]) -> Span:
-        """Of one call, below the request's."""
+        """Return the span of one call. Its parent is the request's span."""
         url = self._http.base_url
         attributes = {
             "http.request.method": "POST",
@@ -155,33 +156,33 @@ class HttpCloud:
         }
         return self._telemetry.span(f"POST {path}", "client", headers, attributes)
 
-    def _warm(self) -> None:
-        """Open a connection beside the answer: a stream that was left takes its own with it, and the next would wait."""
-        if self._warming is None or self._warming.done():
-            self._warming = asyncio.create_task(self._connect())
+    def _connect_ahead(self) -> None:
+        """Open a connection in the background: an abandoned stream loses its own, and the next request would wait for one."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
         with suppress(httpx.HTTPError, TimeoutError):
             async with asyncio.timeout(self._first_token_s):
                 await self._http.get("/health")
 
-    def _judge(self, failure: CloudFailed, asked_s: float) -> None:
+    def _record(self, failure: CloudFailed, sent_s: float) -> None:
         if failure.retry_after_s is not None:
             self.breaker.hold(failure.retry_after_s)
         elif failure.reason in {FallbackReason.REJECTED, FallbackReason.UNAUTHORIZED, FallbackReason.RATE_LIMITED}:
-            # The cloud is well and said no. Asking again costs a round trip, not a deadline.
+            # The cloud is healthy and rejected the request. Another attempt costs a round trip, not a deadline.
             self.breaker.succeeded()
         else:
-            # Where a whole deadline passed and nobody heard a byte, one more to wait for it would learn nothing.
-            self.breaker.failed(surely=failure.waited and self._heard_s < asked_s)
+            # If no request received a byte for a whole deadline, there is nothing to learn from another attempt.
+            self.breaker.failed(at_once=failure.waited and self._last_received_s < sent_s)
 
     async def _events(
         self, path: str, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic, span: Span
     ) -> AsyncGenerator[Event, None]:
-        """The stream with its deadlines. Whatever goes wrong leaves as CloudFailed."""
+        """Yield the events of a stream under its deadlines. Raises CloudFailed, whatever goes wrong."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._first_token_s
-        late = FallbackReason.FIRST_TOKEN_DEADLINE
+        timeout_reason = FallbackReason.FIRST_TOKEN_DEADLINE
         body = request.model_dump_json(exclude_defaults=True).encode()
         traffic.sent += len(body)
         headers = {**headers, "content-type": "application/json", HEADER: content_digest(body)}
@@ -191,31 +192,31 @@ class HttpCloud:
                 response = await self._http.send(
                     self._http.build_request("POST", path, content=body, headers=headers), stream=True
                 )
-                self._heard_s = clock()
+                self._last_received_s = clock()
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
             span.set({"http.response.status_code": response.status_code})
             if response.status_code != httpx.codes.OK:
-                raise _refusal(response)
+                raise _rejection(response)
             async with aclosing(decode(response)) as events:
                 while True:
                     async with asyncio.timeout_at(deadline):
                         event = await anext(events)
-                    self._heard_s = clock()
+                    self._last_received_s = clock()
                     if isinstance(event, Failure):
                         reason = FallbackReason.UNAVAILABLE if event.retryable else FallbackReason.FAILED
                         raise CloudFailed(reason, event.code, retry_after_s=event.retry_after_s)
                     if isinstance(event, Guidance | Verdict):
-                        late = FallbackReason.STALLED
-                        # Behind a verdict the teacher has yet to begin.
+                        timeout_reason = FallbackReason.STALLED
+                        # After a verdict the teacher's first token is still to come.
                         wait_s = self._next_token_s if isinstance(event, Guidance) else self._first_token_s
                         deadline = clock() + wait_s
                     yield event
                     if isinstance(event, Done):
-                        await _read_out(events)
+                        await _drain(events)
                         return
         except TimeoutError:
-            raise CloudFailed(late, waited=late is FallbackReason.FIRST_TOKEN_DEADLINE) from None
+            raise CloudFailed(timeout_reason, waited=timeout_reason is FallbackReason.FIRST_TOKEN_DEADLINE) from None
         except StreamBroken as error:
             raise CloudFailed(FallbackReason.BROKEN, error.message) from error
         except StreamGarbled as error:
@@ -228,24 +229,24 @@ class HttpCloud:
         except CloudFailed:
             raise
         except Exception as error:
-            # Of the libraries below, on bytes that they did not expect. The student ends the answer all the same.
-            logger.exception("what came from the cloud was too odd")
+            # Libraries may raise anything on bytes that they do not expect. The student completes the answer all the same.
+            logger.exception("unexpected error while reading the guidance stream")
             raise CloudFailed(FallbackReason.BROKEN, type(error).__name__) from error
         finally:
             if response is not None:
                 traffic.received += response.num_bytes_downloaded
-                with suppress(Exception):  # what is left of a broken connection
+                with suppress(Exception):  # the connection may be broken
                     await response.aclose()
 
 
-async def _read_out(events: AsyncGenerator[Event, None]) -> None:
-    """Read a complete stream to its end, which is there already or will not be waited for, to keep the connection."""
+async def _drain(events: AsyncGenerator[Event, None]) -> None:
+    """Read a complete stream to its end, which keeps the connection, unless the end takes longer than DRAIN_S."""
     with suppress(TimeoutError, StopAsyncIteration, StreamBroken, StreamGarbled, httpx.HTTPError):
-        async with asyncio.timeout(READ_OUT_S):
+        async with asyncio.timeout(DRAIN_S):
             await anext(events)
 
 
-_REFUSALS = {
+_REJECTIONS = {
     401: FallbackReason.UNAUTHORIZED,
     403: FallbackReason.UNAUTHORIZED,
     429: FallbackReason.RATE_LIMITED,
@@ -255,9 +256,9 @@ _REFUSALS = {
 }
 
 
-def _refusal(response: httpx.Response) -> CloudFailed:
+def _rejection(response: httpx.Response) -> CloudFailed:
     status = response.status_code
-    reason = _REFUSALS.get(status)
+    reason = _REJECTIONS.get(status)
     if reason is None:
         reason = FallbackReason.REJECTED if 400 <= status < 500 else FallbackReason.FAILED
     try:

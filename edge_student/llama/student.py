@@ -97,7 +97,7 @@ class LlamaStudent:
         if len(prompt) + len(answer) >= self.context_tokens:
             raise PromptTooLong(
                 f"the prompt has {len(prompt) + len(answer)} tokens; the context of {self.model} has {self.context_tokens}, "
-                "at least one of them for the answer",
+                "one of them for the answer",
                 param="messages",
             )
         state = EngineSequence(

@@ -1,15 +1,15 @@
-"""From the growing text of an answer to calls of tools, as far as they are known.
+"""Finds tool calls in the growing text of an answer, as early as they can be recognized.
 
-Calls are written as Hermes' and Qwen's chat templates have it:
+The format of a call is that of Hermes' and Qwen's chat templates:
 
     <tool_call>
     {"name": "weather", "arguments": {"city": "Oslo"}}
     </tool_call>
 
-An answer that begins with a call is held to a grammar, so its calls can be given out while they are still written. A call
-behind text is held to nothing: it is one only once all of it is there and makes sense, else it stays text. So it is with a
-call in a fence of Markdown's, and with a bare one that an answer begins with, which is how Qwen2.5-Coder writes most of them.
-Where the whole answer is one call, held to a JSON schema, there is no markup around it either.
+A grammar constrains an answer that begins with a call, so its calls are returned while they are still written. No grammar
+constrains a call behind text: it counts as a call only when it is complete and valid, and is text otherwise. The same holds for a
+call in a Markdown fence and for a bare call at the beginning of an answer, which is how Qwen2.5-Coder writes most of them. If the
+whole answer must be one call, a JSON schema constrains it, and there is no markup around it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 OPEN = "<tool_call>"
 CLOSE = "</tool_call>"
 FENCES = {OPEN: CLOSE, "```json": "```"}
-"""What may stand around a call, each with its end."""
+"""Opening marks of a call, each with its closing mark."""
 
 _FENCE = re.compile("|".join(FENCES))
 _NAME = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"')
@@ -32,13 +32,15 @@ _ARGUMENTS = re.compile(r'\s*,\s*"arguments"\s*:\s*(?=\S)')
 
 @dataclass(frozen=True)
 class PlainText:
-    """PlainText that belongs to no call."""
+    """Text that belongs to no call."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class CallStarted:
+    """The start of a call: its name is known."""
+
     index: int
     id: str
     name: str
@@ -46,7 +48,7 @@ class CallStarted:
 
 @dataclass(frozen=True)
 class CallArguments:
-    """More of a call's arguments, JSON as the model writes it."""
+    """The next piece of a call's arguments: JSON as the model writes it."""
 
     index: int
     text: str
@@ -60,10 +62,10 @@ def new_id() -> str:
 
 
 class ToolCallParser:
-    """Takes an answer in pieces and gives out text and calls: joined, the same however the pieces were cut."""
+    """Splits an answer that arrives in pieces into text and calls. The result does not depend on where the pieces were cut."""
 
     def __init__(self, names: Collection[str], *, whole: bool = False, call_id: Callable[[], str] = new_id) -> None:
-        """`names` are those of the functions that there are. `whole`: the answer is one call and no more."""
+        """`names` are the functions that may be called. With `whole` the answer is exactly one call."""
         self._names = frozenset(names)
         self._whole = whole
         self._call_id = call_id
@@ -71,24 +73,24 @@ class ToolCallParser:
         self._held = ""
         self._events: list[ParserEvent] = []
         self._object = _ObjectEnd()
-        self._began = 0
-        self._ended = 0
+        self._started = 0
+        self._complete = 0
 
     @property
     def called(self) -> bool:
-        """Whether there are calls, and all of them are complete."""
-        return 0 < self._began == self._ended
+        """Whether the answer has calls and all of them are complete."""
+        return 0 < self._started == self._complete
 
     def push(self, text: str) -> list[ParserEvent]:
-        """The answer goes on: what is known by that."""
+        """Add a piece of the answer. Returns what can be recognized now."""
         self._held += text
         while self._state():
             pass
         return self._take()
 
     def finish(self) -> list[ParserEvent]:
-        """The answer has ended, or is cut: what was held back and is no call, but none of a call's markup."""
-        behind_call = self._state == self._gap and self._began and not self._held.strip()
+        """End the answer. Returns held text that is no call; markup of an incomplete call is dropped."""
+        behind_call = self._state == self._gap and self._started and not self._held.strip()
         if self._held and not behind_call and self._state in {self._beginning, self._gap, self._text, self._candidate}:
             self._events.append(PlainText(self._held))
         self._held = ""
@@ -98,7 +100,7 @@ class ToolCallParser:
         taken, self._events = self._events, []
         return taken
 
-    # Each state reads what it can of what is held, and says whether another one is to go on with the rest.
+    # Each state consumes what it can of the held text, and returns whether another state continues with the rest.
 
     def _beginning(self) -> bool:
         if self._held.startswith(OPEN):
@@ -107,7 +109,7 @@ class ToolCallParser:
         return not OPEN.startswith(self._held) and self._go(self._gap)
 
     def _gap(self) -> bool:
-        """At the start, or behind a call: white space there is nothing to show, unless text follows."""
+        """At the start or behind a call: white space is dropped unless text follows."""
         rest = self._held.lstrip()
         if rest.startswith((*FENCES, "{")):
             return self._go(self._candidate)
@@ -116,13 +118,13 @@ class ToolCallParser:
     def _text(self) -> bool:
         fence = _FENCE.search(self._held)
         if not fence:
-            self._say(len(self._held) - max(_begun(self._held, fence) for fence in FENCES))
+            self._emit_text(len(self._held) - max(_partial_fence(self._held, fence) for fence in FENCES))
             return False
-        self._say(fence.start())
+        self._emit_text(fence.start())
         return self._go(self._candidate)
 
     def _candidate(self) -> bool:
-        """What is held may be a call, with white space in front. Nothing holds it to its form."""
+        """The held text may be a call, with white space in front, that no grammar constrains."""
         fence = next((one for one in FENCES if self._held.lstrip().startswith(one)), "")
         start, close = len(self._held) - len(self._held.lstrip()) + len(fence), FENCES.get(fence, "")
         body = start + len(self._held[start:]) - len(self._held[start:].lstrip())
@@ -136,35 +138,35 @@ class ToolCallParser:
             if rest.startswith(close):
                 if call := self._call(self._held[body : end + 1]):
                     self._events += call
-                    self._ended += 1
+                    self._complete += 1
                     self._held = rest[len(close) :]
                     self._object = _ObjectEnd()
                     return self._go(self._gap)
             elif close.startswith(rest):
                 return False
         self._object = _ObjectEnd()
-        self._say(start)
+        self._emit_text(start)
         return self._go(self._text)
 
     def _call(self, text: str) -> list[ParserEvent] | None:
-        """The events of a whole call, or None where it makes no sense."""
+        """Return the events of a complete call, or None if it is not valid."""
         name = _NAME.match(text)
         arguments = _ARGUMENTS.match(text, name.end()) if name else None
         if not name or not arguments or name[1] not in self._names:
             return None
-        said = text[arguments.end() : -1].strip()
+        value = text[arguments.end() : -1].strip()
         try:
-            if not isinstance(json.loads(said), dict):
+            if not isinstance(json.loads(value), dict):
                 return None
         except (ValueError, RecursionError):
             return None
-        return [self._begin(name[1]), CallArguments(self._began - 1, said)]
+        return [self._start_call(name[1]), CallArguments(self._started - 1, value)]
 
     def _name(self) -> bool:
         found = _NAME.match(self._held)
         if not found:
             return False
-        self._events.append(self._begin(found[1]))
+        self._events.append(self._start_call(found[1]))
         self._drop(found.end())
         return self._go(self._before_arguments)
 
@@ -178,17 +180,17 @@ class ToolCallParser:
 
     def _arguments(self) -> bool:
         end = self._object.find(self._held, 0)
-        said = self._held if end is None else self._held[:end]
-        # White space between the arguments and the end of the call is of neither; inside a string it is the string's.
-        shown = said if self._object.in_string else said.rstrip()
+        found = self._held if end is None else self._held[:end]
+        # White space between the arguments and the end of the call is dropped; inside a string it belongs to the string.
+        shown = found if self._object.in_string else found.rstrip()
         if shown:
-            self._events.append(CallArguments(self._began - 1, shown))
+            self._events.append(CallArguments(self._started - 1, shown))
         if end is None:
             self._drop(len(shown))
-            self._object.moved(len(shown))
+            self._object.shift(len(shown))
             return False
         self._drop(end + 1)
-        self._ended += self._whole
+        self._complete += self._whole
         return self._go(self._over if self._whole else self._closing)
 
     def _closing(self) -> bool:
@@ -196,7 +198,7 @@ class ToolCallParser:
         if not rest.startswith(CLOSE):
             return False
         self._held = rest[len(CLOSE) :]
-        self._ended += 1
+        self._complete += 1
         return self._go(self._next)
 
     def _next(self) -> bool:
@@ -213,11 +215,11 @@ class ToolCallParser:
         self._state = state
         return True
 
-    def _begin(self, name: str) -> CallStarted:
-        self._began += 1
-        return CallStarted(self._began - 1, self._call_id(), name)
+    def _start_call(self, name: str) -> CallStarted:
+        self._started += 1
+        return CallStarted(self._started - 1, self._call_id(), name)
 
-    def _say(self, length: int) -> None:
+    def _emit_text(self, length: int) -> None:
         if length:
             self._events.append(PlainText(self._held[:length]))
             self._drop(length)
@@ -227,7 +229,7 @@ class ToolCallParser:
 
 
 class _ObjectEnd:
-    """Looks for the brace that ends a JSON object in a text that grows, from somewhere inside of it on."""
+    """Finds the brace that ends a JSON object in a growing text, starting inside the object."""
 
     def __init__(self) -> None:
         self.in_string = False
@@ -237,7 +239,7 @@ class _ObjectEnd:
         self._end: int | None = None
 
     def find(self, text: str, start: int) -> int | None:
-        """Where the object ends, or None as long as it does not. `text` is what it was before, or goes on from there."""
+        """Return the end of the object, or None if it has not ended. `text` is the text of the last call, or extends it."""
         if self._end is not None:
             return self._end
         for at in range(max(start, self._seen), len(text)):
@@ -257,11 +259,11 @@ class _ObjectEnd:
                 self._depth -= 1
         return None
 
-    def moved(self, by: int) -> None:
-        """The text has lost so many characters at its start."""
+    def shift(self, by: int) -> None:
+        """Adjust for `by` characters that were removed at the start of the text."""
         self._seen -= by
 
 
-def _begun(text: str, fence: str) -> int:
-    """How many characters at the end of a text may be the beginning of a fence."""
+def _partial_fence(text: str, fence: str) -> int:
+    """Return how many characters at the end of a text may be the beginning of a fence."""
     return next((size for size in range(min(len(text), len(fence) - 1), 0, -1) if text.endswith(fence[:size])), 0)

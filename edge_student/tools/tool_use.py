@@ -1,7 +1,7 @@
-"""Tools in a request: what the models read of them, and what an answer with them must look like.
+"""Tools in a request: their description for the models, and the structure of an answer with calls.
 
-Both models get a plain conversation, in the form that Hermes' and Qwen's chat templates give it, whatever the template of
-each of them knows of tools. So the teacher's guidance and the student's part are written under the same description.
+Both models get a plain conversation in the form of Hermes' and Qwen's chat templates, whether or not their own templates support
+tools. So the teacher and the student write under the same description.
 """
 
 from __future__ import annotations
@@ -33,64 +33,68 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
-"""As Qwen2.5's chat template writes it."""
+"""Description of the tools, as Qwen2.5's chat template writes it."""
 SYSTEM = "You are a helpful assistant."
-"""What stands before the description where a conversation has no system message."""
+"""System message in front of the description if the conversation has none."""
 
 _LITERALS = frozenset({"const", "enum", "default", "example", "examples"})
-"""Keywords of JSON schema whose values are no schemas."""
+"""Keywords of JSON Schema whose values are not schemas."""
 _MAPS = frozenset({"properties", "$defs", "definitions"})
-"""Keywords whose values are schemas by their names."""
+"""Keywords whose values are objects of schemas, by name."""
 
 
 @dataclass(frozen=True)
 class ToolUse:
-    """The tools that an answer may call, or must."""
+    """The tools that an answer may or must call."""
 
     tools: tuple[Tool, ...]
-    """All that are described."""
+    """All tools of the request. The models read their descriptions."""
     must: bool
+    """Whether the answer must be a call."""
     named: bool
-    """Whether the request says which one."""
+    """Whether the request names the function to call."""
     functions: tuple[Function, ...]
-    """Those that may be called."""
+    """Functions that may be called."""
     parallel: bool
-    """Whether there may be several calls. Where there must be one, one it is."""
+    """Whether several calls are allowed. An answer that must be a call has exactly one."""
 
     def structure(self, student: Student) -> Structure:
-        """What the answer must look like. Raises InvalidRequest where the student cannot hold to the parameters of a function
-        that is `strict`; of another one they are then any object.
+        """Return the structure of the answer.
+
+        Raises InvalidRequest if the parameters of a `strict` function are not supported. Those of any other function are then
+        an arbitrary object.
         """
-        schema = call_schema([_loosened(function, student) for function in self.functions])
+        schema = call_schema([_loosen(function, student) for function in self.functions])
         if self.must:
             return student.structure(schema, param="tools")
         return student.text_or_calls(schema, parallel=self.parallel)
 
     def parser(self) -> ToolCallParser:
+        """Return a new parser for one answer."""
         return ToolCallParser([function.name for function in self.functions], whole=self.must)
 
 
 def tool_use(body: ChatCompletionRequest) -> ToolUse | None:
-    """What a request says of tools; None where none is to be called. Raises InvalidRequest."""
+    """Return the tools of a request, or None if none may be called. Raises InvalidRequest."""
     for field, given in (("functions", body.functions), ("function_call", body.function_call)):
         if given and given != "none":
-            raise InvalidRequest(f"{field}: the older form is not supported; use tools and tool_choice", param=field)
+            raise InvalidRequest(f"{field}: not supported; use tools and tool_choice", param=field)
     tools, choice = tuple(body.tools or ()), body.tool_choice
     kind = choice.type if choice else "auto" if tools else "none"
     if kind == "none":
         return None
     if not tools:
-        raise InvalidRequest("tool_choice: there are no tools to choose from", param="tool_choice")
+        raise InvalidRequest("tool_choice: requires tools, and the request has none", param="tool_choice")
     if body.response_format and body.response_format.schema_of_answer is not None:
         raise InvalidRequest(
-            "response_format: an answer that may call tools cannot be held to JSON too; say tool_choice none",
+            "response_format: JSON cannot be combined with tools; set tool_choice to none",
             param="response_format",
         )
     functions = tuple(tool.function for tool in tools)
     name = choice.function.name if choice and choice.function and kind == "function" else None
     chosen = functions if name is None else tuple(function for function in functions if function.name == name)
     if not chosen:
-        raise InvalidRequest("tool_choice: there is no tool of that name", param="tool_choice")
+        raise InvalidRequest(f"tool_choice: unknown function {name!r:.80}", param="tool_choice")
     return ToolUse(
         tools,
         must=kind != "auto",
@@ -100,7 +104,8 @@ def tool_use(body: ChatCompletionRequest) -> ToolUse | None:
     )
 
 
-def _loosened(function: Function, student: Student) -> Function:
+def _loosen(function: Function, student: Student) -> Function:
+    """Return the function without its parameters if they are not strict and the student does not support them."""
     if function.strict or not function.parameters:
         return function
     try:
@@ -111,14 +116,16 @@ def _loosened(function: Function, student: Student) -> Function:
 
 
 def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
-    """The JSON schema of a call of one of the functions. Raises InvalidRequest for parameters that are nested too deeply."""
-    # The parameters become definitions under their function's name: so references inside of them stay short, and cannot meet.
+    """Return the JSON schema of a call of one of the functions. Raises InvalidRequest if parameters are nested too deeply."""
+    # The parameters become definitions under the name of their function, so that references inside them cannot collide.
     definitions = {}
     for function in functions:
         try:
-            parameters = _moved(function.parameters or {}, f"#/$defs/{function.name}")
+            parameters = _relocate(function.parameters or {}, f"#/$defs/{function.name}")
         except RecursionError:
-            raise InvalidRequest(f"tools: {function.name}: nested too deeply", param="tools") from None
+            raise InvalidRequest(
+                f"tools: the parameters of {function.name} are nested too deeply", param="tools"
+            ) from None
         definitions[function.name] = parameters or {"type": "object"}
     calls = [
         {
@@ -132,10 +139,10 @@ def call_schema(functions: Sequence[Function]) -> dict[str, Any]:
     return {**(calls[0] if len(calls) == 1 else {"anyOf": calls}), "$defs": definitions}
 
 
-def _moved(schema: Any, place: str) -> Any:
-    """A schema whose references into itself are right where it stands at `place` of another one."""
+def _relocate(schema: Any, place: str) -> Any:
+    """Return a schema whose references into itself stay valid when it is moved to `place` in another schema."""
     if isinstance(schema, list):
-        return [_moved(one, place) for one in schema]
+        return [_relocate(one, place) for one in schema]
     if not isinstance(schema, dict):
         return schema
     moved: dict[str, Any] = {}
@@ -143,14 +150,14 @@ def _moved(schema: Any, place: str) -> Any:
         if key == "$ref" and isinstance(value, str) and value.startswith("#"):
             moved[key] = place + value[1:]
         elif key in _MAPS and isinstance(value, dict):
-            moved[key] = {name: _moved(one, place) for name, one in value.items()}
+            moved[key] = {name: _relocate(one, place) for name, one in value.items()}
         else:
-            moved[key] = value if key in _LITERALS else _moved(value, place)
+            moved[key] = value if key in _LITERALS else _relocate(value, place)
     return moved
 
 
 def conversation(messages: Sequence[ChatMessage], use: ToolUse | None) -> list[Message]:
-    """The messages as both models take them: calls and results written out, and the tools described to the system."""
+    """Return the messages for both models: calls and results as plain text, the tools described in the system message."""
     plain = list(_plain(messages))
     if use is None:
         return plain
@@ -166,20 +173,20 @@ def _plain(messages: Iterable[ChatMessage]) -> Iterator[Message]:
     calls: list[str] = []
     for are_results, run in groupby(messages, key=lambda message: message.role == "tool"):
         if are_results:
-            # A result does not say which call it is of but by its place, so they come in the order of the calls.
+            # In plain text only the position of a result tells its call, so results are put in the order of the calls.
             order = {identity: at for at, identity in enumerate(calls)}
             results = sorted(run, key=lambda message: order.get(message.tool_call_id or "", len(order)))
-            said = "\n".join(f"<tool_response>\n{message.text}\n</tool_response>" for message in results)
-            yield Message(role="user", content=said)
+            text = "\n".join(f"<tool_response>\n{message.text}\n</tool_response>" for message in results)
+            yield Message(role="user", content=text)
             continue
         for message in run:
             made = (message.tool_calls or ()) if message.role == "assistant" else ()
             calls = [call.id for call in made]
-            text = "\n".join([*([message.text] if message.text or not made else []), *map(_written, made)])
+            text = "\n".join([*([message.text] if message.text or not made else []), *map(_call_text, made)])
             yield message.plain().model_copy(update={"content": text})
 
 
-def _written(call: ToolCall) -> str:
-    """A call as the model wrote it, to the letter: so its tokens are those that the student may have computed already."""
+def _call_text(call: ToolCall) -> str:
+    """Return a call exactly as the model wrote it, so that the student may have its tokens in the prefix cache."""
     name, arguments = json.dumps(call.function.name, ensure_ascii=False), call.function.arguments.strip() or "{}"
     return f'{OPEN}\n{{"name": {name}, "arguments": {arguments}}}\n{CLOSE}'

@@ -6,7 +6,7 @@ import pytest
 
 from cloud_teacher.app import create_app
 from cloud_teacher.config.settings import CloudSettings
-from edge_student.cloud.client import CloudFailed, HttpCloud, Traffic
+from edge_student.cloud.client import CloudFailed, HttpCloudClient, Traffic
 from edge_student.settings import EdgeSettings
 from shared.protocol.gkt import FallbackReason
 from shared.protocol.guidance import GuidanceRequest, Message
@@ -16,7 +16,7 @@ from tests.running import serving
 REQUEST = GuidanceRequest(messages=[Message(role="user", content="?")], max_guidance_tokens=5)
 
 
-async def ask(cloud: HttpCloud) -> None:
+async def ask(cloud: HttpCloudClient) -> None:
     async for _ in cloud.guide(REQUEST, {}, Traffic()):
         pass
 
@@ -26,7 +26,7 @@ async def test_it_does_not_ask_again_before() -> None:
     teacher.gate.clear()
     app = create_app(CloudSettings(max_running_per_key=1), teacher=teacher)
     async with serving(app) as url:
-        cloud = HttpCloud(url, EdgeSettings())
+        cloud = HttpCloudClient(url, EdgeSettings())
         running = cloud.guide(REQUEST, {}, Traffic())
         await anext(running)
         with pytest.raises(CloudFailed) as refused:

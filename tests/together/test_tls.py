@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from cloud_teacher.config.settings import CloudSettings
-from edge_student.cloud.client import CloudFailed, HttpCloud, Traffic
+from edge_student.cloud.client import CloudFailed, HttpCloudClient, Traffic
 from edge_student.settings import EdgeSettings
 from shared.errors import ConfigurationError
 from shared.protocol.guidance import Done, Event, GuidanceRequest, Message
@@ -61,7 +61,7 @@ def cloud(
 
 
 async def events(url: str, settings: EdgeSettings) -> list[Event]:
-    cloud = HttpCloud(url, settings)
+    cloud = HttpCloudClient(url, settings)
     try:
         return [event async for event in cloud.guide(REQUEST, {}, Traffic())]
     finally:

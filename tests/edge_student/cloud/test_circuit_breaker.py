@@ -23,7 +23,7 @@ def test_opens_after_failures_in_a_row_only() -> None:
 def test_one_failure_that_leaves_no_doubt_is_enough() -> None:
     clock = Clock()
     breaker = CircuitBreaker(failures=3, open_s=10, clock=clock)
-    breaker.failed(surely=True)
+    breaker.failed(at_once=True)
     assert not breaker.allow()
     clock.now += 10
     assert breaker.allow()

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.sse import EventSourceResponse
 
 from edge_student.cloud.circuit_breaker import BreakerState
-from edge_student.cloud.client import CloudFailed, HttpCloud, Traffic
+from edge_student.cloud.client import CloudFailed, HttpCloudClient, Traffic
 from edge_student.settings import EdgeSettings
 from shared.protocol.gkt import FallbackReason
 from shared.protocol.guidance import Guidance, GuidanceRequest, Message, Start
@@ -46,14 +46,14 @@ async def test_whoever_leaves_a_stream_finds_a_connection_open_for_the_next() ->
         return EventSourceResponse(events())
 
     async with serving(app, ready=False) as url:
-        cloud = HttpCloud(url, EdgeSettings())
+        cloud = HttpCloudClient(url, EdgeSettings())
         for _ in range(2):
             async with aclosing(cloud.guide(REQUEST, {}, Traffic())) as events:
                 async for event in events:
                     if isinstance(event, Guidance):
                         break
-            assert cloud._warming is not None
-            await cloud._warming
+            assert cloud._connecting is not None
+            await cloud._connecting
         await cloud.close()
     (first, a), (health_path, b), (second, c), *_ = ports
     assert (first, health_path, second) == ("/v1/guidance", "/health", "/v1/guidance")
@@ -77,7 +77,7 @@ async def test_a_deadline_in_which_nobody_heard_a_byte_opens_the_breaker_at_once
         return EventSourceResponse(events())
 
     async with serving(app, ready=False) as url:
-        cloud = HttpCloud(url, EdgeSettings(first_token_deadline_s=0.3, breaker_failures=3))
+        cloud = HttpCloudClient(url, EdgeSettings(first_token_deadline_s=0.3, breaker_failures=3))
         with pytest.raises(CloudFailed) as failed:
             async for _ in cloud.guide(REQUEST, {}, Traffic()):
                 pass

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from edge_student.cloud.circuit_breaker import CircuitBreaker
-from edge_student.cloud.client import CloudFailed, HttpCloud, Traffic
+from edge_student.cloud.client import CloudFailed, HttpCloudClient, Traffic
 from edge_student.settings import EdgeSettings
 from shared.protocol.gkt import FallbackReason
 from shared.protocol.guidance import Done, Event, FinishReason, Guidance, GuidanceRequest, Message, Start, Timing, Usage
@@ -56,7 +56,7 @@ async def test_flipped_bits_end_in_guidance_as_it_was_or_in_one_kind_of_failure(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     settings = EdgeSettings(first_token_deadline_s=5, next_token_deadline_s=5, breaker_failures=10**6)
-    cloud = HttpCloud(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", settings)
+    cloud = HttpCloudClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", settings)
     whole = failed = 0
     async with server:
         for _ in range(600):
@@ -96,7 +96,7 @@ class OddTransport(httpx.AsyncBaseTransport):
 
 @pytest.mark.parametrize("answers", [True, False])
 async def test_errors_that_nobody_expects_are_failures_of_the_cloud_too(answers: bool) -> None:
-    cloud = HttpCloud("http://cloud", EdgeSettings(), transport=OddTransport(answers=answers))
+    cloud = HttpCloudClient("http://cloud", EdgeSettings(), transport=OddTransport(answers=answers))
 
     with pytest.raises(CloudFailed) as caught:
         _ = [event async for event in cloud.guide(ASKED, {}, Traffic())]

@@ -119,9 +119,9 @@ async def answered(student: LlamaStudent, body: ChatCompletionRequest, **samplin
 
 
 def read(use: ToolUse, text: str) -> tuple[str, list[tuple[str, str]]]:
-    reader = use.parser()
+    parser = use.parser()
     said, calls = "", []
-    for event in [*reader.push(text), *reader.finish()]:
+    for event in [*parser.push(text), *parser.finish()]:
         match event:
             case PlainText(more):
                 said += more

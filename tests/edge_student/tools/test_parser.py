@@ -34,8 +34,8 @@ fragments = st.sampled_from(PARTS + CALLS)
 def read(pieces: list[str], *, whole: bool = False) -> tuple[str, list[tuple[str, str]], bool]:
     """Return the text of an answer, its calls, and whether they are complete. Ids are new, indices count up."""
     count = itertools.count()
-    reader = ToolCallParser(NAMES, whole=whole, call_id=lambda: f"id{next(count)}")
-    events: list[ParserEvent] = [event for piece in pieces for event in reader.push(piece)] + reader.finish()
+    parser = ToolCallParser(NAMES, whole=whole, call_id=lambda: f"id{next(count)}")
+    events: list[ParserEvent] = [event for piece in pieces for event in parser.push(piece)] + parser.finish()
     text = ""
     calls: list[tuple[str, str]] = []
     for event in events:
@@ -49,7 +49,7 @@ def read(pieces: list[str], *, whole: bool = False) -> tuple[str, list[tuple[str
             case CallArguments(index, more):
                 assert index == len(calls) - 1 and more
                 calls[-1] = (calls[-1][0], calls[-1][1] + more)
-    return text, calls, reader.called
+    return text, calls, parser.called
 
 
 def cut(text: str, data: st.DataObject) -> list[str]:
@@ -123,24 +123,24 @@ def test_a_call_in_a_fence_of_markdown_or_in_none_is_one(data: st.DataObject) ->
 
 
 def test_text_is_shown_as_soon_as_it_can_be_no_call() -> None:
-    reader = ToolCallParser(NAMES)
-    assert reader.push("<tool") == []
-    assert reader.push("s> and <") == [PlainText("<tools> and ")]
-    assert reader.push("tool_call> ") == []
-    assert reader.push("is a tag") == [PlainText("<tool_call>"), PlainText(" is a tag")]
+    parser = ToolCallParser(NAMES)
+    assert parser.push("<tool") == []
+    assert parser.push("s> and <") == [PlainText("<tools> and ")]
+    assert parser.push("tool_call> ") == []
+    assert parser.push("is a tag") == [PlainText("<tool_call>"), PlainText(" is a tag")]
 
 
 def test_arguments_are_told_as_they_come() -> None:
-    reader = ToolCallParser(NAMES, call_id=lambda: "c")
-    assert reader.push('<tool_call>\n{"name": "wea') == []
-    assert reader.push('ther"') == [CallStarted(0, "c", "weather")]
-    assert reader.push(', "arguments": ') == []
-    assert reader.push('{"city": "Os') == [CallArguments(0, '{"city": "Os')]
-    assert reader.push('lo"} ') == [CallArguments(0, 'lo"}')]
-    assert not reader.called
-    assert reader.push("}\n</tool_call>") == []
-    assert reader.called
-    assert reader.finish() == []
+    parser = ToolCallParser(NAMES, call_id=lambda: "c")
+    assert parser.push('<tool_call>\n{"name": "wea') == []
+    assert parser.push('ther"') == [CallStarted(0, "c", "weather")]
+    assert parser.push(', "arguments": ') == []
+    assert parser.push('{"city": "Os') == [CallArguments(0, '{"city": "Os')]
+    assert parser.push('lo"} ') == [CallArguments(0, 'lo"}')]
+    assert not parser.called
+    assert parser.push("}\n</tool_call>") == []
+    assert parser.called
+    assert parser.finish() == []
 
 
 @pytest.mark.parametrize("end", range(len(marked("weather", '{"a": 1}')) + 1))
