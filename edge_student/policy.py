@@ -1,7 +1,7 @@
-"""Which policy applies to a request: mode, budget, template and thresholds. Pure decisions.
+"""Resolves the policy of a request: mode, budget, template and thresholds. Pure decisions.
 
 Precedence: the request's `gkt` fields, the model's name, explicit settings, the policy file, `DEFAULTS`. A field that is still
-None has a default that depends on the mode; the mode's strategy knows it.
+None has a default of the mode's strategy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULTS = PolicyFields(
 MODEL_MODES: dict[str, Mode | None] = {"gkt": None, "gkt-student": Mode.OFF, "gkt-teacher": Mode.TEACHER}
 """Model names and the mode each requests. None leaves the mode to the request and the policy."""
 FREE_TEXT_MODES = frozenset({Mode.ON_DEMAND, Mode.REVIEW})
-"""Modes that cannot hold an answer to a grammar. Structured answers use mode `fixed` instead."""
+"""Modes without support for grammars. Structured answers use mode `fixed` instead."""
 
 
 class Policy(PolicyFields):
@@ -35,7 +35,7 @@ class Policy(PolicyFields):
     max_guidance_tokens: int
     """Most tokens the teacher may write. At 0 the cloud is not called."""
     scores: bool = False
-    """Whether the answer reports how probable the guidance was to the student."""
+    """True if the answer reports how probable the guidance was to the student."""
     file: str | None = None
     """Name of the policy file that decided the mode, if one did."""
 
@@ -61,7 +61,7 @@ class PolicyResolver:
 
     @property
     def file_decides_mode(self) -> bool:
-        """Whether requests without a mode get the policy file's."""
+        """True if requests without a mode of their own get that of the policy file."""
         return self.policy_file is not None and self.settings.mode is None
 
     def resolve(
@@ -75,7 +75,7 @@ class PolicyResolver:
     ) -> Policy:
         """Return the policy of one request.
 
-        `max_tokens` is the client's own limit of the whole answer, `structured` tells that a grammar applies to it.
+        `max_tokens` is the client's own limit of the whole answer. `structured` is True if a grammar applies to it.
         `bucket` is called only if the mode applies to a fraction of the requests; requests in buckets at or above that
         fraction are answered by the student alone. Raises UnknownModel, and InvalidRequest for an unknown mode.
         """
@@ -103,7 +103,7 @@ class PolicyResolver:
         return Policy(**fields, scores=options.scores, file=name)
 
     def _budget(self, mode: str, fields: dict[str, Any], options: GktOptions, max_tokens: int | None) -> int:
-        """Most tokens of the teacher. It never exceeds the limit of the whole answer."""
+        """Return the most tokens that the teacher may write, within the limit of the whole answer."""
         if mode == Mode.OFF:
             return 0
         budget: int = fields["max_guidance_tokens"]

@@ -18,7 +18,7 @@ class Gate(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether the text so far is a complete answer."""
+        """True if the text so far is a complete answer."""
         ...
 
     def push(self, text: str) -> str:
@@ -40,7 +40,7 @@ class Structure:
 
 
 class StudentSampling(SamplingParams):
-    """How the student chooses its tokens.
+    """Options for the choice of the student's tokens.
 
     At temperature 0, penalties and bias apply, but not the options that cut off improbable tokens (`top_k`, `top_p`, `min_p`,
     `typical_p`). Presence and frequency penalties count the answer's tokens, guidance included; the repetition penalty (CTRL,

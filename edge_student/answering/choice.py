@@ -1,4 +1,4 @@
-"""One choice of an answer as it grows: its text, who wrote it, and the stop strings across the seam."""
+"""One choice of an answer as it grows: its text, who wrote which part, and stop strings across the handover."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from shared.protocol.openai_responses import AnswerEnd, TokenLogprob
 
 @dataclass(frozen=True)
 class TextPart:
-    """Text of a choice, fit to be shown."""
+    """Text of a choice that may be shown to the client."""
 
     index: int
     text: str
     source: Source
     logprobs: tuple[TokenLogprob, ...] = ()
     token_ids: tuple[int, ...] = ()
-    """Of the student's tokens."""
+    """Ids of the student's tokens."""
 
 
 @dataclass(frozen=True)
 class PromptUsage:
-    """What of a prompt was computed, and what was there already."""
+    """Token counts of a prompt: all, and those that were in the cache."""
 
     index: int
     prompt_tokens: int
@@ -36,7 +36,7 @@ class PromptUsage:
 
 @dataclass(frozen=True)
 class PromptScores:
-    """How probable the prompt was to the student, from where it was asked for. Comes before everything else of a choice."""
+    """Scores of the prompt under the student, from the requested position on. Precedes all other parts of a choice."""
 
     index: int
     scores: Sequence[Score]
@@ -49,14 +49,14 @@ class ChoiceEnded:
     index: int
     reason: AnswerEnd
     logprob: TokenLogprob | None = None
-    """Of the end that the student itself has set, which is no part of the text."""
+    """Log-probability of the end, if the student set it. The end is not part of the text."""
     stop: str | None = None
     """The stop string that ended it, if one did."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """All choices are complete: what it took."""
+    """All choices are complete: the report and the usage."""
 
     report: GktReport
     usage: Usage
@@ -66,7 +66,7 @@ Part = PromptUsage | PromptScores | TextPart | ChoiceEnded | Finished
 
 
 class Choice:
-    """Takes words from either side, and gives out what may be shown of them."""
+    """Takes text from either model and returns the parts of it that may be shown."""
 
     def __init__(self, index: int, stops: Sequence[str], *, show_stop: bool = False) -> None:
         self.index = index
@@ -74,7 +74,7 @@ class Choice:
         self.segments: list[Segment] = []
         self._stops = StopFinder(stops, show=show_stop)
         self._unshown: deque[tuple[Segment, int]] = deque()
-        """Segments of the text that the stop finder holds, in order, with its lengths."""
+        """Segments of the text that the stop finder holds back, in order, with the lengths of their text."""
         self._logprobs: list[TokenLogprob] = []
         self._ids: list[int] = []
 
@@ -98,7 +98,7 @@ class Choice:
         logprobs: Sequence[TokenLogprob] = (),
         ids: Sequence[int] = (),
     ) -> list[TextPart | ChoiceEnded]:
-        """Words arrived. The choice ends here if they complete a stop string."""
+        """Add text. The choice ends here if it completes a stop string."""
         segment = self._segment(source)
         segment.tokens += tokens
         self._logprobs += logprobs
@@ -111,15 +111,15 @@ class Choice:
         return parts
 
     def end(self, reason: AnswerEnd, logprob: TokenLogprob | None = None) -> list[TextPart | ChoiceEnded]:
-        """Nothing more comes: show what is still held."""
+        """End the choice, and show the text that is still held back."""
         parts: list[TextPart | ChoiceEnded] = [*self._show(self._stops.flush())]
         if self._logprobs or self._ids:
-            parts.append(self._piece("", self.segments[-1].source))
+            parts.append(self._part("", self.segments[-1].source))
         self.reason = reason
         return [*parts, ChoiceEnded(self.index, reason, logprob, self._stops.found)]
 
     def _show(self, text: str) -> list[TextPart]:
-        pieces: list[TextPart] = []
+        parts: list[TextPart] = []
         at = 0
         while at < len(text):
             segment, length = self._unshown.popleft()
@@ -127,18 +127,18 @@ class Choice:
             if shown < length:
                 self._unshown.appendleft((segment, length - shown))
             segment.chars += shown
-            pieces.append(self._piece(text[at : at + shown], segment.source))
+            parts.append(self._part(text[at : at + shown], segment.source))
             at += shown
-        return pieces
+        return parts
 
-    def _piece(self, text: str, source: Source) -> TextPart:
-        """A piece with all that has come of its tokens."""
-        piece = TextPart(self.index, text, source, tuple(self._logprobs), tuple(self._ids))
+    def _part(self, text: str, source: Source) -> TextPart:
+        """Return text as a part, with the log-probabilities and ids that have accumulated."""
+        part = TextPart(self.index, text, source, tuple(self._logprobs), tuple(self._ids))
         self._logprobs, self._ids = [], []
-        return piece
+        return part
 
     def _segment(self, source: Source) -> Segment:
-        """The segment that a source writes in now."""
+        """Return the current segment of a source, a new one if the other source wrote last."""
         if not self.segments or self.segments[-1].source is not source:
             self.segments.append(Segment(source=source, chars=0, tokens=0))
         return self.segments[-1]

@@ -24,11 +24,11 @@ class AnswerOptions:
     expand_template: Template | None = None
     """Puts the teacher's outline into the student's prompt. Without it mode `outline` does not call the cloud."""
     draft_ahead: bool = True
-    """Whether the student drafts on while the teacher reads the last draft."""
+    """True if the student writes the next draft while the teacher reads the last one."""
     fallback_prefetch_after_s: float | None = None
     """Seconds without guidance after which the student starts to decode unseen. None never does."""
     prefill_after_teacher: bool = False
-    """Whether the student's prefill waits for the teacher's first token."""
+    """True if the student's prefill waits for the teacher's first token."""
 
 
 @dataclass

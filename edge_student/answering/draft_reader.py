@@ -1,4 +1,4 @@
-"""The student's drafts: lines, or as much as the student is confident of."""
+"""Reads the student's drafts: lines, or as much as the student is confident of."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Draft:
         return self.tokens[-1].end if self.tokens else None
 
     def starts_confident(self, threshold: float) -> bool:
-        """Whether the first token that is not white space had at least this probability."""
+        """Return whether the first token that is not white space had at least this probability."""
         first = next((token for token in self.tokens if token.text.strip() or token.end), None)
         return first is None or first.logprob is None or first.logprob >= math.log(threshold)
 
 
 class DraftReader:
-    """Reads one sequence draft by draft. The engine decodes on while nobody reads."""
+    """Reads one sequence draft by draft. The engine continues to decode between two reads."""
 
     def __init__(self, sequence: StudentSequence, tokens: AsyncGenerator[TokenOutput, None]) -> None:
         self._sequence = sequence

@@ -13,13 +13,13 @@ from contextlib import aclosing
 from edge_student.student import StudentSequence, TokenOutput
 from shared.errors import GktError
 
-Start = Callable[[], tuple[StudentSequence, AsyncGenerator[TokenOutput, None]]]
+StartDecoding = Callable[[], tuple[StudentSequence, AsyncGenerator[TokenOutput, None]]]
 
 
 class FallbackPrefetch:
     """Decodes one answer from `after_s` seconds on, until it is closed."""
 
-    def __init__(self, start: Start, after_s: float) -> None:
+    def __init__(self, start: StartDecoding, after_s: float) -> None:
         """`start` opens a sequence and returns its tokens. If it raises a GktError there is no prefetch."""
         self._start = start
         self._sequence: StudentSequence | None = None
@@ -29,7 +29,7 @@ class FallbackPrefetch:
 
     @property
     def started(self) -> bool:
-        """Whether there are tokens."""
+        """True if there are tokens."""
         return bool(self._tokens)
 
     async def tokens(self) -> AsyncGenerator[TokenOutput, None]:

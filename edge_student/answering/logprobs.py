@@ -1,4 +1,4 @@
-"""Log-probabilities of either side as OpenAI writes them."""
+"""Converts log-probabilities of either model to OpenAI's form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several async generators read as one, in the order in which their items come."""
+"""Reads several async generators as one, in the order in which their items arrive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """The first error of any stream ends all. Closing this closes them all."""
+    """Yield the items of all streams. The first error of a stream ends all of them; closing this generator closes them all."""
     if len(streams) == 1:
         async with aclosing(streams[0]) as only:
             async for item in only:
@@ -41,5 +41,5 @@ async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T,
         tasks = [task for task in (taking, *pumps) if task]
         for task in tasks:
             task.cancel()
-        # Whatever else went wrong in them is not told: the first error is.
+        # Only the first error is raised; any others are dropped.
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""One request as the use case takes it."""
+"""The parsed request that the use case answers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class AnswerRequest:
     """Limit of the answer as the client set it, in tokens of both sides. None if it set none."""
     stops: tuple[str, ...] = ()
     include_stop: bool = False
-    """Whether the stop string that ends the answer is part of it."""
+    """True if the stop string that ends the answer is part of it."""
     n: int = 1
     tools: ToolUse | None = None
-    """Tools that the answer may call. Calls are plain text here; `ToolUse.reader` finds them."""
+    """Tools that the answer may call. Calls are plain text here; `ToolUse.parser` finds them."""
     prompt_scores_from: int | None = None
-    """First prompt token, at least 1, whose log-probability the client wants. Alternatives come as for the answer's tokens."""
+    """First prompt token, at least 1, whose log-probability is returned. Alternatives are those of the answer's tokens."""
     prompt_usage_first: bool = False
-    """Whether a part with the prompt's token counts precedes the student's first token."""
+    """True if a part with the prompt's token counts precedes the student's first token."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers for the cloud, such as `traceparent`."""
     cache_salt: str | None = None
@@ -48,7 +48,7 @@ class AnswerRequest:
 
     @property
     def teacher_may_finish(self) -> bool:
-        """Whether the teacher's budget covers the whole answer, so that the student adds nothing to it."""
+        """True if the teacher's budget covers the whole answer, so that the student adds nothing to it."""
         return self.policy.max_guidance_tokens == self.max_tokens
 
     def guidance(self, *, template: str = "answer", **changes: Any) -> GuidanceRequest:

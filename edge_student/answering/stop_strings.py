@@ -1,4 +1,4 @@
-"""Stop strings over a text that arrives in pieces, without ever letting a part of one out."""
+"""Finds stop strings in a text that arrives in pieces. No part of a stop string is released."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 
 class StopFinder:
-    """Looks for the first of some stop strings. What could still become one is held back."""
+    """Finds the first of several stop strings. Text that could still become one is held back."""
 
     def __init__(self, stops: Sequence[str], *, show: bool = False) -> None:
-        """`show`: the stop string that is found is part of what may be shown."""
+        """With `show` the stop string is part of the released text."""
         self._stops = tuple(stops)
         self._show = show
         self._held = ""
         self.found: str | None = None
 
     def push(self, text: str) -> str:
-        """Text that is safe to show. After a stop string was found, what stands before it, and nothing more."""
+        """Add text. Returns the text that may be shown; behind a stop string there is none."""
         if self.found is not None:
             return ""
         if not self._stops:
@@ -32,13 +32,13 @@ class StopFinder:
         return held[: len(held) - keep]
 
     def flush(self) -> str:
-        """The text has ended: what was held back, which is no stop string."""
+        """End the text. Returns the text that was held back, which is no stop string."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`, but not all of it."""
+    """Return the length of the longest end of `text` that is a proper prefix of `stop`."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:size]):
             return size

@@ -43,7 +43,7 @@ class _Call:
 
 @dataclass
 class _Pending:
-    """What was added since the last chunk."""
+    """Content of a choice since its last chunk."""
 
     content: list[str] = field(default_factory=list)
     calls: list[_Call] = field(default_factory=list)

@@ -20,7 +20,7 @@ class Token(NamedTuple):
 
 @dataclass
 class _Pending:
-    """What was added since the last chunk, except log-probabilities."""
+    """Content of a choice since its last chunk, except log-probabilities."""
 
     text: list[str] = field(default_factory=list)
     token_ids: list[int] | None = None

@@ -29,7 +29,7 @@ class CircuitBreaker:
         self._held_until = 0.0
         """Time until which the cloud asked for no requests. The outcomes of earlier requests do not change it."""
         self._trial = False
-        """Whether the one request of the half-open state is running."""
+        """True while the one request of the half-open state is running."""
 
     @property
     def state(self) -> BreakerState:

@@ -18,7 +18,7 @@ class SequenceState:
     cache_salt: str | None = None
     """Sequences share prefixes only if they have the same salt."""
     deferred: bool = False
-    """Whether the prefill has yet to be started."""
+    """True while the prefill has not been started."""
     scored_from: int | None = None
     """First position whose token is scored, which needs the logits in front of it."""
     n_past: int = 0

@@ -43,7 +43,7 @@ class Grammar:
 
     @property
     def complete(self) -> bool:
-        """Whether the text may end here."""
+        """True if the text may end here."""
         return self._allows(self._end)
 
     def allows(self, token: int) -> bool:

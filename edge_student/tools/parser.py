@@ -78,7 +78,7 @@ class ToolCallParser:
 
     @property
     def called(self) -> bool:
-        """Whether the answer has calls and all of them are complete."""
+        """True if the answer has calls and all of them are complete."""
         return 0 < self._started == self._complete
 
     def push(self, text: str) -> list[ParserEvent]:

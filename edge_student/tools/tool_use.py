@@ -50,13 +50,13 @@ class ToolUse:
     tools: tuple[Tool, ...]
     """All tools of the request. The models read their descriptions."""
     must: bool
-    """Whether the answer must be a call."""
+    """True if the answer must be a call."""
     named: bool
-    """Whether the request names the function to call."""
+    """True if the request names the function to call."""
     functions: tuple[Function, ...]
     """Functions that may be called."""
     parallel: bool
-    """Whether several calls are allowed. An answer that must be a call has exactly one."""
+    """True if several calls are allowed. An answer that must be a call has exactly one."""
 
     def structure(self, student: Student) -> Structure:
         """Return the structure of the answer.
@@ -173,7 +173,7 @@ def _plain(messages: Iterable[ChatMessage]) -> Iterator[Message]:
     calls: list[str] = []
     for are_results, run in groupby(messages, key=lambda message: message.role == "tool"):
         if are_results:
-            # In plain text only the position of a result tells its call, so results are put in the order of the calls.
+            # In plain text a result belongs to a call by its position only, so results are put in the order of the calls.
             order = {identity: at for at, identity in enumerate(calls)}
             results = sorted(run, key=lambda message: order.get(message.tool_call_id or "", len(order)))
             text = "\n".join(f"<tool_response>\n{message.text}\n</tool_response>" for message in results)

@@ -143,7 +143,7 @@ class ScriptedSequence:
         self.guidance = ""
         self.prefilled_ahead: list[str] = []
         self.sampling: StudentSampling | None = None
-        self.said = 0
+        self.written = 0
         self.closed = False
         self.deferred = False
         self.cache_salt: str | None = None
@@ -179,7 +179,7 @@ class ScriptedSequence:
             await asyncio.sleep(0)
             alternatives = tuple(Alternative(word.encode(), -0.5) for _ in range(sampling.top_logprobs or 0))
             last = count == sampling.max_tokens
-            self.said += 1
+            self.written += 1
             yield TokenOutput(word, word.encode(), len(word), logprob, alternatives, end="length" if last else None)
             if last:
                 return

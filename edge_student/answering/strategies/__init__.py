@@ -1,4 +1,4 @@
-"""How answers are made: one module per family of modes, with the names of its `MODES` and one public coroutine, `answer`.
+"""Strategies of answering: one module per family of modes, with the names of its `MODES` and one public coroutine, `answer`.
 
 Every module of this package is found by itself, so that adding a mode is adding a module.
 """

@@ -141,7 +141,7 @@ class _Prefix:
         return policy.mode == Mode.ADAPTIVE and agrees(self._sequences.scores, self._text, policy.handback_after or 0)
 
     def _end(self, reason: FinishReason) -> AnswerEnd | None:
-        """How the answer ends with the guidance, or None if the student continues."""
+        """Return the reason if the answer ends with the guidance, or None if the student continues."""
         if reason is FinishReason.STOP:
             return "stop"
         return "length" if self._context.request.teacher_may_finish else None

@@ -133,7 +133,7 @@ class _TeacherCalls:
         self._thresholds = thresholds
         self._stopped = False
         self._was_empty = False
-        """Whether the last correction ended inside a character."""
+        """True if the last correction ended inside a character."""
         self._progress_before = self._progress
 
     @property

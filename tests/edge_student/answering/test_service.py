@@ -326,7 +326,7 @@ class LateCloud(ScriptedCloud):
     async def guide(
         self, request: GuidanceRequest, headers: dict[str, str], traffic: Traffic
     ) -> AsyncGenerator[Event, None]:
-        while not (len(self.student.sequences) > 1 and self.student.sequences[1].said):
+        while not (len(self.student.sequences) > 1 and self.student.sequences[1].written):
             await asyncio.sleep(0)
         async with aclosing(super().guide(request, headers, traffic)) as events:
             async for event in events:

@@ -138,8 +138,8 @@ PERSON = {
 
 async def text_of(sequence: StudentSequence, sampling: StudentSampling) -> tuple[str, str | None]:
     async with aclosing(sequence.generate(sampling)) as words:
-        said = [word async for word in words]
-    return "".join(word.text for word in said), said[-1].end
+        tokens = [token async for token in words]
+    return "".join(token.text for token in tokens), tokens[-1].end
 
 
 def assert_person(text: str) -> None:

@@ -168,8 +168,8 @@ async def test_a_cache_too_small_for_all_at_once_still_serves_all(
     for words in answers:
         assert_greedy(reference, prompt, words)
     assert student.registry.get_sample_value("gkt_edge_preemptions_total")
-    told = [record.getMessage() for record in caplog.records if "GKT_EDGE_KV_CACHE_TOKENS" in record.getMessage()]
-    assert len(told) == 1
+    warnings = [record.getMessage() for record in caplog.records if "GKT_EDGE_KV_CACHE_TOKENS" in record.getMessage()]
+    assert len(warnings) == 1
     await student.close()
 
 

@@ -111,25 +111,25 @@ async def answered(student: LlamaStudent, body: ChatCompletionRequest, **samplin
     prompt = student.encode(conversation(body.messages, use))
     sequence = student.open(prompt)
     text, end = await text_of(sequence, StudentSampling(max_tokens=120, structure=use.structure(student), **sampling))
-    said, calls = read(use, text)
+    text_shown, calls = read(use, text)
     if end == "stop" and (use.must or text.startswith("<tool_call>")):
         for call in calls:
             assert_call(call)
-    return said, calls
+    return text_shown, calls
 
 
 def read(use: ToolUse, text: str) -> tuple[str, list[tuple[str, str]]]:
     parser = use.parser()
-    said, calls = "", []
+    text_shown, calls = "", []
     for event in [*parser.push(text), *parser.finish()]:
         match event:
             case PlainText(more):
-                said += more
+                text_shown += more
             case CallStarted(_, _, name):
                 calls.append((name, ""))
             case CallArguments(_, more):
                 calls[-1] = (calls[-1][0], calls[-1][1] + more)
-    return said, calls
+    return text_shown, calls
 
 
 def assert_call(call: tuple[str, str]) -> None:
@@ -144,17 +144,17 @@ def assert_call(call: tuple[str, str]) -> None:
 
 async def test_whatever_is_drawn_a_call_that_must_be_is_one(student: LlamaStudent) -> None:
     for seed, choice in enumerate(("required", {"type": "function", "function": {"name": "weather"}})):
-        said, calls = await answered(student, request(tool_choice=choice), temperature=1.0, seed=seed)
-        assert said == ""
+        text_shown, calls = await answered(student, request(tool_choice=choice), temperature=1.0, seed=seed)
+        assert text_shown == ""
         assert len(calls) == 1
         assert choice == "required" or calls[0][0] == "weather"
 
 
 async def test_whatever_is_drawn_a_call_that_may_be_is_right(student: LlamaStudent) -> None:
     for seed in range(2):
-        said, calls = await answered(student, request(), temperature=1.0, seed=seed)
-        assert said or calls
-        assert not said.startswith("<tool_call>")
+        text_shown, calls = await answered(student, request(), temperature=1.0, seed=seed)
+        assert text_shown or calls
+        assert not text_shown.startswith("<tool_call>")
 
 
 @pytest.mark.parametrize("model", [QWEN], indirect=True)
@@ -165,8 +165,8 @@ async def test_the_default_student_calls_a_tool_by_itself(student: LlamaStudent)
     asked = [{"role": "user", "content": "What is the weather in Oslo right now?"}]
     for functions in ([weather], [weather, clock]):
         tools = [{"type": "function", "function": function} for function in functions]
-        said, [(name, arguments)] = await answered(student, request(messages=asked, tools=tools))
-        assert (said, name, json.loads(arguments)) == ("", "get_weather", {"city": "Oslo"})
+        text_shown, [(name, arguments)] = await answered(student, request(messages=asked, tools=tools))
+        assert (text_shown, name, json.loads(arguments)) == ("", "get_weather", {"city": "Oslo"})
 
 
 async def test_a_call_that_is_begun_is_ended(student: LlamaStudent) -> None:
@@ -177,8 +177,8 @@ async def test_a_call_that_is_begun_is_ended(student: LlamaStudent) -> None:
     begun = '<tool_call>\n{"name": "wea'
     sequence.extend(begun)
     text, end = await text_of(sequence, StudentSampling(max_tokens=300, structure=use.structure(student)))
-    said, calls = read(use, begun + text)
-    assert (said, end) == ("", "stop")
+    text_shown, calls = read(use, begun + text)
+    assert (text_shown, end) == ("", "stop")
     assert calls[0][0] == "weather"
     for call in calls:
         assert_call(call)

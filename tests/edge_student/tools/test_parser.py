@@ -15,8 +15,8 @@ NAMES = ["weather", "count-2"]
 CITY = '{"city": "Oslo </tool_call> \\"}{[ <tool_call>", "days": [1, {"a": null}]}'
 
 
-def marked(name: str, said: str, blank: str = "\n") -> str:
-    return f'<tool_call>{blank}{{"name":{blank}"{name}"{blank},"arguments":{said}{blank}}}{blank}</tool_call>'
+def marked(name: str, arguments_json: str, blank: str = "\n") -> str:
+    return f'<tool_call>{blank}{{"name":{blank}"{name}"{blank},"arguments":{arguments_json}{blank}}}{blank}</tool_call>'
 
 
 names = st.sampled_from(NAMES)
@@ -59,18 +59,18 @@ def cut(text: str, data: st.DataObject) -> list[str]:
 
 @given(st.lists(st.tuples(names, arguments, blanks), min_size=1, max_size=3), st.data())
 def test_calls_are_read_and_no_markup_is_shown(made: list[tuple[str, object, str]], data: st.DataObject) -> None:
-    said = [(name, json.dumps(value)) for name, value, _ in made]
-    text = "\n".join(marked(name, one, blank) for (name, one), (_, _, blank) in zip(said, made, strict=True))
-    assert read(cut(text, data)) == ("", said, True)
+    calls = [(name, json.dumps(value)) for name, value, _ in made]
+    text = "\n".join(marked(name, one, blank) for (name, one), (_, _, blank) in zip(calls, made, strict=True))
+    assert read(cut(text, data)) == ("", calls, True)
     for words in ("Let me see.\n", "A <tool_call> is how"):
-        assert read(cut(words + text, data)) == (words, said, True), "behind text too"
+        assert read(cut(words + text, data)) == (words, calls, True), "behind text too"
 
 
 @given(names, arguments, blanks, st.data())
 def test_an_answer_that_is_a_call(name: str, value: object, blank: str, data: st.DataObject) -> None:
-    said = json.dumps(value)
-    text = f'{blank}{{{blank}"name":"{name}",{blank}"arguments":{blank}{said}{blank}}}'
-    assert read(cut(text, data), whole=True) == ("", [(name, said)], True)
+    arguments_json = json.dumps(value)
+    text = f'{blank}{{{blank}"name":"{name}",{blank}"arguments":{blank}{arguments_json}{blank}}}'
+    assert read(cut(text, data), whole=True) == ("", [(name, arguments_json)], True)
 
 
 @given(st.lists(fragments, max_size=8).map("".join), st.booleans(), st.data())
@@ -150,6 +150,6 @@ def test_a_call_that_is_cut_is_shown_as_far_as_it_came(end: int) -> None:
     assert called == (end == len(call))
     if end >= len("<tool_call>"):
         assert text == "", "no markup is shown"
-    for name, said in calls:
+    for name, arguments_json in calls:
         assert name == "weather"
-        assert '{"a": 1}'.startswith(said)
+        assert '{"a": 1}'.startswith(arguments_json)

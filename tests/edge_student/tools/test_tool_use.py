@@ -69,22 +69,22 @@ def bodies(**body: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest.model_validate({"messages": USER, "tools": TOOLS, **body})
 
 
-def said(**body: Any) -> list[tuple[str, str]]:
+def plain(**body: Any) -> list[tuple[str, str]]:
     request = bodies(**body)
     return [(message.role, message.content) for message in conversation(request.messages, tool_use(request))]
 
 
 def test_tools_are_described_behind_what_the_system_says() -> None:
     system = {"role": "developer", "content": "Be brief."}
-    (_, described), user = said(messages=[system, *USER])
+    (_, described), user = plain(messages=[system, *USER])
     assert described.startswith("Be brief.\n\n# Tools\n\nYou may call")
     listed = described.split("<tools>\n")[1].split("\n</tools>")[0].split("\n")
     assert [json.loads(line) for line in listed] == TOOLS
     assert user == ("user", USER[0]["content"])
-    (role, alone), *_ = said()
+    (role, alone), *_ = plain()
     assert (role, alone) == ("system", described.replace("Be brief.", "You are a helpful assistant."))
-    assert said(tool_choice="none") == [user], "what may not be called is not described"
-    assert len(said(tool_choice=NAMED)[0][1]) == len(alone), "all are, whichever must be called"
+    assert plain(tool_choice="none") == [user], "what may not be called is not described"
+    assert len(plain(tool_choice=NAMED)[0][1]) == len(alone), "all are, whichever must be called"
 
 
 def test_calls_and_results_are_written_out_in_their_order() -> None:
@@ -100,7 +100,7 @@ def test_calls_and_results_are_written_out_in_their_order() -> None:
         {"role": "assistant", "content": "Rain."},
     ]
     call = '<tool_call>\n{"name": "weather", "arguments": {"city":"Oslo"}}\n</tool_call>'
-    assert said(messages=messages, tool_choice="none")[1:] == [
+    assert plain(messages=messages, tool_choice="none")[1:] == [
         ("assistant", f'<tool_call>\n{{"name": "clock", "arguments": {{}}}}\n</tool_call>\n{call}'),
         ("user", "<tool_response>\nnoon\n</tool_response>\n<tool_response>\nrain\n</tool_response>"),
         ("assistant", f"Wait.\n{call}"),
