@@ -129,7 +129,7 @@ async def test_settings_that_contradict_each_other_are_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [(["--replicas", "2"], "--replicas: requires --ray"), (["--ray", "--replicas", "2:1"], "it is MIN or MIN:MAX")],
+    [(["--replicas", "2"], "--replicas: requires --ray"), (["--ray", "--replicas", "2:1"], "use MIN or MIN:MAX")],
 )
 async def test_replicas_that_cannot_be_are_one_line(options: list[str], complaint: str) -> None:
     outcome = await gkt("cloud", *options)
