@@ -1,7 +1,7 @@
 """Check the prose rules of CONTRIBUTING.md that a script can check, in every tracked Python file and page of documentation.
 
-`python tools/prose.py` prints each violation of an enforced rule as `file:line: advice: text`, and exits with 1 if there is one.
-`--all` prints violations of rules that are not enforced yet too; `--count` prints how many there are in each package.
+`python tools/prose.py` prints each violation as `file:line: advice: text`, and exits with 1 if there is one. `--count` prints
+their number for each rule and package.
 """
 
 import argparse
@@ -37,12 +37,11 @@ class Rule(NamedTuple):
     kinds: frozenset[TextKind]
     pattern: re.Pattern[str]
     advice: str
-    enforced: bool
 
 
-def _phrase(phrase: str, advice: str, *, enforced: bool = False) -> Rule:
+def _phrase(phrase: str, advice: str) -> Rule:
     words = r"\s+".join(phrase.split())
-    return Rule(phrase, frozenset(TextKind), re.compile(rf"(?i)\b{words}\b"), f"'{phrase}': {advice}", enforced)
+    return Rule(phrase, frozenset(TextKind), re.compile(rf"(?i)\b{words}\b"), f"'{phrase}': {advice}")
 
 
 RULES = (
@@ -51,7 +50,6 @@ RULES = (
         frozenset({TextKind.DOCSTRING}),
         re.compile(r"\A\s*(Of|That|What|Where|Whether|How|Who|So)\b"),
         "a docstring is a sentence or an imperative; it does not begin like this",
-        enforced=False,
     ),
     Rule(
         "verbs",
@@ -60,13 +58,12 @@ RULES = (
             r"(?i)(?<!`)\b(says?|said|tells?|told|hears?|heard|knows?|knew|wants?|doubts?|owes?)\b(?! (\w+ )?apart)"
         ),
         "software does not do this; write return, send, log, store, retry, reject, expire",
-        enforced=False,
     ),
     _phrase("whoever", "name the component"),
     _phrase("nothing of", "write 'no' or 'not ... any'"),
     _phrase("but for", "write 'except'"),
     _phrase("so long", "write 'while' or the time that is meant"),
-    _phrase("likewise", "repeat the verb", enforced=True),
+    _phrase("likewise", "repeat the verb"),
 )
 
 
@@ -134,15 +131,13 @@ def tracked_files(*patterns: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the prose rules of CONTRIBUTING.md.")
-    parser.add_argument("--all", action="store_true", help="include rules that are not enforced yet")
     parser.add_argument("--count", action="store_true", help="print the violations of each rule in each package")
     options = parser.parse_args()
-    rules = RULES if options.all or options.count else [rule for rule in RULES if rule.enforced]
     found = [
         violation
         for path in tracked_files("*.py", *PAGES)
         if path not in OWN
-        for violation in check(path, Path(path).read_text("utf-8"), rules)
+        for violation in check(path, Path(path).read_text("utf-8"))
     ]
     if options.count:
         counts = Counter((violation.rule.name, violation.path.split("/")[0]) for violation in found)
