@@ -6,6 +6,7 @@ real, small models; `system` tests start processes. Tests with vLLM or Ray are o
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from tests.processes import Process
 
 CLOUD_KEY = "a-key-for-tests"
 CLOUD_MODEL = "smollm2-135m-instruct"
+
+# As the edge does for itself: else llama.cpp's threads spin while they wait, and starve what shares the machine's cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 hypothesis.settings.register_profile("tests", deadline=None)  # no assertion depends on the speed of the machine
 hypothesis.settings.load_profile("tests")

@@ -9,13 +9,11 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import httpx
 import llama_cpp
 import openai
 import pytest
-from fastapi import FastAPI, Request, Response
 
 from edge_student.app import create_app
 from edge_student.llama.student import LlamaStudent
@@ -23,7 +21,6 @@ from edge_student.settings import EdgeSettings
 from shared.model_hub.local_models import ensure_gguf
 from tests.conftest import CloudProcess
 from tests.running import serving
-from wan import Fault, FaultKind, Link, Wan
 
 SMOLLM = "smollm2-135m-instruct"
 QWEN = "qwen2.5-coder-0.5b-instruct"
@@ -203,98 +200,6 @@ async def test_stop_strings_across_the_seam(cloud_process: CloudProcess) -> None
         stream = await chunks(client, stop=stop)
     assert answer["choices"][0]["message"]["content"] == text_of(stream) == text[: text.index(stop)]
     assert answer["choices"][0]["finish_reason"] == "stop"
-
-
-FAULTS: dict[str, tuple[Fault, str | None, bool]] = {
-    "reset": (Fault(kind=FaultKind.RESET, direction="down", after_bytes=900), "broken", True),
-    "closed": (Fault(kind=FaultKind.CUT, direction="down", after_bytes=900), "broken", True),
-    "stalled": (Fault(kind=FaultKind.STALL, direction="down", after_bytes=900), "stalled", True),
-    "garbage": (Fault(kind=FaultKind.CORRUPT, rate=0.5, direction="down", after_bytes=900), None, True),
-    "closed at once": (Fault(kind=FaultKind.CUT, direction="down", after_bytes=1), "broken", False),
-    "silent": (Fault(kind=FaultKind.STALL, direction="down", after_bytes=1), "first_token_deadline", False),
-}
-
-
-@asynccontextmanager
-async def link_to(cloud: CloudProcess) -> AsyncGenerator[Link]:
-    async with Wan({"edge": "127.0.0.1:0"}, to=urlsplit(cloud.url).netloc) as wan:
-        yield wan.link("edge")
-
-
-@pytest.mark.parametrize("name", FAULTS)
-async def test_whatever_the_link_does_the_answer_is_complete(cloud_process: CloudProcess, name: str) -> None:
-    fault, reason, some_guidance = FAULTS[name]
-    silent = name == "silent"
-    async with link_to(cloud_process) as link:
-        deadlines: dict[str, Any] = {"next_token_deadline_s": 3.0, "first_token_deadline_s": 2.0 if silent else 120.0}
-        async with edge(cloud_process, cloud_url=link.url, **deadlines) as client:
-            clean = await chat(client)
-            link.strike(fault)
-            answer = await chat(client)
-            metrics = (await client.get("/metrics")).text
-    assert link.opened == 1, "the second question goes over the same connection"
-    text = answer["choices"][0]["message"]["content"]
-    gkt = answer["gkt"]
-    assert gkt["fallback"] == reason if reason else gkt["fallback"] in {"garbled", "broken"}
-    assert f'gkt_edge_fallbacks_total{{reason="{gkt["fallback"]}"}} 1.0' in metrics
-    assert answer["choices"][0]["finish_reason"] in {"stop", "length"}
-    segments = {s["source"]: s for s in gkt["segments"][0]}
-    assert ("teacher" in segments) == some_guidance
-    arrived = segments.get("teacher", {"chars": 0})["chars"]
-    assert clean["choices"][0]["message"]["content"].startswith(text[:arrived]), "guidance is its exact prefix"
-    assert segments["student"]["tokens"] > 0
-
-
-async def test_a_cloud_that_cannot_be_reached_or_will_not(cloud_process: CloudProcess) -> None:
-    async with edge(cloud_process, cloud_url="http://127.0.0.1:9", breaker_failures=1) as client:
-        assert (await chat(client))["gkt"]["fallback"] == "unreachable"
-        assert (await chat(client))["gkt"]["fallback"] == "breaker_open"
-    async with edge(cloud_process, cloud_key="wrong") as client:
-        assert (await chat(client))["gkt"]["fallback"] == "unauthorized"
-        unknown = await chat(client, gkt={"template": "nowhere"})
-        assert unknown["gkt"]["fallback"] == "unauthorized"
-    async with edge(cloud_process) as client:
-        assert (await chat(client, gkt={"template": "nowhere"}))["gkt"]["fallback"] == "rejected"
-        assert (await chat(client))["gkt"]["fallback"] is None
-    async with edge(cloud_process, cloud_url=None) as client:
-        assert (await chat(client))["gkt"]["fallback"] == "not_configured"
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"), [(401, "unauthorized"), (429, "rate_limited"), (503, "unavailable"), (500, "failed")]
-)
-async def test_refusals_of_any_server(cloud_process: CloudProcess, status: int, reason: str) -> None:
-    """Run a server that answers as gateways do, without our error body."""
-
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(f"HTTP/1.1 {status} no\r\ncontent-length: 2\r\nretry-after: 60\r\n\r\nno".encode())
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with edge(cloud_process, cloud_url=url) as client:
-        assert (await chat(client))["gkt"]["fallback"] == reason
-        assert (await chat(client))["gkt"]["fallback"] == "breaker_open", "it asked to be left alone for a minute"
-    server.close()
-    await server.wait_closed()
-
-
-async def test_a_stream_that_ends_cleanly_but_too_early(cloud_process: CloudProcess) -> None:
-    app = FastAPI()
-
-    @app.post("/v1/guidance")
-    async def guidance(request: Request) -> Response:
-        headers = {**cloud_process.headers, "content-type": "application/json"}
-        async with httpx.AsyncClient(base_url=cloud_process.url, timeout=120) as http:
-            stream = (await http.post("/v1/guidance", content=await request.body(), headers=headers)).text
-        return Response(stream[: stream.index("event: done")], media_type="text/event-stream")
-
-    async with serving(app, ready=False) as url, edge(cloud_process, cloud_url=url) as client:
-        answer = await chat(client)
-    assert answer["gkt"]["fallback"] in {"broken", "garbled"}
-    assert answer["gkt"]["segments"][0][0]["tokens"] > 0
 
 
 def engine_tokens(cloud: CloudProcess) -> float:
