@@ -6,11 +6,15 @@ real, small models; `system` tests start processes. Tests with vLLM or Ray are o
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import certifi
 import httpx
 import hypothesis
 import pytest
@@ -21,8 +25,25 @@ from tests.processes import Process
 CLOUD_KEY = "a-key-for-tests"
 CLOUD_MODEL = "smollm2-135m-instruct"
 
+PUBLIC: Any = {"cafile": os.environ.get("SSL_CERT_FILE") or certifi.where()}
+
 # As the edge does for itself: else llama.cpp's threads spin while they wait, and starve what shares the machine's cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+_create_context = ssl.create_default_context
+
+
+def _context(*arguments: Any, **options: Any) -> ssl.SSLContext:
+    """Read the 140 certificates that every client of httpx trusts once: a context takes 20 ms, and most tests make several."""
+    return _public_authorities() if not arguments and options == PUBLIC else _create_context(*arguments, **options)
+
+
+@functools.cache
+def _public_authorities() -> ssl.SSLContext:
+    return _create_context(**PUBLIC)
+
+
+ssl.create_default_context = _context
 
 hypothesis.settings.register_profile("tests", deadline=None)  # no assertion depends on the speed of the machine
 hypothesis.settings.load_profile("tests")

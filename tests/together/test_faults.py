@@ -31,7 +31,7 @@ BODY = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_
 @asynccontextmanager
 async def cloud() -> AsyncGenerator[str]:
     teacher = ScriptedTeacher(*TAUGHT, max_model_len=4000)
-    settings = CloudSettings(keys=(KEY,), max_model_len=4000, max_prompt_tokens=2000)  # type: ignore[arg-type]
+    settings = CloudSettings(keys=(KEY,), max_model_len=4000, max_prompt_tokens=2000)
     async with serving(create_cloud(settings, teacher=teacher)) as url:
         yield url
 
