@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from random import Random
 from typing import NamedTuple
 
 from wan.link.bit_flips import BitFlips
+from wan.link.delay_and_jitter import JitterDraws
 from wan.link.direction import LinkDirection
 from wan.link.faults import Fault
 from wan.link.sockets import received, writable
@@ -38,7 +38,7 @@ class Pipe:
         self._sink = sink
         self._direction = side
         self._name = name
-        self._jitter = Random(name)  # noqa: S311 - jitter, not a key
+        self._jitter = JitterDraws(name)
         self._parcels: deque[_Parcel] = deque()
         self.under_way = 0
         self._moved = asyncio.Event()
@@ -62,7 +62,7 @@ class Pipe:
                 data = None
             self.under_way += len(data or b"")
             await self._direction.bucket.take(len(data or b""))
-            self._parcels.append(_Parcel(clock(), self._jitter.random(), data))
+            self._parcels.append(_Parcel(clock(), self._jitter.fraction(), data))
             self._moved.set()
 
     async def deliver(self) -> None:
@@ -87,7 +87,7 @@ class Pipe:
             while not self._parcels:
                 await self._movement()
             parcel = self._parcels[0]
-            await self._direction.arrival(parcel.sent_at, parcel.jitter_fraction)
+            await self._direction.delay.arrival(parcel.sent_at, parcel.jitter_fraction)
             if parcel.data:
                 await self._send(parcel.data)
                 self._parcels.popleft()
