@@ -62,7 +62,7 @@ class Connection:
         # The kernel has already answered the client, so its first bytes wait for the round trip of the handshake.
         for side in (self._up, self._down):
             await side.flowing.wait()
-            await side.arrival(clock(), 0.0)
+            await side.delay.arrival(clock(), 0.0)
         try:
             self._cloud = await connected(self._target)
         except OSError as error:
