@@ -1,4 +1,4 @@
-"""One cloud: its teachers, keys, ledger and metrics, and the use case once a teacher is loaded."""
+"""One cloud: its teachers, keys, ledger and metrics, and the guidance service once a teacher is loaded."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class CloudService:
 
     @property
     def guidance(self) -> GuidanceService:
-        """The use case. Raises NotReady while no teacher is loaded, EngineFailed if all have failed."""
+        """The guidance service. Raises NotReady while no teacher is loaded, EngineFailed if all have failed."""
         if self._failure:
             raise EngineFailed(self._failure)
         if all(pooled.failure for pooled in self._pool):

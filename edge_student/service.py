@@ -1,4 +1,4 @@
-"""The service object behind the edge's routes: student, use case, policies, keys, metrics."""
+"""The service object behind the edge's routes: student, answer service, policies, keys, metrics."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The use case: one guidance or review request, from admission to `done`."""
+"""One guidance or review request, from admission to `done`."""

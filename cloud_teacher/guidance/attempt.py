@@ -33,8 +33,8 @@ class Attempt:
     """Ids of a review's answer and draft as one text."""
     max_usage: Usage
 
-    def accept(self) -> None:
-        """Commit the job to this teacher."""
+    def emit_start(self) -> None:
+        """Emit `Start`, once. It names this teacher, so that no other one can take the job from then on."""
         if self.job.state is JobState.PENDING:
             start = Start(
                 request_id=self.job.record.request_id,
@@ -125,7 +125,7 @@ class Attempt:
         return {"stop": FinishReason.STOP, "string": FinishReason.HANDBACK}.get(end, limit)
 
     def _emit(self, event: Verdict | Guidance) -> None:
-        self.accept()
+        self.emit_start()
         self.job.emit(event)
 
     def _emit_chunk(self, chunk: OutputChunk) -> None:

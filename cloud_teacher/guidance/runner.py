@@ -39,15 +39,15 @@ class TeacherRunner:
             try:
                 attempt = await self._prepare(job, pooled)
             except (*FAILURES, Unsupported) as error:
-                passed_on: GktError | None = error
+                failed: GktError | None = error
             else:
-                passed_on = await self._run(attempt, is_last=is_last)
-            if passed_on is None:
+                failed = await self._run(attempt, is_last=is_last)
+            if failed is None:
                 return
-            if failure is None or not isinstance(passed_on, Unsupported):
-                failure = passed_on
+            if failure is None or not isinstance(failed, Unsupported):
+                failure = failed
             if not is_last:
-                self._recorder.metrics.failovers.labels(pooled.name, passed_on.code).inc()
+                self._recorder.metrics.failovers.labels(pooled.name, failed.code).inc()
         assert failure is not None  # noqa: S101 - a pool has at least one teacher
         raise failure
 
@@ -67,7 +67,7 @@ class TeacherRunner:
         max_nano_usd = self._recorder.max_nano_usd(record)
         async with self._admission.slot(job.caller, record, priority=job.hints.priority, max_nano_usd=max_nano_usd):
             if is_last:
-                attempt.accept()
+                attempt.emit_start()  # no other teacher can take over, so the client may learn its name
             outcome: FinishReason | Exception
             try:
                 record.outcome = outcome = await attempt.write()
@@ -76,7 +76,7 @@ class TeacherRunner:
                 self._recorder.commit(record)
                 raise
             except Exception as error:  # noqa: BLE001 - raised below, once the usage is committed
-                if isinstance(error, GktError) and self._may_pass_on(attempt, error):
+                if isinstance(error, GktError) and self._record_failure(attempt, error):
                     return error
                 outcome = error
                 record.outcome = error_code(error)
@@ -87,13 +87,13 @@ class TeacherRunner:
             outcome = outcome if isinstance(outcome, Exception) else error
         if isinstance(outcome, Exception):
             raise outcome
-        attempt.accept()
+        attempt.emit_start()  # an answer may end before its first word
         cost_usd = self._recorder.cost_usd(record)
         job.emit(Done(finish_reason=outcome, usage=record.usage, timing=record.timing(), cost_usd=cost_usd))
         return None
 
-    def _may_pass_on(self, attempt: Attempt, error: GktError) -> bool:
-        """Record the failure of a teacher. Returns True if the next one may take the job."""
+    def _record_failure(self, attempt: Attempt, error: GktError) -> bool:
+        """Record the failure of a teacher. Returns True if the next one may take the job: nothing was emitted."""
         job, record = attempt.job, attempt.job.record
         if record.estimated and not job.has_output:
             record.reset_usage()  # no server has sent a bill

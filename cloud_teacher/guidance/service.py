@@ -1,4 +1,4 @@
-"""The use case: a request comes in, is answered with events, and is counted."""
+"""Answers guidance and review requests with events, and counts them."""
 
 from __future__ import annotations
 

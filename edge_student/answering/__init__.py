@@ -1,1 +1,1 @@
-"""The use case: one answer, written by student and teacher."""
+"""One answer, written by student and teacher."""

@@ -1,4 +1,4 @@
-"""The parsed request that the use case answers."""
+"""The parsed request that is answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The use case: answer a request with student and teacher, and record what it took."""
+"""Answers requests with student and teacher, and records what that took."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class ScriptedTeacher:
 
 
 def guidance_service(teacher: ScriptedTeacher) -> GuidanceService:
-    """Return the use case over one teacher that runs one request at a time, without keys, ledger or reuse."""
+    """Return a guidance service over one teacher that runs one request at a time, without keys, ledger or reuse."""
     pool, metrics, admission = TeacherPool.single(teacher), CloudMetrics(), Admission(max_running=1)
     runner = TeacherRunner(pool, max_prompt_tokens=200, admission=admission, recorder=UsageRecorder(metrics))
     limits = Limits(max_guidance_tokens=100)

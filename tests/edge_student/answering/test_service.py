@@ -1,4 +1,4 @@
-"""The use case with a scripted student and a scripted cloud, as a user sees it."""
+"""Answers with a scripted student and a scripted cloud, as a user sees it."""
 
 from __future__ import annotations
 

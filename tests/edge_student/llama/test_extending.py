@@ -71,7 +71,7 @@ def tokens_at_the_hand_over(vocab: Vocab, pieces: list[tuple[str, str]], *, defe
         student, engine = cast(Any, Tokenizer(vocab)), cast(Any, RecordingEngine())
         sequence = LlamaSequence(cast(LlamaStudent, student), cast(Engine, engine), state, len(PROMPT), "")
         for text, prefilled_ahead in pieces:
-            # As the use case does: deferred text is prefilled ahead before any of it is released.
+            # As the answer service does: deferred text is prefilled ahead before any of it is released.
             if text:
                 sequence.extend(text)
             if prefilled_ahead:
