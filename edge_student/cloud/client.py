@@ -14,7 +14,7 @@ import httpx
 from edge_student.cloud.circuit_breaker import CircuitBreaker
 from edge_student.settings import EdgeSettings
 from shared.errors import StreamBroken, StreamGarbled
-from shared.observability.telemetry import OFF, Span, Telemetry
+from shared.observability.telemetry import OFF, Attributes, Span, Telemetry
 from shared.protocol.content_digest import HEADER, content_digest
 from shared.protocol.gkt import FallbackReason
 from shared.protocol.guidance import Done, ErrorBody, Event, Failure, Guidance, GuidanceRequest, ReviewRequest, Verdict
@@ -115,7 +115,7 @@ class HttpCloudClient:
         recorded = alive = False
         sent_s = asyncio.get_running_loop().time()
         path = "/v1/review" if isinstance(request, ReviewRequest) else "/v1/guidance"
-        span = self._span(path, headers)
+        span = self._telemetry.span(f"POST {path}", "client", headers, _span_attributes(self._http.base_url, path))
         try:
             async with aclosing(self._events(path, request, {**headers, **span.headers}, traffic, span)) as events:
                 async for event in events:
@@ -144,17 +144,6 @@ class HttpCloudClient:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
         await self._http.aclose()
-
-    def _span(self, path: str, headers: dict[str, str]) -> Span:
-        """Return the span of one call. Its parent is the request's span."""
-        url = self._http.base_url
-        attributes = {
-            "http.request.method": "POST",
-            "url.path": path,
-            "server.address": url.host,
-            "server.port": url.port,
-        }
-        return self._telemetry.span(f"POST {path}", "client", headers, attributes)
 
     def _connect_ahead(self) -> None:
         """Open a connection in the background: an abandoned stream loses its own, and the next request would wait for one."""
@@ -237,6 +226,15 @@ class HttpCloudClient:
                 traffic.received += response.num_bytes_downloaded
                 with suppress(Exception):  # the connection may be broken
                     await response.aclose()
+
+
+def _span_attributes(url: httpx.URL, path: str) -> Attributes:
+    return {
+        "http.request.method": "POST",
+        "url.path": path,
+        "server.address": url.host,
+        "server.port": url.port,
+    }
 
 
 async def _drain(events: AsyncGenerator[Event, None]) -> None:

@@ -123,12 +123,7 @@ class _SchemaRules(GbnfRules):
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
             raise UnsupportedSchema(f"{where}: $ref {ref!r:.80} does not point into the schema itself (#/...)")
         if ref not in self._refs:
-            target = self._root
-            for step in ref.split("/")[1:]:
-                step = step.replace("~1", "/").replace("~0", "~")
-                if not isinstance(target, dict) or step not in target:
-                    raise UnsupportedSchema(f"{where}: $ref {ref} points to nothing")
-                target = target[step]
+            target = _resolve(self._root, ref, where)
             # The name is registered before the body is built, because the body may refer to it.
             name = self._refs[ref] = self.add("")
             self.rules[name] = self.rule_of(target, ref, depth + 1)
@@ -203,6 +198,17 @@ class _SchemaRules(GbnfRules):
         # JSON may write a character beyond 16 bits as two escapes, which would count twice. So escapes by number are left out.
         char = r'([^"\\\x00-\x1F] | "\\" ["\\/bfnrt])'
         return rf'"\"" {self.repeat(char, least, most)} "\""'
+
+
+def _resolve(root: Any, ref: str, where: str) -> Any:
+    """Return the part of a schema that a reference points to."""
+    target = root
+    for step in ref.split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if not isinstance(target, dict) or step not in target:
+            raise UnsupportedSchema(f"{where}: $ref {ref} points to nothing")
+        target = target[step]
+    return target
 
 
 def _integer_rule(keywords: dict[str, Any], where: str) -> str:

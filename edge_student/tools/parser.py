@@ -136,8 +136,9 @@ class ToolCallParser:
                 return False
             rest = self._held[end + 1 :].lstrip()
             if rest.startswith(close):
-                if call := self._call(self._held[body : end + 1]):
-                    self._events += call
+                if call := _complete_call(self._held[body : end + 1], self._names):
+                    name, arguments = call
+                    self._events += [self._start_call(name), CallArguments(self._started - 1, arguments)]
                     self._complete += 1
                     self._held = rest[len(close) :]
                     self._object = _ObjectEnd()
@@ -147,20 +148,6 @@ class ToolCallParser:
         self._object = _ObjectEnd()
         self._emit_text(start)
         return self._go(self._text)
-
-    def _call(self, text: str) -> list[ParserEvent] | None:
-        """Return the events of a complete call, or None if it is not valid."""
-        name = _NAME.match(text)
-        arguments = _ARGUMENTS.match(text, name.end()) if name else None
-        if not name or not arguments or name[1] not in self._names:
-            return None
-        value = text[arguments.end() : -1].strip()
-        try:
-            if not isinstance(json.loads(value), dict):
-                return None
-        except (ValueError, RecursionError):
-            return None
-        return [self._start_call(name[1]), CallArguments(self._started - 1, value)]
 
     def _name(self) -> bool:
         found = _NAME.match(self._held)
@@ -226,6 +213,20 @@ class ToolCallParser:
 
     def _drop(self, length: int) -> None:
         self._held = self._held[length:]
+
+
+def _complete_call(text: str, names: Collection[str]) -> tuple[str, str] | None:
+    """Return the name and the arguments of a complete call, or None if it is not valid."""
+    name = _NAME.match(text)
+    arguments = _ARGUMENTS.match(text, name.end()) if name else None
+    if not name or not arguments or name[1] not in names:
+        return None
+    value = text[arguments.end() : -1].strip()
+    try:
+        valid = isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return None
+    return (name[1], value) if valid else None
 
 
 class _ObjectEnd:
