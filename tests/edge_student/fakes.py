@@ -152,7 +152,7 @@ class ScriptedSequence:
         self.scores: list[Score] = []
 
     def extend(self, text: str) -> None:
-        assert self.sampling is None, "guidance after the hand-over"
+        assert self.sampling is None, "guidance after the handover"
         self.guidance += text
         if self.scored:
             before = self.guidance.removesuffix(text)
@@ -162,7 +162,7 @@ class ScriptedSequence:
             ]
 
     def prefill_ahead(self, text: str) -> None:
-        assert self.sampling is None, "guidance after the hand-over"
+        assert self.sampling is None, "guidance after the handover"
         self.prefilled_ahead.append(text)
 
     async def generate(self, sampling: StudentSampling) -> AsyncGenerator[TokenOutput, None]:

@@ -80,7 +80,7 @@ async def one(student: LlamaStudent, draw: random.Random) -> None:
                 sequence.extend("Guidance, word by word, ")
                 await asyncio.sleep(0)
             if draw.random() < 0.1:
-                return  # the client disconnects before the hand-over
+                return  # the client disconnects before the handover
             async with aclosing(sequence.generate(sampling)) as words:
                 async for _ in words:
                     pass

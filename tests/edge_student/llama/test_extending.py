@@ -33,7 +33,7 @@ def vocab(request: pytest.FixtureRequest) -> Iterator[Vocab]:
 
 
 class RecordingEngine:
-    """Runs the engine's commands at once, and ends at the hand-over."""
+    """Runs the engine's commands at once, and ends at the handover."""
 
     def submit(self, sequence: EngineSequence) -> None:
         pass

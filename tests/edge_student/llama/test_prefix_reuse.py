@@ -53,7 +53,7 @@ async def test_ten_turns_of_a_conversation_compute_each_turn_once(student: Llama
         sequence = student.open(prompt)
         words = await read(sequence)
         new = computed(student) - before
-        # The last token may have been computed with the hand-over, as the first step of decoding.
+        # The last token may have been computed with the handover, as the first step of decoding.
         assert len(prompt) - sequence.cached_tokens - new in {0, 1}
         if turn:
             # The turn itself, the marks around its messages, and the end of the last answer, which may be tokenised
