@@ -47,7 +47,7 @@ class AnswerRequest:
         return {"x-request-id": self.request_id, **self.headers}
 
     @property
-    def teacher_may_finish(self) -> bool:
+    def budget_covers_answer(self) -> bool:
         """True if the teacher's budget covers the whole answer, so that the student adds nothing to it."""
         return self.policy.max_guidance_tokens == self.max_tokens
 

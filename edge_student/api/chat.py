@@ -13,7 +13,7 @@ from edge_student.answering.choice import ChoiceEnded, Finished, TextPart
 from edge_student.answering.request import AnswerRequest
 from edge_student.api.chat_choice import ChatChoiceBuilder
 from edge_student.api.chat_request import parse_chat_request
-from edge_student.api.dependencies import TheEdge
+from edge_student.api.dependencies import EdgeDep
 from edge_student.api.streaming import stream
 from edge_student.service import EdgeService
 from shared.protocol.gkt import ChunkSource, GktReport, Source
@@ -33,7 +33,7 @@ router = APIRouter(prefix="/v1")
 
 @router.post("/chat/completions", response_model=ChatCompletion)
 async def chat_completions(
-    body: ChatCompletionRequest, request: Request, edge: TheEdge
+    body: ChatCompletionRequest, request: Request, edge: EdgeDep
 ) -> EventSourceResponse | ChatCompletion:
     """Answer a conversation, with the teacher's guidance if the policy asks for it."""
     answer_request = await parse_chat_request(body, request, edge)

@@ -16,7 +16,7 @@ from edge_student.answering.merge import merge
 from edge_student.answering.request import AnswerRequest
 from edge_student.api.completion_choice import CompletionChoiceBuilder, Token
 from edge_student.api.completion_request import parse_completion_requests
-from edge_student.api.dependencies import TheEdge
+from edge_student.api.dependencies import EdgeDep
 from edge_student.api.streaming import stream
 from edge_student.service import EdgeService
 from edge_student.student import Student
@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v1")
 
 
 @router.post("/completions", response_model=TextCompletion)
-async def completions(body: CompletionRequest, request: Request, edge: TheEdge) -> EventSourceResponse | TextCompletion:
+async def completions(body: CompletionRequest, request: Request, edge: EdgeDep) -> EventSourceResponse | TextCompletion:
     """Continue text. Choices are numbered prompt by prompt, as OpenAI does."""
     answers = _BatchAnswer(await parse_completion_requests(body, request, edge), body, edge)
     if body.stream:

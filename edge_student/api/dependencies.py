@@ -15,9 +15,9 @@ async def _edge(request: Request) -> EdgeService:  # `async`, because FastAPI ru
     return edge
 
 
-TheEdge = Annotated[EdgeService, Depends(_edge)]
+EdgeDep = Annotated[EdgeService, Depends(_edge)]
 
 
-async def authorized(request: Request, edge: TheEdge) -> None:
+async def authorized(request: Request, edge: EdgeDep) -> None:
     """Raise Unauthorized if the edge has keys and the request has none of them."""
     edge.keys.identify(request.headers.get("authorization"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from edge_student.api.dependencies import TheEdge
+from edge_student.api.dependencies import EdgeDep
 from edge_student.policy import MODEL_MODES
 from edge_student.service import EdgeService
 from shared.errors import UnknownModel
@@ -14,12 +14,12 @@ router = APIRouter(prefix="/v1")
 
 
 @router.get("/models")
-async def models(edge: TheEdge) -> ModelList:
+async def models(edge: EdgeDep) -> ModelList:
     return ModelList(data=[_card(name, edge) for name in MODEL_MODES])
 
 
 @router.get("/models/{name}")
-async def model(name: str, edge: TheEdge) -> ModelCard:
+async def model(name: str, edge: EdgeDep) -> ModelCard:
     if name not in MODEL_MODES:
         raise UnknownModel(f"unknown model {name!r}; available: {', '.join(MODEL_MODES)}", param="model")
     return _card(name, edge)

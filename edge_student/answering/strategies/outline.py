@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from edge_student.answering.choice import Part
 from edge_student.answering.context import AnswerContext
-from edge_student.answering.handover import WordBoundaryBuffer
 from edge_student.answering.sequences import ChoiceSequences
+from edge_student.answering.word_boundary_buffer import WordBoundaryBuffer
 from edge_student.cloud.client import CloudFailed
 from shared.prompting.templates import Template
 from shared.prompting.tokenize import tokenize_off_loop

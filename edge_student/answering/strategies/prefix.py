@@ -13,9 +13,9 @@ from edge_student.answering.agreement import agrees
 from edge_student.answering.choice import Part
 from edge_student.answering.context import AnswerContext
 from edge_student.answering.fallback_prefetch import FallbackPrefetch
-from edge_student.answering.handover import WordBoundaryBuffer
 from edge_student.answering.logprobs import logprobs_of_guidance
 from edge_student.answering.sequences import ChoiceSequences
+from edge_student.answering.word_boundary_buffer import WordBoundaryBuffer
 from edge_student.cloud.client import CloudFailed
 from edge_student.student import StudentSequence, TokenOutput
 from shared.protocol.gkt import FallbackReason, Mode, Source
@@ -57,7 +57,7 @@ class _Prefix:
         self._gate = structure.gate() if structure else None
         self._text = ""
         self._buffer = WordBoundaryBuffer(
-            None if context.request.teacher_may_finish else context.policy.max_guidance_tokens,
+            None if context.request.budget_covers_answer else context.policy.max_guidance_tokens,
             json=structure is not None and structure.json_schema is not None,
         )
         self._prefetch: FallbackPrefetch | None = None
@@ -68,7 +68,9 @@ class _Prefix:
         self._prefetch = self._start_prefetch()
         end: AnswerEnd | None = None
         try:
-            request = self._context.request.guidance(stop_at_word_boundary=not self._context.request.teacher_may_finish)
+            request = self._context.request.guidance(
+                stop_at_word_boundary=not self._context.request.budget_covers_answer
+            )
             async with aclosing(self._context.call_teacher(request)) as events:
                 async for event in events:
                     match event:
@@ -144,7 +146,7 @@ class _Prefix:
         """Return the reason if the answer ends with the guidance, or None if the student continues."""
         if reason is FinishReason.STOP:
             return "stop"
-        return "length" if self._context.request.teacher_may_finish else None
+        return "length" if self._context.request.budget_covers_answer else None
 
     def _start_prefetch(self) -> FallbackPrefetch | None:
         """Prefetch for a single answer whose prompt the student prefills while the teacher works."""

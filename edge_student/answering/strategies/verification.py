@@ -132,7 +132,7 @@ class _TeacherCalls:
         self._verified = verified
         self._thresholds = thresholds
         self._stopped = False
-        self._was_empty = False
+        self._ended_inside_character = False
         """True if the last correction ended inside a character."""
         self._progress_before = self._progress
 
@@ -147,10 +147,10 @@ class _TeacherCalls:
     def request(self, draft: Draft) -> GuidanceRequest:
         """Build the call about a draft."""
         self._progress_before = self._progress
-        was_empty, self._was_empty = self._was_empty, False
+        repeats, self._ended_inside_character = self._ended_inside_character, False
         limit = self._tokens_left
         if most := self._thresholds.max_correction_tokens:
-            limit = min(limit, most + (MAX_CHARACTER_TOKENS if was_empty else 0))
+            limit = min(limit, most + (MAX_CHARACTER_TOKENS if repeats else 0))
         request = self._context.request.guidance(
             max_guidance_tokens=limit, answer=self._verified.text, stop_at_line_end=True, stop_at_word_boundary=False
         )
@@ -165,7 +165,7 @@ class _TeacherCalls:
 
     def record(self, reason: FinishReason, correction: str) -> None:
         """Record the end of a call. One that added neither text nor tokens would be repeated without end."""
-        self._was_empty = reason is FinishReason.BUDGET and not correction
+        self._ended_inside_character = reason is FinishReason.BUDGET and not correction
         if reason is FinishReason.LENGTH or self._progress == self._progress_before:
             self.stop()
 

@@ -11,7 +11,8 @@ import llama_cpp
 import pytest
 
 from edge_student.llama.context import model_params
-from edge_student.llama.student import LlamaStudent, stable_length
+from edge_student.llama.handover import stable_length
+from edge_student.llama.student import LlamaStudent
 from edge_student.settings import EdgeSettings
 from edge_student.student import StudentSampling, StudentSequence, TokenOutput
 from shared.errors import EngineFailed, InvalidRequest, Overloaded, PromptTooLong

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edge_student.llama.engine import Engine
 from edge_student.llama.engine_sequence import EngineSequence
-from edge_student.llama.student import LlamaSequence, LlamaStudent
+from edge_student.llama.handover import LlamaSequence
+from edge_student.llama.student import LlamaStudent
 from edge_student.llama.vocab import Vocab
 from edge_student.student import StudentSampling, TokenOutput
 from shared.model_hub.local_models import ensure_gguf

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_student.answering.handover import TAIL_TOKENS, WordBoundaryBuffer
+from edge_student.answering.word_boundary_buffer import TAIL_TOKENS, WordBoundaryBuffer
 
 
 def cut(pieces: list[str], budget: int | None, *, complete: bool = False) -> str:
