@@ -2,7 +2,8 @@
 
 A unit falls into one of 10,000 buckets: the first 32 bits of SHA-256(salt, unit), modulo 10,000. Each arm has a fixed block of
 buckets and owns the first part of it, in proportion to the present step of the ramp. What an arm owns only grows, so a unit that
-joins an arm stays in it, and the arms' shares have the same ratio at every step.
+joins an arm stays in it. The arms' shares have the same ratio at every step; at 100 % every bucket has an owner, so equal arms
+may then differ by one bucket.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ BUCKETS = 10_000
 
 
 def bucket_of(salt: str, unit: str) -> int:
-    """Return the bucket of a unit, 0 to 9,999."""
-    digest = hashlib.sha256(f"{salt}\0{unit}".encode()).digest()
+    """Return the bucket of a unit, 0 to 9,999. A unit is any text that JSON can carry, lone surrogates included."""
+    digest = hashlib.sha256(f"{salt}\0{unit}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:4], "big") % BUCKETS
 
 
@@ -29,13 +30,18 @@ def in_layer_range(experiment: Experiment, unit: str) -> bool:
 
 
 def arm_buckets(experiment: Experiment, percent: int) -> Mapping[str, range]:
-    """Return the buckets of each arm at a step of the ramp. They start at the same bucket at every step."""
+    """Return the buckets of each arm at a step of the ramp. They start at the same bucket at every step.
+
+    If 10,000 is no multiple of the number of equal arms, the first arms own one bucket more. They get it at 100 %, so that the
+    arms are equal until then.
+    """
     owned = {}
     start = 0
-    for arm in experiment.arms:
-        size = BUCKETS // len(experiment.arms) if arm.weight is None else BUCKETS * arm.weight // 100
-        owned[arm.name] = range(start, start + size * percent // 100)
-        start += size
+    equal, rest = divmod(BUCKETS, len(experiment.arms))
+    for place, arm in enumerate(experiment.arms):
+        size, more = (equal, int(place < rest)) if arm.weight is None else (BUCKETS * arm.weight // 100, 0)
+        owned[arm.name] = range(start, start + size * percent // 100 + (more if percent == 100 else 0))
+        start += size + more
     return owned
 
 

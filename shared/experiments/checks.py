@@ -9,9 +9,11 @@ from shared.errors import InvalidRequest
 from shared.experiments.definition import Experiment, Status
 
 CHANGEABLE = frozenset(
-    {"description", "ramp", "step_units", "step_s", "on_no_difference", "status", "percent", "winner"}
+    {"description", "ramp", "step_units", "step_s", "on_no_difference", "muted_signals", "status", "percent", "winner"}
 )
 """Fields that may change once an experiment has started. The others decide who is in which arm, or what was to be shown."""
+CHANGEABLE_AFTER_END = frozenset({"description"})
+"""Fields that may change once an experiment is shipped or rolled back."""
 
 TRANSITIONS = {
     Status.DRAFT: {Status.DRAFT, Status.RUNNING},
@@ -34,8 +36,9 @@ def check_change(before: Experiment, after: Experiment) -> None:
         raise InvalidRequest(f"the name {before.name!r} cannot change to {after.name!r}", param="name")
     if before.status is Status.DRAFT:
         return
+    changeable = CHANGEABLE if before.status.active else CHANGEABLE_AFTER_END
     for field in Experiment.model_fields:
-        if field not in CHANGEABLE and getattr(before, field) != getattr(after, field):
+        if field not in changeable and getattr(before, field) != getattr(after, field):
             raise InvalidRequest(
                 f"experiment {before.name!r} is {before.status}: {field} cannot change; start a new experiment",
                 param=field,

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from shared.experiments.metrics import Guardrail, Part, PrimaryMetric
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+VERSION = re.compile("[1-9][0-9]{0,8}")
+
+
+def _check_reference(reference: str) -> str:
+    version = reference.partition("@")[2].partition("#")[0]
+    if version.isdigit() and not VERSION.fullmatch(version):
+        raise ValueError(f"{reference!r} has no version {version}; a version is 1 to 999999999, without leading zeros")
+    return reference
+
+
 Reference = Annotated[
     str,
     Field(
-        pattern=r"^[a-z][a-z0-9_-]{0,59}(@([0-9]{1,9}(#[0-9a-f]{8,64})?|[a-z0-9][a-z0-9_.-]{0,35}))?$",
+        pattern=rf"^[a-z][a-z0-9_-]{{0,59}}(@({VERSION.pattern}#[0-9a-f]{{8,64}}|[a-z0-9][a-z0-9_.-]{{0,35}}))?$",
         description="`name`, `name@3`, `name@3#digest` or `name@label`, as in the registry",
     ),
+    AfterValidator(_check_reference),
 ]
 Percent = Annotated[int, Field(ge=1, le=100)]
 
@@ -177,7 +189,8 @@ class Experiment(Part):
     def _check_contents(self) -> None:
         contents: dict[tuple[tuple[str, str], ...], str] = {}
         for arm in self.arms:
-            content = tuple(arm.changes.items())
+            # A version has one content, so its digest makes no difference.
+            content = tuple((field, value.partition("#")[0]) for field, value in arm.changes.items())
             if contents and (content in contents) != self.aa:
                 hint = "an A/A test needs equal arms" if self.aa else "set `aa` for an A/A test"
                 other = contents.get(content, self.arms[0].name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -18,7 +19,8 @@ EVERY_STEP = list(range(1, 101))
 
 def arms(*weights: int | None) -> list[dict[str, Any]]:
     return [
-        {"name": f"arm-{number}", "policy": f"p@{number}", "weight": weight} for number, weight in enumerate(weights)
+        {"name": f"arm-{number}", "policy": f"p@{number + 1}", "weight": weight}
+        for number, weight in enumerate(weights)
     ]
 
 
@@ -29,6 +31,12 @@ def many(*weights: int | None, **changes: Any) -> Experiment:
 def test_buckets_are_the_first_32_bits_of_sha256() -> None:
     # printf 'b7Qx2kLm\0anna' | sha256sum, and so on: other implementations must find the same.
     assert [bucket_of("b7Qx2kLm", unit) for unit in ("anna", "bert", "")] == [3268, 1718, 5471]
+
+
+def test_a_unit_may_be_any_text_that_json_can_carry() -> None:
+    # printf 'b7Qx2kLm\0\355\240\200' | sha256sum
+    assert bucket_of("b7Qx2kLm", json.loads(r'"\ud800"')) == 5827
+    assert assign(running(), "\ud800") == "short"
 
 
 def test_100000_units_never_change_their_arm_from_1_to_100_percent() -> None:
@@ -45,7 +53,24 @@ def test_100000_units_never_change_their_arm_from_1_to_100_percent() -> None:
         inside = sum(len(part) for part in owned.values())
         assert inside == len(joined), "what an arm owned it still owns"
     assert changes == 0
-    assert len(joined) == BUCKETS - 1, "three equal arms leave one bucket free"
+    assert len(joined) == BUCKETS
+
+
+@pytest.mark.parametrize("count", range(2, 11))
+def test_equal_arms_share_all_buckets_and_none_leaves_its_arm(count: int) -> None:
+    ramp = many(*[None] * count)
+    joined: dict[int, str] = {}
+    for percent in EVERY_STEP:
+        owned = {bucket: name for name, part in arm_buckets(ramp, percent).items() for bucket in part}
+        assert joined.items() <= owned.items()
+        joined = owned
+    assert len(joined) == BUCKETS
+    assert [arm_at(ramp, bucket, 100) for bucket in range(BUCKETS)] == [joined[bucket] for bucket in range(BUCKETS)]
+
+
+def test_the_first_of_equal_arms_own_the_rest() -> None:
+    sizes = {count: [len(part) for part in arm_buckets(many(*[None] * count), 100).values()] for count in (2, 3, 7)}
+    assert sizes == {2: [5000] * 2, 3: [3334, 3333, 3333], 7: [1429] * 4 + [1428] * 3}
 
 
 WEIGHTS = st.integers(1, 98).flatmap(lambda first: st.tuples(st.just(first), st.integers(1, 99 - first)))
@@ -65,7 +90,7 @@ def test_shares_have_the_same_ratio_at_every_step(weights: tuple[int | None, ...
     for percent in EVERY_STEP:
         sizes = [len(part) for part in arm_buckets(ramp, percent).values()]
         if weights[0] is None:
-            assert len(set(sizes)) == 1
+            assert max(sizes) - min(sizes) <= (percent == 100 and BUCKETS % len(weights) > 0)
         else:
             assert sizes == [weight * percent for weight in weights if weight]
 

@@ -19,6 +19,8 @@ from tests.shared.experiments.fixtures import FIELDS, experiment, running
         {"status": "shipped", "winner": "short"},
         {"step_s": 60.0},
         {"description": "x"},
+        {"muted_signals": ["feedback"]},
+        {"status": "paused", "muted_signals": ["feedback"]},
     ],
 )
 def test_a_running_experiment_may_change_this(changes: dict[str, Any]) -> None:
@@ -53,6 +55,43 @@ def test_the_end_of_an_experiment_is_final() -> None:
         check_change(running(status="rolled_back"), running())
     with pytest.raises(InvalidRequest, match="is draft and cannot become paused; possible: draft, running"):
         check_change(experiment(), running(status="paused"))
+
+
+def test_a_rollout_that_a_signal_paused_goes_on_once_the_signal_is_muted() -> None:
+    check_change(running(status="paused", percent=5), running(percent=5, muted_signals=["feedback"]))
+
+
+ENDED = pytest.mark.parametrize("end", [{"status": "shipped", "winner": "short"}, {"status": "rolled_back"}])
+
+
+@ENDED
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"percent": 100},
+        {"ramp": [5, 50]},
+        {"step_units": 7},
+        {"step_s": 60.0},
+        {"on_no_difference": "ship"},
+        {"muted_signals": ["feedback"]},
+        {"salt": "another-salt"},
+    ],
+)
+def test_an_experiment_that_has_ended_may_not_change(end: dict[str, Any], changes: dict[str, Any]) -> None:
+    (field,) = changes
+    with pytest.raises(InvalidRequest, match=f"is {end['status']}: {field} cannot change") as caught:
+        check_change(running(**{"percent": 5} | end), running(**{"percent": 5} | end | changes))
+    assert caught.value.param == field
+
+
+def test_a_shipped_experiment_keeps_its_winner() -> None:
+    with pytest.raises(InvalidRequest, match="is shipped: winner cannot change"):
+        check_change(running(status="shipped", winner="short"), running(status="shipped", winner="now"))
+
+
+@ENDED
+def test_the_description_may_change_after_the_end(end: dict[str, Any]) -> None:
+    check_change(running(**end), running(description="what was learnt", **end))
 
 
 def other(**changes: Any) -> dict[str, Any]:

@@ -42,6 +42,14 @@ def test_an_experiment_is_the_same_after_json_as_text_and_as_parsed_objects() ->
         ({"arms": [ARMS[0], {"name": "same"}]}, "arms 'now' and 'same' are equal; set `aa` for an A/A test"),
         ({"aa": True}, "arms 'now' and 'short' differ; an A/A test needs equal arms"),
         ({"arms": [ARMS[0], {"name": "b", "policy": "Maths"}]}, "arms.1.policy: String should match"),
+        ({"arms": [ARMS[0], {"name": "b", "policy": "maths@0"}]}, "arms.1.policy: 'maths@0' has no version 0"),
+        ({"arms": [ARMS[0], {"name": "b", "policy": "maths@007"}]}, "a version is 1 to 999999999"),
+        ({"arms": [ARMS[0], {"name": "b", "template": "answer@1234567890"}]}, "has no version 1234567890"),
+        ({"arms": [ARMS[0], {"name": "b", "template": "answer@0#1f2e3d4c"}]}, "arms.1.template: String should match"),
+        (
+            {"arms": [{"name": "now", "template": "answer@2"}, {"name": "b", "template": "answer@2#1f2e3d4c"}]},
+            "arms 'now' and 'b' are equal; set `aa` for an A/A test",
+        ),
         ({"layer_range": {"start": 50, "end": 50}}, "layer_range: the range 50 to 50 is empty"),
         ({"ramp": [1, 5, 5]}, "ramp: the steps must rise, as in 1, 5, 25, 100; got 1, 5, 5"),
         ({"ramp": [0, 50]}, "ramp.0: Input should be greater than or equal to 1"),
@@ -80,6 +88,21 @@ def test_a_mistake_is_named(changes: dict[str, Any], complaint: str) -> None:
 def test_arms_of_an_aa_test_are_equal() -> None:
     arms = [{"name": "a", "policy": "maths@4"}, {"name": "b", "policy": "maths@4"}]
     assert experiment(arms=arms, control="a", aa=True).aa
+    arms[1]["policy"] = "maths@4#1f2e3d4c"
+    assert experiment(arms=arms, control="a", aa=True).aa
+
+
+@pytest.mark.parametrize("policy", ["maths@1", "maths@10", "maths@999999999", "maths@3#1f2e3d4c"])
+def test_a_running_experiment_may_use_any_version(policy: str) -> None:
+    assert running(arms=[ARMS[0], {"name": "b", "policy": policy}]).arms[1].policy == policy
+
+
+@pytest.mark.parametrize("policy", ["maths", "maths@candidate", "maths@3.1", "maths@0x", "maths@2026-11"])
+def test_a_label_is_not_digits_alone_and_can_move(policy: str) -> None:
+    arms = [ARMS[0], {"name": "b", "policy": policy}]
+    assert experiment(arms=arms).arms[1].policy == policy
+    with pytest.raises(ValidationError, match="can move; a running experiment needs a version"):
+        running(arms=arms)
 
 
 def test_a_paused_experiment_is_active_and_a_shipped_one_is_not() -> None:
