@@ -49,6 +49,8 @@ def simulate(
 
     Example: gkt experiment simulate --json figures.json
     """
+    if json_file and not json_file.parent.is_dir():
+        raise ConfigurationError(f"{json_file} cannot be written: {json_file.parent} is not a folder")
     try:
         from cloud_teacher.experiments.simulation import report
     except ModuleNotFoundError as error:
@@ -61,7 +63,11 @@ def simulate(
     if json_file:
         values: dict[str, object] = {**simulated.figures(), "runs": runs, "outcomes": outcomes, "seed": seed}
         values["power"] = [point._asdict() for point in simulated.curve]
-        json_file.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", "utf-8")
+        text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+        try:
+            json_file.write_text(text, "utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"{json_file} cannot be written: {error.strerror}") from error
 
 
 def _print(simulated: SimulationReport, console: Console) -> None:
