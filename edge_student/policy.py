@@ -108,7 +108,8 @@ class PolicyResolver:
             return 0
         budget: int = fields["max_guidance_tokens"]
         if mode == Mode.TEACHER:
-            budget = options.max_guidance_tokens or max_tokens or self.settings.teacher_max_tokens
+            limits = (options.max_guidance_tokens, max_tokens, self.settings.teacher_max_tokens)
+            budget = next(limit for limit in limits if limit is not None)
         return budget if max_tokens is None else min(budget, max_tokens)
 
 

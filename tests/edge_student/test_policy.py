@@ -11,6 +11,7 @@ from edge_student.policy import PolicyResolver, rollout_bucket
 from edge_student.settings import EdgeSettings
 from shared.policy_file import PolicyFile
 from shared.protocol.gkt import GktOptions, Mode
+from tests.edge_student.scripted_edge import edge
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,10 @@ def test_without_any_settings_the_defaults_apply() -> None:
         ("gkt-teacher", {}, None, 1024),
         ("gkt-teacher", {}, 300, 300),
         ("gkt-teacher", {"max_guidance_tokens": 9}, 300, 9),
+        ("gkt-teacher", {"max_guidance_tokens": 0}, None, 0),
+        ("gkt-teacher", {"max_guidance_tokens": 0}, 300, 0),
+        ("gkt", {"mode": "teacher", "max_guidance_tokens": 0}, 300, 0),
+        ("gkt-teacher", {}, 0, 0),
     ],
 )
 def test_the_budget_is_within_the_limit_of_the_answer(
@@ -72,6 +77,17 @@ def test_the_budget_is_within_the_limit_of_the_answer(
 ) -> None:
     policy = PolicyResolver(EdgeSettings()).resolve(model, GktOptions(**wishes), max_tokens=max_tokens)
     assert policy.max_guidance_tokens == budget
+
+
+async def test_without_a_budget_the_student_answers_alone_in_mode_teacher() -> None:
+    async with edge() as running:
+        answer = (await running.chat(model="gkt-teacher", gkt={"max_guidance_tokens": 0})).json()
+        assert running.cloud.requests == []
+    report = answer["gkt"]
+    assert answer["choices"][0]["message"]["content"] == " are 18."
+    assert (report["mode"], report["fallback"]) == ("teacher", None)
+    assert [[segment["source"] for segment in choice] for choice in report["segments"]] == [["student"]]
+    assert report["teacher"] is None
 
 
 @pytest.mark.parametrize(
