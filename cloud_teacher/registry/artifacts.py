@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from shared.errors import ConfigurationError, InvalidRequest
 from shared.policy_file import PolicyFile
-from shared.prompting.templates import FENCE, Template, parse_template, split_template
+from shared.prompting.templates import FENCE, Template, load_front_matter, parse_template, split_template
 from shared.protocol.guidance import Message
 from shared.protocol.registry import MAX_CONTENT_CHARS
 from shared.validation import describe
@@ -110,21 +110,24 @@ def canonical(kind: Kind, name: str, content: str, version: int) -> str:
 
     A template's front matter may leave out `name` and `version`; a policy may leave out `name` and `format`.
     """
-    if len(content) > MAX_CONTENT_CHARS:
-        raise InvalidRequest(f"content: {len(content)} characters; the limit is {MAX_CONTENT_CHARS}", param="content")
     try:
+        _check_length(content)
         match kind:
             case Kind.TEMPLATE:
-                return _canonical_template(name, content, version)
+                stored = _canonical_template(name, content, version)
             case Kind.POLICY:
-                return _canonical_policy(name, content)
+                stored = _canonical_policy(name, content)
+        _check_length(stored)
     except ConfigurationError as error:
         raise InvalidRequest(f"content: {error.message}", param="content") from None
+    return stored
 
 
-def fingerprint(kind: Kind, name: str, content: str) -> str:
-    """Return a digest that is equal for contents that differ in number and layout alone. Raises InvalidRequest."""
-    return digest_of(canonical(kind, name, content, 1))
+def is_same(known: Version, content: str) -> bool:
+    """Return whether valid content differs from a version in number and layout at most. The version is not checked again."""
+    return (
+        content == known.content or digest_of(canonical(known.kind, known.name, content, known.version)) == known.digest
+    )
 
 
 def template_of(version: Version) -> Template:
@@ -137,22 +140,31 @@ def policy_of(version: Version) -> PolicyFile:
     return PolicyFile.model_validate_json(version.content)
 
 
+def _check_length(content: str) -> None:
+    if len(content) > MAX_CONTENT_CHARS:
+        raise ConfigurationError(f"{len(content)} characters; the limit is {MAX_CONTENT_CHARS}")
+    if "\0" in content:
+        raise ConfigurationError("it has a NUL character")
+
+
 def _canonical_template(name: str, content: str, version: int) -> str:
     source = f"template {name}"
-    text = content.replace("\r\n", "\n")
+    text = content.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
         front, body = split_template(text)
-        fields = yaml.safe_load(front) or {}
+        fields = load_front_matter(front) or {}
+    except RecursionError:
+        raise ConfigurationError(f"{source}: the front matter is nested too deeply") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{source}: {error}") from error
     if not isinstance(fields, dict):
         raise ConfigurationError(f"{source}: the front matter is a {type(fields).__name__}; expected a mapping")
     if fields.setdefault("name", name) != name:
-        raise ConfigurationError(f"{source}: its front matter names {fields['name']!r}")
+        raise ConfigurationError(f"{source}: its front matter names {str(fields['name'])[:60]!r}")
     fields["version"] = version
     order = ("name", "version", "summary", "system", "conversation")
     ordered = {key: fields[key] for key in order if key in fields} | fields
-    front = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=120)
+    front = yaml.safe_dump(ordered, sort_keys=False, width=120)
     stored = f"{FENCE}{front}{FENCE}{body}\n"
     _render(parse_template(stored.encode(), source=source))
     return stored
@@ -162,8 +174,8 @@ def _render(template: Template) -> None:
     """Apply a template to a conversation, so that one that fails to render is refused. Raises ConfigurationError."""
     try:
         template.apply(_SAMPLE, answer="2 + 2 = 4")
-    except Exception as error:
-        raise ConfigurationError(f"template {template.name} does not render: {error}") from error
+    except InvalidRequest as error:
+        raise ConfigurationError(error.message) from error
 
 
 def _canonical_policy(name: str, content: str) -> str:

@@ -18,11 +18,11 @@ from cloud_teacher.registry.artifacts import (
     check_label,
     check_name,
     digest_of,
-    fingerprint,
+    is_same,
     template_of,
 )
-from shared.errors import Conflict, GktError, InvalidRequest, NotFound, StoreFailed
-from shared.prompting.templates import Templates
+from shared.errors import ConfigurationError, Conflict, GktError, InvalidRequest, NotFound, StoreFailed
+from shared.prompting.templates import Template, Templates
 
 logger = logging.getLogger("gkt.cloud")
 
@@ -65,6 +65,8 @@ class Registry:
     def __init__(self, packaged: Templates, store: RegistryStore | None = None) -> None:
         self._packaged = packaged
         self._store = store
+        self._compiled: dict[str, Template | None] = {}
+        """Templates by digest; None for those that cannot be used."""
         self._use(Snapshot(versions=tuple(_packaged(packaged))))
 
     @property
@@ -89,8 +91,7 @@ class Registry:
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_S)
             try:
-                if self._store and await self._store.revision() != self._snapshot.revision:
-                    self._use(await self._store.snapshot())
+                await self._sync()
             except GktError as error:
                 logger.error("the registry cannot be read: %s", error.message)
             except Exception as error:  # noqa: BLE001 - drivers raise errors of many kinds
@@ -138,10 +139,11 @@ class Registry:
         Raises InvalidRequest, StoreFailed, Conflict.
         """
         check_name(name)
-        pushed = fingerprint(kind, name, content)
+        canonical(kind, name, content, 1)  # what is not valid is refused before the database is asked
+        await self._sync()
         for _ in range(MAX_ATTEMPTS):
             versions = self.versions(kind, name)
-            if versions and fingerprint(kind, name, versions[-1].content) == pushed:
+            if versions and is_same(versions[-1], content):
                 return versions[-1]
             number = versions[-1].version + 1 if versions else 1
             try:
@@ -157,7 +159,9 @@ class Registry:
     ) -> Move:
         """Point a label at `name@reference`, or remove it without one. Raises InvalidRequest, NotFound, StoreFailed."""
         store = self._writable()
+        check_name(name)
         check_label(label)
+        await self._sync()
         target = None if reference is None else self.get(kind, f"{name}@{reference}").version
         move = await store.move_label(kind, name, label, to_version=target, author=author, reason=reason)
         self._use(await store.snapshot())
@@ -165,23 +169,26 @@ class Registry:
 
     async def rollback(self, kind: Kind, name: str, label: str, *, author: str, reason: str = "") -> Move:
         """Move a label back to the version it pointed at before. Raises NotFound if there is none."""
-        current = self.labels(kind, name).get(label)
-        for move in await self._writable().moves(kind, name, label):
-            if move.to_version == current and move.from_version is not None:
-                return await self.move(kind, name, label, str(move.from_version), author=author, reason=reason)
+        check_name(name)
+        check_label(label)
+        moves = await self._writable().moves(kind, name, label)
+        if moves and moves[0].from_version is not None:
+            return await self.move(kind, name, label, str(moves[0].from_version), author=author, reason=reason)
         raise NotFound(f"{kind} {name}: the label {label} has no earlier version")
 
     async def moves(self, kind: Kind, name: str, label: str | None = None) -> list[Move]:
         """Return the moves of labels, newest first."""
+        check_name(name)
+        if label is not None:
+            check_label(label)
         return await self._store.moves(kind, name, label) if self._store else []
 
     async def _add_packaged(self, packaged: Version) -> None:
         """Add a packaged template unless it is there, under its own number if that is the next one."""
         kind, name = packaged.kind, packaged.name
-        pushed = fingerprint(kind, name, packaged.content)
         for _ in range(MAX_ATTEMPTS):
             versions = self.versions(kind, name)
-            if any(fingerprint(kind, name, known.content) == pushed for known in versions):
+            if any(is_same(known, packaged.content) for known in versions):
                 return
             number = versions[-1].version + 1 if versions else packaged.version
             same = number == packaged.version
@@ -204,10 +211,30 @@ class Registry:
             raise StoreFailed("the registry has no database: set GKT_CLOUD_STORE_URL")
         return self._store
 
+    async def _sync(self) -> None:
+        """Read the database if another replica has changed it."""
+        if self._store and await self._store.revision() != self._snapshot.revision:
+            self._use(await self._store.snapshot())
+
     def _use(self, snapshot: Snapshot) -> None:
-        templates = [template_of(version) for version in snapshot.versions if version.kind is Kind.TEMPLATE]
+        """Serve a snapshot. Templates that are known are not compiled again."""
+        compiled: dict[str, Template | None] = {}
+        for version in snapshot.versions:
+            if version.kind is Kind.TEMPLATE:
+                known = version.digest in self._compiled
+                compiled[version.digest] = self._compiled[version.digest] if known else _compile(version)
         labels = {(n, label): version for (kind, n, label), version in snapshot.labels.items() if kind is Kind.TEMPLATE}
-        self._snapshot, self._templates = snapshot, Templates(templates, labels)
+        self._snapshot, self._compiled = snapshot, compiled
+        self._templates = Templates((template for template in compiled.values() if template), labels)
+
+
+def _compile(version: Version) -> Template | None:
+    """Return a version's template, or None if this release cannot read it, as it may happen after a downgrade."""
+    try:
+        return template_of(version)
+    except ConfigurationError as error:
+        logger.error("the registry's template %s cannot be used: %s", version.identity, error.message)
+        return None
 
 
 def _packaged(templates: Templates) -> Sequence[Version]:

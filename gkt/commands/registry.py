@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from gkt.terminal.sanitize import plain
 from shared.errors import ConfigurationError, GktError
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
         async def content(registry: Registry) -> Version:
             return registry.get(_kind(kind_name), reference)
 
-        typer.echo(_run(content).content, nl=False)
+        typer.echo(_shown(_run(content).content), nl=False)
 
     @app.command()
     def diff(
@@ -76,7 +79,7 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
         lines = difflib.unified_diff(
             old.content.splitlines(), new.content.splitlines(), old.identity, new.identity, lineterm=""
         )
-        typer.echo("\n".join(lines))
+        typer.echo(_shown("\n".join(lines)))
 
     @app.command()
     def push(
@@ -92,6 +95,7 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
 
         async def pushed(registry: Registry) -> Version:
             kind = _kind(kind_name)
+            _check(label)
             version = await registry.push(kind, name, content, author=author, message=message)
             if label:
                 await registry.move(kind, name, label, str(version.version), author=author, reason=message)
@@ -130,7 +134,7 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
 
         table = Table("time (UTC)", "move", "author", "reason", box=None, header_style="bold")
         for move in _run(found):
-            table.add_row(_instant(move.moved_ms), _moved(move), move.author, move.reason)
+            table.add_row(_instant(move.moved_ms), _moved(move), _cell(move.author), _cell(move.reason))
         Console().print(table)
 
     @app.command()
@@ -175,8 +179,13 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
 
         async def pushed(registry: Registry) -> list[Version]:
             kind = _kind(kind_name)
+            _check(label)
+            for name, content in contents.items():
+                _check_content(kind, name, content)  # all of them before the first is pushed
             versions = []
             for name, content in contents.items():
+                if name in registry.names(kind) and registry.get(kind, name).content == content:
+                    continue
                 version = await registry.push(kind, name, content, author=author, message=message)
                 if label and registry.labels(kind, name).get(label) != version.version:
                     await registry.move(kind, name, label, str(version.version), author=author, reason=message)
@@ -221,6 +230,32 @@ async def _registry() -> AsyncGenerator[Registry]:
         await asyncio.to_thread(storage.close)
 
 
+def _check(label: str | None) -> None:
+    from cloud_teacher.registry.artifacts import check_label
+
+    if label is not None:
+        check_label(label)
+
+
+def _check_content(kind: Kind, name: str, content: str) -> None:
+    """Raises ConfigurationError, which names the file."""
+    from cloud_teacher.registry.artifacts import canonical, check_name
+
+    try:
+        canonical(kind, check_name(name), content, 1)
+    except GktError as error:
+        raise ConfigurationError(f"{name}{SUFFIXES[kind]}: {error.message}") from None
+
+
+def _shown(text: str) -> str:
+    """Return content for the output. A terminal gets no control characters of others."""
+    return plain(text) if sys.stdout.isatty() else text
+
+
+def _cell(text: str) -> str:
+    return escape(plain(text))
+
+
 def _kind(name: str) -> Kind:
     from cloud_teacher.registry.artifacts import Kind
 
@@ -243,14 +278,19 @@ def _versions(registry: Registry, kind: Kind, name: str) -> Table:
         pointing = ", ".join(label for label, number in labels.items() if number == version.version)
         time = _instant(version.created_ms) if version.created_ms else ""
         table.add_row(
-            str(version.version), pointing, version.digest[:8], version.author, time, version.message.partition("\n")[0]
+            str(version.version),
+            pointing,
+            version.digest[:8],
+            _cell(version.author),
+            time,
+            _cell(version.message.partition("\n")[0]),
         )
     return table
 
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigurationError(f"{file} is not UTF-8") from None
     except OSError as error:

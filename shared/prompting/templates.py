@@ -23,21 +23,38 @@ from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jinja2
 import yaml
+from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.errors import ConfigurationError, UnknownTemplate
+from shared.errors import ConfigurationError, InvalidRequest, UnknownTemplate
 from shared.protocol.guidance import Message
 from shared.validation import describe
 
 FENCE = "---\n"
 NEEDED, OPTIONAL = frozenset({"question"}), frozenset({"answer"})
 """Variables of a body."""
+MAX_USES = 10
+"""Most places of a body that use a variable: each adds a whole question or answer to the prompt."""
+_NODES = (
+    nodes.And,
+    nodes.Compare,
+    nodes.Const,
+    nodes.If,
+    nodes.Name,
+    nodes.Not,
+    nodes.Operand,
+    nodes.Or,
+    nodes.Output,
+    nodes.TemplateData,
+)
+_FILTERS = frozenset({"length", "lower", "trim", "upper"})
+"""A body has text, variables, these filters and conditions: rendering it takes no longer than reading it."""
 
 
 class FrontMatter(BaseModel):
@@ -83,7 +100,7 @@ class Template:
         applied = list(messages)
         for place in reversed(range(len(applied))):
             if applied[place].role == "user":
-                body = self.body.render(question=applied[place].content, answer=answer)
+                body = self._render(applied[place].content, answer)
                 applied[place] = Message(role="user", content=body)
                 if self.conversation == "last":
                     applied = [message for message in applied[:1] if place and message.role == "system"] + applied[
@@ -95,6 +112,12 @@ class Template:
         if applied and applied[0].role == "system":
             return [Message(role="system", content=f"{applied[0].content}\n\n{self.system}"), *applied[1:]]
         return [Message(role="system", content=self.system), *applied]
+
+    def _render(self, question: str, answer: str) -> str:
+        try:
+            return self.body.render(question=question, answer=answer)
+        except Exception as error:
+            raise InvalidRequest(f"template {self.identity} does not render: {error}", param="template") from error
 
 
 class Templates:
@@ -159,7 +182,7 @@ def parse_template(data: bytes, *, source: str) -> Template:
     """Return the template that a file's content holds. Raises ConfigurationError, which names `source` and the problem."""
     try:
         front, body = split_template(data.decode().replace("\r\n", "\n"))
-        matter = FrontMatter.model_validate(yaml.safe_load(front))
+        matter = FrontMatter.model_validate(load_front_matter(front))
         compiled, used = _compile(body)
         return Template(
             name=matter.name,
@@ -178,8 +201,17 @@ def parse_template(data: bytes, *, source: str) -> Template:
         raise ConfigurationError(f"{source}: body, line {error.lineno}: {error.message}") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source}: front matter is not YAML: {error}") from error
+    except (RecursionError, SyntaxError, MemoryError) as error:
+        raise ConfigurationError(f"{source}: it is nested too deeply") from error
     except ValueError as error:
         raise ConfigurationError(f"{source}: {error}") from error
+
+
+def load_front_matter(front: str) -> Any:
+    """Return the fields of a front matter. Raises yaml.YAMLError, ValueError for aliases, which could grow without bound."""
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(front)):
+        raise ValueError("the front matter has a YAML alias; write the value out")
+    return yaml.safe_load(front)
 
 
 def split_template(text: str) -> tuple[str, str]:
@@ -195,7 +227,19 @@ def split_template(text: str) -> tuple[str, str]:
 def _compile(body: str) -> tuple[jinja2.Template, set[str]]:
     """Return the compiled body and its variables."""
     environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    used = find_undeclared_variables(environment.parse(body))
+    tree = environment.parse(body)
+    for node in tree.find_all(nodes.Node):
+        allowed = isinstance(node, _NODES) or (
+            isinstance(node, nodes.Filter) and node.name in _FILTERS and not node.args and not node.kwargs
+        )
+        if not allowed:
+            raise ValueError(
+                f"body, line {node.lineno}: {getattr(node, 'name', None) or type(node).__name__} is not allowed; allowed are variables, `if` and the "
+                f"filters {', '.join(sorted(_FILTERS))}"
+            )
+    if (uses := sum(1 for _ in tree.find_all(nodes.Name))) > MAX_USES:
+        raise ValueError(f"the body uses variables in {uses} places; the limit is {MAX_USES}")
+    used = find_undeclared_variables(tree)
     if unknown := used - NEEDED - OPTIONAL:
         known = ", ".join(sorted(NEEDED | OPTIONAL))
         raise ValueError(f"unknown variable {', '.join(sorted(unknown))}; available variables: {known}")

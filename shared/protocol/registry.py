@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from shared.protocol.guidance import Text, WireModel
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("it has a NUL character")
+    return text
+
+
+Stored = Annotated[Text, AfterValidator(_without_nul)]
+"""Text that every database can store."""
 
 MAX_CONTENT_CHARS = 100_000
 """Longest content of a version."""
@@ -17,8 +27,8 @@ class PushRequest(WireModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    content: Text = Field(max_length=MAX_CONTENT_CHARS, description="a template file, or a policy file")
-    message: Text = Field(default="", max_length=1000, description="what changed, and why")
+    content: Stored = Field(max_length=MAX_CONTENT_CHARS, description="a template file, or a policy file")
+    message: Stored = Field(default="", max_length=1000, description="what changed, and why")
 
 
 class LabelMoveRequest(WireModel):
@@ -31,7 +41,7 @@ class LabelMoveRequest(WireModel):
         max_length=100,
         description="version number, label, or `NUMBER#DIGEST`. If unset, the label is removed",
     )
-    reason: Text = Field(default="", max_length=1000)
+    reason: Stored = Field(default="", max_length=1000)
 
 
 class RegisteredVersion(WireModel):

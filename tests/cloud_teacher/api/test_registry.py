@@ -12,12 +12,14 @@ from sqlalchemy import Engine
 
 from cloud_teacher.auth.caller import Allowance, Role
 from cloud_teacher.store.keys import create
+from cloud_teacher.store.tables import registry_versions
 from shared.protocol.guidance import Start
 from tests.cloud_teacher.api.test_usage import ask, bearer, body, cloud
 from tests.cloud_teacher.fakes import ScriptedTeacher
 
 TEMPLATE = "---\nsummary: Terse.\n---\n{{ question }}\n\nAnswer in one line.\n"
 BETTER = "---\nsummary: Terser.\nsystem: Be terse.\n---\n{{ question }}\n"
+FRONT = "---\nsummary: x\n---\n"
 POLICY = '{"mode": "review", "acceptance_threshold": 0.3}'
 
 
@@ -139,7 +141,22 @@ async def test_the_same_content_adds_no_version(store_url: str, engine: Engine) 
         ("templates/terse", TEMPLATE.replace("question", "query"), "unknown variable query"),
         ("templates/terse", "---\nname: other\nsummary: x\n---\n{{ question }}", "names 'other'"),
         ("templates/terse", "---\nsummary: x\ncolour: red\n---\n{{ question }}", "colour"),
-        ("templates/terse", "---\nsummary: x\n---\n{{ question.a.b }}", "does not render"),
+        ("templates/terse", f"{FRONT}{{{{ question.a.b }}}}", "line 1: Getattr is not allowed"),
+        (
+            "templates/terse",
+            f"{FRONT}{{{{ question }}}}{{% for a in range(9000) %}}{{% endfor %}}",
+            "For is not allowed",
+        ),
+        ("templates/terse", f"{FRONT}{{{{ question }}}}{{{{ 'x' * 100000000 }}}}", "Mul is not allowed"),
+        ("templates/terse", f"{FRONT}{{{{ question }}}}{{{{ lipsum() }}}}", "Call is not allowed"),
+        ("templates/terse", f"{FRONT}{{{{ question | center(99999999) }}}}", "center is not allowed"),
+        ("templates/terse", FRONT + "{{ question }}" * 11, "in 11 places; the limit is 10"),
+        ("templates/terse", f"{FRONT}{{{{ {'(' * 3000}question{')' * 3000} }}}}", "nested too deeply"),
+        ("templates/terse", f"---\nsummary: {'[' * 5000}\n---\n{{{{ question }}}}", "nested too deeply"),
+        ("templates/terse", "---\nsummary: &a x\nsystem: *a\n---\n{{ question }}", "has a YAML alias"),
+        ("templates/terse", f"{FRONT}{{% if question < 5 %}}{{% endif %}}{{{{ question }}}}", "does not render"),
+        ("templates/terse", f"{FRONT}{{{{ question }}}}\0", "NUL character"),
+        ("templates/terse", FRONT + "{{ question }}" + "y" * 99_950, "the limit is 100000"),
         ("templates/Terse", TEMPLATE, "'Terse' is not a name"),
         ("policies/maths", '{"mode": "review", "acceptance_threshold": 7}', "acceptance_threshold"),
         ("policies/maths", '{"mode": "review", "doubt": 0.5}', "doubt"),
@@ -197,6 +214,35 @@ async def test_another_replica_follows_without_a_restart(store_url: str, engine:
         async with asyncio.timeout(10):
             while isinstance(await reader.get("templates/terse/versions/production"), httpx.Response):
                 await asyncio.sleep(0.05)
+
+
+async def test_a_rollback_undoes_the_last_move_wherever_it_was_made(store_url: str, engine: Engine) -> None:
+    operator = create(engine, "operator", Allowance(), role=Role.OPERATOR)
+    async with (
+        cloud(store_url, ScriptedTeacher("4")) as one,
+        cloud(store_url, ScriptedTeacher("4")) as other,
+    ):
+        here, there = Client(one, operator), Client(other, operator)
+        await until_allowed(here)
+        await until_allowed(there)
+        for number in range(1, 4):
+            await here.push("templates/terse", TEMPLATE.replace("one", str(number)))
+            await here.move("templates/terse", "production", str(number))
+        assert (await there.rollback("templates/terse", "production")).json()["to_version"] == 2
+        assert (await there.push("templates/terse", TEMPLATE)).json()["version"] == 4
+        assert (await here.move("templates/terse", "production", "4")).status_code == 200, "it sees the other's push"
+
+
+async def test_a_version_of_a_newer_release_is_left_out(store_url: str, engine: Engine) -> None:
+    newer = "---\nname: terse\nversion: 1\nsummary: x\ncolour: red\n---\n{{ question }}\n"
+    row = {"kind": "template", "name": "terse", "version": 1, "digest": "0" * 64, "content": newer, "author": "new"}
+    with engine.begin() as connection:
+        connection.execute(registry_versions.insert().values(**row, message="", created_ms=1))
+    async with cloud(store_url, ScriptedTeacher("4")) as http:
+        editor = Client(http, create(engine, "editor", Allowance(), role=Role.EDITOR))
+        await until_allowed(editor)
+        assert (await editor.push("templates/terse", TEMPLATE)).json()["version"] == 2
+        assert (await editor.template_of_guidance("terse")).startswith("terse@2#")
 
 
 async def test_without_a_database_the_packaged_templates_can_be_read() -> None:

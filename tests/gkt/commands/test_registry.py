@@ -57,12 +57,25 @@ def test_policies_are_exported_reviewed_and_imported(tmp_path: Path) -> None:
     output("policies", "push", "maths", str(policy), "--label", "production")
     folder = tmp_path / "exported"
     assert output("policies", "export", str(folder)) == f"1 files in {folder}\n"
-    assert output("policies", "import", str(folder)).startswith("maths@1#"), "nothing has changed"
+    assert output("policies", "import", str(folder)) == "", "nothing has changed"
     exported = folder / "maths.json"
     exported.write_text(exported.read_text().replace("review", "fixed"))
     assert output("policies", "import", str(folder), "--label", "candidate", "-m", "try").startswith("maths@2#")
     assert '"mode": "fixed"' in output("policies", "show", "maths@candidate")
     assert '"mode": "review"' in output("policies", "show", "maths")
+
+
+def test_files_are_imported_together_or_not_at_all(tmp_path: Path) -> None:
+    good, bad = tmp_path / "aa.md", tmp_path / "zz.md"
+    good.write_text("\ufeff" + TEMPLATE)
+    bad.write_text("no template")
+    result = run("prompts", "import", str(tmp_path))
+    assert isinstance(result.exception, ConfigurationError)
+    assert result.exception.message.startswith("zz.md: content: ")
+    assert "aa " not in output("prompts", "list")
+    bad.unlink()
+    assert output("prompts", "import", str(tmp_path), "-m", "[/b] markup").startswith("aa@1#")
+    assert "[/b] markup" in output("prompts", "list", "aa")
 
 
 @pytest.mark.parametrize(
