@@ -233,9 +233,10 @@ def _compile(body: str) -> tuple[jinja2.Template, set[str]]:
             isinstance(node, nodes.Filter) and node.name in _FILTERS and not node.args and not node.kwargs
         )
         if not allowed:
+            what = getattr(node, "name", None) or type(node).__name__
+            known = ", ".join(sorted(_FILTERS))
             raise ValueError(
-                f"body, line {node.lineno}: {getattr(node, 'name', None) or type(node).__name__} is not allowed; allowed are variables, `if` and the "
-                f"filters {', '.join(sorted(_FILTERS))}"
+                f"body, line {node.lineno}: {what} is not allowed; allowed are variables, `if` and the filters {known}"
             )
     if (uses := sum(1 for _ in tree.find_all(nodes.Name))) > MAX_USES:
         raise ValueError(f"the body uses variables in {uses} places; the limit is {MAX_USES}")
