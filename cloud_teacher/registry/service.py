@@ -168,13 +168,15 @@ class Registry:
         return move
 
     async def rollback(self, kind: Kind, name: str, label: str, *, author: str, reason: str = "") -> Move:
-        """Move a label back to the version it pointed at before. Raises NotFound if there is none."""
+        """Undo the last move of a label; the first move of all is undone by removing it. Raises NotFound if there is none."""
         check_name(name)
         check_label(label)
         moves = await self._writable().moves(kind, name, label)
-        if moves and moves[0].from_version is not None:
-            return await self.move(kind, name, label, str(moves[0].from_version), author=author, reason=reason)
-        raise NotFound(f"{kind} {name}: the label {label} has no earlier version")
+        if moves:
+            before = moves[0].from_version
+            target = None if before is None else str(before)
+            return await self.move(kind, name, label, target, author=author, reason=reason)
+        raise NotFound(f"{kind} {name}: the label {label} was never moved")
 
     async def moves(self, kind: Kind, name: str, label: str | None = None) -> list[Move]:
         """Return the moves of labels, newest first."""

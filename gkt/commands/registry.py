@@ -139,7 +139,7 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
 
     @app.command()
     def rollback(name: Name, label: Label = "production", *, reason: Reason = "", author: Author = "local") -> None:
-        """Point a label at the version it pointed at before its last move."""
+        """Undo the last move of a label."""
 
         async def moved(registry: Registry) -> Move:
             return await registry.rollback(_kind(kind_name), name, label, author=author, reason=reason)
@@ -148,11 +148,14 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
 
     @app.command()
     def export(folder: Annotated[Path, typer.Argument(help="Folder for the files; it is created.")]) -> None:
-        """Write what each name means now into files, NAME and the kind's suffix, to review them by pull request."""
+        """Write what each name means now into files, to review them by pull request. Packaged templates are left out."""
 
         async def current(registry: Registry) -> list[Version]:
+            from cloud_teacher.registry.service import PACKAGE
+
             kind = _kind(kind_name)
-            return [registry.get(kind, name) for name in registry.names(kind)]
+            found = [registry.get(kind, name) for name in registry.names(kind)]
+            return [version for version in found if version.author != PACKAGE]
 
         versions = _run(current)
         try:
@@ -171,7 +174,7 @@ def build_app(kind_name: str, plural: str) -> typer.Typer:
         label: Annotated[str | None, typer.Option(help="Label to point at the imported versions.")] = None,
         author: Author = "local",
     ) -> None:
-        """Push every file of a folder. Files that equal the newest version add none."""
+        """Push every file of a folder. A file that equals what its name means now adds no version."""
         files = sorted(folder.glob(f"*{SUFFIXES[kind_name]}"))
         if not files:
             raise ConfigurationError(f"{folder} has no files NAME{SUFFIXES[kind_name]}")

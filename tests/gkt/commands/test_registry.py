@@ -84,7 +84,7 @@ def test_files_are_imported_together_or_not_at_all(tmp_path: Path) -> None:
         (("prompts", "show", "nothing"), "template 'nothing' not found; available: answer"),
         (("prompts", "show", "answer@7"), "template answer has no version or label '7'"),
         (("prompts", "label", "answer@1", "latest"), "`latest` moves by itself"),
-        (("prompts", "rollback", "answer"), "the label production has no earlier version"),
+        (("prompts", "rollback", "answer"), "the label production was never moved"),
         (("prompts", "push", "terse", "nowhere.md"), "nowhere.md cannot be read"),
         (("policies", "import", "."), "has no files NAME.json"),
     ],
