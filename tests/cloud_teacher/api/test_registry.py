@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import httpx
-import pytest
 from sqlalchemy import Engine
 
 from cloud_teacher.auth.caller import Allowance, Role
@@ -19,7 +18,6 @@ from tests.cloud_teacher.fakes import ScriptedTeacher
 
 TEMPLATE = "---\nsummary: Terse.\n---\n{{ question }}\n\nAnswer in one line.\n"
 BETTER = "---\nsummary: Terser.\nsystem: Be terse.\n---\n{{ question }}\n"
-FRONT = "---\nsummary: x\n---\n"
 POLICY = '{"mode": "review", "acceptance_threshold": 0.3}'
 
 
@@ -134,47 +132,21 @@ async def test_the_same_content_adds_no_version(store_url: str, engine: Engine) 
         }
 
 
-@pytest.mark.parametrize(
-    ("path", "content", "message"),
-    [
-        ("templates/terse", "no front matter", "expected front matter"),
-        ("templates/terse", TEMPLATE.replace("question", "query"), "unknown variable query"),
-        ("templates/terse", "---\nname: other\nsummary: x\n---\n{{ question }}", "names 'other'"),
-        ("templates/terse", "---\nsummary: x\ncolour: red\n---\n{{ question }}", "colour"),
-        ("templates/terse", f"{FRONT}{{{{ question.a.b }}}}", "line 1: Getattr is not allowed"),
-        (
-            "templates/terse",
-            f"{FRONT}{{{{ question }}}}{{% for a in range(9000) %}}{{% endfor %}}",
-            "For is not allowed",
-        ),
-        ("templates/terse", f"{FRONT}{{{{ question }}}}{{{{ 'x' * 100000000 }}}}", "Mul is not allowed"),
-        ("templates/terse", f"{FRONT}{{{{ question }}}}{{{{ lipsum() }}}}", "Call is not allowed"),
-        ("templates/terse", f"{FRONT}{{{{ question | center(99999999) }}}}", "center is not allowed"),
-        ("templates/terse", FRONT + "{{ question }}" * 11, "in 11 places; the limit is 10"),
-        ("templates/terse", f"{FRONT}{{{{ {'(' * 3000}question{')' * 3000} }}}}", "nested too deeply"),
-        ("templates/terse", f"---\nsummary: {'[' * 5000}\n---\n{{{{ question }}}}", "nested too deeply"),
-        ("templates/terse", "---\nsummary: &a x\nsystem: *a\n---\n{{ question }}", "has a YAML alias"),
-        ("templates/terse", f"{FRONT}{{% if question < 5 %}}{{% endif %}}{{{{ question }}}}", "does not render"),
-        ("templates/terse", f"{FRONT}{{{{ question }}}}\0", "NUL character"),
-        ("templates/terse", FRONT + "{{ question }}" + "y" * 99_950, "the limit is 100000"),
-        ("templates/Terse", TEMPLATE, "'Terse' is not a name"),
-        ("policies/maths", '{"mode": "review", "acceptance_threshold": 7}', "acceptance_threshold"),
-        ("policies/maths", '{"mode": "review", "doubt": 0.5}', "doubt"),
-        ("policies/maths", "[]", "is a list; expected an object"),
-        ("policies/maths", "{", "is not JSON"),
-    ],
-)
-async def test_what_could_not_be_used_is_not_stored(
-    store_url: str, engine: Engine, path: str, content: str, message: str
-) -> None:
+async def test_what_could_not_be_used_is_not_stored(store_url: str, engine: Engine) -> None:
     async with cloud(store_url, ScriptedTeacher("4")) as http:
         editor = Client(http, create(engine, "editor", Allowance(), role=Role.EDITOR))
         await until_allowed(editor)
-        refused = await editor.push(path, content)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
-        assert message in refused.json()["error"]["message"]
-        kind, name = path.split("/")
-        assert name not in {artifact["name"] for artifact in (await editor.get(kind))["artifacts"]}
+        for path, content, message in [
+            ("templates/terse", "no front matter", "expected front matter"),
+            ("templates/terse", TEMPLATE + "\0", "NUL character"),
+            ("templates/Terse", TEMPLATE, "'Terse' is not a name"),
+            ("policies/maths", '{"mode": "review", "doubt": 0.5}', "doubt"),
+        ]:
+            refused = await editor.push(path, content)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
+            assert message in refused.json()["error"]["message"]
+            kind, name = path.split("/")
+            assert name not in {artifact["name"] for artifact in (await editor.get(kind))["artifacts"]}
 
 
 async def test_labels_and_references_that_mean_nothing_are_refused(store_url: str, engine: Engine) -> None:
