@@ -6,6 +6,7 @@ real, small models; `system` tests start processes. Tests with vLLM or Ray are o
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import ssl
@@ -19,8 +20,10 @@ import httpx
 import hypothesis
 import pytest
 
+from tests.cloud_teacher.stream_reader import end_by_ctrl_c
 from tests.collector import Collector, collecting
 from tests.processes import Process
+from tests.small_teacher import cut
 
 CLOUD_KEY = "a-key-for-tests"
 CLOUD_MODEL = "smollm2-135m-instruct"
@@ -107,13 +110,13 @@ class CloudProcess:
 
 @pytest.fixture(scope="session")
 def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudProcess]:
-    """The one cloud of a test run. SIGTERM ends it, and it must leave no process behind."""
+    """The one cloud of a test run. Ctrl-C ends it under two requests, and it must leave no process behind."""
     with collecting() as traces:
         folder = tmp_path_factory.mktemp("cloud")
         store = f"sqlite:///{folder / 'store.db'}"
         environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_STORE_URL": store}
         # The same on every CPU. In bfloat16, which those with AVX-512 take, two tokens are often exactly as probable.
-        environment |= {"GKT_CLOUD_DTYPE": "float32"}
+        environment |= {"GKT_CLOUD_DTYPE": "float32", "GKT_CLOUD_SHUTDOWN_GRACE_S": "4"}
         environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         process = Process("cloud_teacher", environment, folder)
         try:
@@ -124,7 +127,14 @@ def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudPro
             guidance = httpx.post(f"{url}/v1/guidance", json=question, headers=headers)
             process.wait_until_ready()
             yield CloudProcess(url, CLOUD_KEY, process, traces, health, ready, guidance)
-            status = process.end()
-            assert (status, process.orphans()) == (0, {})
+            asyncio.run(end_by_ctrl_c(process, headers))
         finally:
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def small_teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of a model that vLLM loads fast."""
+    folder = tmp_path_factory.mktemp("teacher") / "two-layers"
+    cut(CLOUD_MODEL, folder)
+    return str(folder)

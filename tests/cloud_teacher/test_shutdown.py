@@ -1,4 +1,4 @@
-"""The cloud's process ends in good order, and leaves nothing behind."""
+"""The cloud's process ends in good order, and leaves nothing behind. Ctrl-C ends the cloud of the test run (conftest.py)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.errors import StreamBroken
-from shared.protocol.guidance import Done, Event, Failure, Guidance
-from shared.protocol.sse import decode
-from tests.conftest import CLOUD_MODEL
+from shared.protocol.guidance import Failure
+from tests.cloud_teacher.stream_reader import Reader
 from tests.processes import Process
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("vllm"), pytest.mark.timeout(400)]
@@ -23,11 +21,11 @@ Starter = Callable[..., Process]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
+def start(tmp_path: Path, small_teacher: str) -> Iterator[Starter]:
     processes: list[Process] = []
 
     def start(**settings: str) -> Process:
-        environment = {f"GKT_CLOUD_{name}": value for name, value in {"MODEL": CLOUD_MODEL, **settings}.items()}
+        environment = {f"GKT_CLOUD_{name}": value for name, value in {"MODEL": small_teacher, **settings}.items()}
         processes.append(Process("cloud_teacher", environment, tmp_path))
         return processes[-1]
 
@@ -36,43 +34,7 @@ def start(tmp_path: Path) -> Iterator[Starter]:
         process.kill()
 
 
-class Reader:
-    """Reads a stream in a task of its own. `begun` is set after the teacher's first word."""
-
-    def __init__(self, client: httpx.AsyncClient, budget: int) -> None:
-        self.begun = asyncio.Event()
-        self.events: list[Event] = []
-        question = {"role": "user", "content": "Tell me a story."}
-        # So hot that the model hardly ever finds its end.
-        self._request = {"messages": [question], "max_guidance_tokens": budget, "temperature": 2, "seed": 1}
-        self.task = asyncio.create_task(self._read(client))
-
-    async def _read(self, client: httpx.AsyncClient) -> None:
-        async with client.stream("POST", "/v1/guidance", json=self._request) as response:
-            async for event in decode(response):
-                self.events.append(event)
-                if isinstance(event, Guidance):
-                    self.begun.set()
-
-
-async def test_ctrl_c_lets_guidance_end_up_to_a_limit(start: Starter) -> None:
-    process = start(SHUTDOWN_GRACE_S="4", KV_CACHE_GIB="0.5")
-    process.wait_until_ready()
-    async with httpx.AsyncClient(base_url=process.url(), timeout=60) as client:
-        short, long = Reader(client, 10), Reader(client, 1000)
-        await asyncio.gather(short.begun.wait(), long.begun.wait())
-        # To the whole group, as a terminal does it: the engine's processes get it too.
-        ending = asyncio.create_task(asyncio.to_thread(process.end, signal.SIGINT, group=True))
-        await short.task
-        with pytest.raises((StreamBroken, httpx.RemoteProtocolError)):
-            await long.task
-        assert await ending == 130
-    assert isinstance(short.events[-1], Done)
-    assert short.events[-1].usage.completion_tokens == 10
-    assert process.orphans() == {}
-
-
-async def test_an_engine_that_is_killed_ends_its_streams_and_the_process(start: Starter) -> None:
+async def test_an_engine_that_is_killed_ends_its_streams_and_the_process(start: Starter, small_teacher: str) -> None:
     process = start(KV_CACHE_GIB="0.5")
     process.wait_until_ready()
     async with httpx.AsyncClient(base_url=process.url(), timeout=60) as client:
@@ -85,7 +47,7 @@ async def test_an_engine_that_is_killed_ends_its_streams_and_the_process(start: 
     assert failure.code == "engine_failed"
     assert await asyncio.to_thread(process.wait) == 1
     assert process.orphans() == {}
-    assert f"teacher {CLOUD_MODEL} failed" in process.log.read_text()
+    assert f"teacher {small_teacher} failed" in process.log.read_text()
 
 
 @pytest.mark.parametrize("child", [None, "spawn_main"])

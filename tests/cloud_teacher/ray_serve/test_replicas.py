@@ -22,7 +22,7 @@ import trustme
 from edge_student.app import create_app
 from edge_student.echo import EchoSettings, EchoStudent
 from shared.echo_text import NONCE_LETTERS, Mark, read_words
-from tests.conftest import CLOUD_KEY, CLOUD_MODEL
+from tests.conftest import CLOUD_KEY
 from tests.processes import Process
 from tests.running import serving
 
@@ -231,28 +231,29 @@ async def test_what_else_a_cloud_answers_comes_through(echoes: Process, authorit
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
-@pytest.mark.timeout(500)  # two engines start at once, which on a busy machine takes minutes
-async def test_an_engine_goes_with_its_replica(tmp_path: Path, ray_folder: Path) -> None:
-    environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_KV_CACHE_GIB": "0.25"}
-    environment |= {"GKT_CLOUD_MAX_MODEL_LEN": "1024", "GKT_CLOUD_MAX_PROMPT_TOKENS": "512"}
+@pytest.mark.timeout(400)
+async def test_an_engine_goes_with_its_replica(tmp_path: Path, ray_folder: Path, small_teacher: str) -> None:
+    environment = {"GKT_CLOUD_MODEL": small_teacher, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_KV_CACHE_GIB": "0.25"}
     environment |= {"GKT_CLOUD_COALESCE": "off", "RAY_TMPDIR": str(ray_folder)}
-    cloud = Process("gkt", environment, tmp_path, "cloud", "--ray", "--replicas", "2")
+    cloud = Process("gkt", environment, tmp_path, "cloud", "--ray", "--replicas", "1")
+    # So hot that the model hardly ever finds its end, and so long that the replica is killed before that.
+    long: dict[str, Any] = {"temperature": 2, "max_tokens": 1200, "gkt": {"max_guidance_tokens": 1000}}
     try:
-        await asyncio.to_thread(cloud.url, 400)
+        await asyncio.to_thread(cloud.url, 300)
         async with an_edge(cloud) as client:
-            answers = [Answer(client, f"Tell me story {number}.", max_tokens=400) for number in range(4)]
+            answers = [Answer(client, f"Tell me story {number}.", seed=number, **long) for number in range(4)]
             await asyncio.gather(*[answer.begun.wait() for answer in answers])
             engines = {pid for pid, title in cloud.family().items() if title.startswith("VLLM")}
-            killed = replicas(cloud).pop()
+            (killed,) = replicas(cloud)
             theirs = {pid for pid in engines if os.getpgid(pid) == killed}
             os.kill(killed, signal.SIGKILL)
             await asyncio.gather(*[answer.task for answer in answers])
-            assert {answer.fallback for answer in answers} == {None, "broken"}
+            assert "broken" in {answer.fallback for answer in answers} <= {None, "broken"}
             assert all(answer.finish for answer in answers)
         assert theirs
         await until(lambda: not theirs & cloud.family().keys())
         # Its successor may be anywhere in loading.
-        assert await asyncio.to_thread(cloud.stop) == 0
+        assert await asyncio.to_thread(cloud.end) == 0
         assert cloud.orphans() == {}
     finally:
         cloud.kill()

@@ -34,7 +34,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(400)
-async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) -> None:
+async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path, small_teacher: str) -> None:
     mark = uuid.uuid4().hex
     environment = {
         "GKT_CLOUD_KV_CACHE_GIB": "0.25",
@@ -45,7 +45,7 @@ async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) 
     }
     options = [
         "--teacher",
-        SMALL,
+        small_teacher,
         "--student",
         SMALL,
         "--cloud-port",
@@ -117,7 +117,9 @@ async def test_where_one_side_fails_the_other_is_stopped_and_the_reason_shown(ow
     broken = own_home / "broken.gguf"
     broken.write_bytes(b"GGUF and nothing else")
     options = ["--teacher", SMALL, "--student", str(broken), "--cloud-port", "0", "--edge-port", "0"]
-    outcome = await gkt_process("up", *options, environment={"GKT_TEST_MARK": mark})
+    # The teacher is elsewhere, so no engine begins to load.
+    elsewhere = {"GKT_CLOUD_UPSTREAM_URL": "http://127.0.0.1:9/v1", "GKT_CLOUD_UPSTREAM_API": "chat"}
+    outcome = await gkt_process("up", *options, environment={"GKT_TEST_MARK": mark, **elsewhere})
     assert outcome.status == 1
     assert outcome.out == ""
     assert "cannot load broken.gguf" in outcome.err, "the end of the edge's log"
