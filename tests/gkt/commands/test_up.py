@@ -34,7 +34,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(400)
-async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path, small_teacher: str) -> None:
+async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path) -> None:
     mark = uuid.uuid4().hex
     environment = {
         "GKT_CLOUD_KV_CACHE_GIB": "0.25",
@@ -45,7 +45,7 @@ async def test_up_starts_both_answers_and_leaves_nothing_behind(own_home: Path, 
     }
     options = [
         "--teacher",
-        small_teacher,
+        SMALL,
         "--student",
         SMALL,
         "--cloud-port",
