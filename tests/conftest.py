@@ -20,6 +20,7 @@ import httpx
 import hypothesis
 import pytest
 
+from shared.colocation import COLOCATED_CLOUD_ENV
 from tests.cloud_teacher.stream_reader import end_by_ctrl_c
 from tests.collector import Collector, collecting
 from tests.processes import Process
@@ -73,12 +74,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Keep a unit test, its fixtures included, from processes and models."""
-    if not item.get_closest_marker("unit"):
-        return (yield)
+    """Keep a unit test, its fixtures included, from processes and models; give a student in this process one thread.
+
+    Two lanes of tests share the cores. A second thread would mostly wait for the first, and the first for the second.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(globals(), "_unit_test", item.nodeid)
-        patch.setenv("GKT_HOME", NO_MODELS)
+        if item.get_closest_marker("unit"):
+            patch.setitem(globals(), "_unit_test", item.nodeid)
+            patch.setenv("GKT_HOME", NO_MODELS)
+        elif item.get_closest_marker("engine"):
+            patch.setenv("GKT_EDGE_THREADS", "1")
         return (yield)
 
 
@@ -117,6 +122,7 @@ def cloud_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudPro
         environment = {"GKT_CLOUD_MODEL": CLOUD_MODEL, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_STORE_URL": store}
         # The same on every CPU. In bfloat16, which those with AVX-512 take, two tokens are often exactly as probable.
         environment |= {"GKT_CLOUD_DTYPE": "float32", "GKT_CLOUD_SHUTDOWN_GRACE_S": "4"}
+        environment |= {**COLOCATED_CLOUD_ENV, "OMP_NUM_THREADS": "1"}
         environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         process = Process("cloud_teacher", environment, folder)
         try:

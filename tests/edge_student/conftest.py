@@ -18,6 +18,6 @@ def gguf() -> Path:
 
 @pytest.fixture(scope="module")
 def reference(gguf: Path) -> Iterator[llama_cpp.Llama]:
-    llama = llama_cpp.Llama(str(gguf), n_ctx=1024, n_threads=2, flash_attn=True, logits_all=True, verbose=False)
+    llama = llama_cpp.Llama(str(gguf), n_ctx=1024, n_threads=1, flash_attn=True, logits_all=True, verbose=False)
     yield llama
     llama.close()

@@ -45,8 +45,7 @@ async def test_a_guided_answer_is_valid_json_under_its_schema(
     cloud_process: CloudProcess, model: str, seeds: int
 ) -> None:
     texts = set()
-    # One thread: the machine has two cores, and vLLM holds both at times.
-    async with edge(cloud_process, model=model, threads=1) as client:
+    async with edge(cloud_process, model=model) as client:
         for seed in range(seeds):
             # From a budget that ends in the first name to one that has room for all of it.
             answer = await chat(client, **BODY, temperature=1.0, seed=seed, gkt={"max_guidance_tokens": 4 + 6 * seed})
@@ -66,7 +65,7 @@ async def test_a_guided_call_of_a_tool_is_valid_under_its_parameters(cloud_proce
     nothing = {"name": "wait", "parameters": {"type": "object", "properties": {}}}
     tools = [{"type": "function", "function": function} for function in (person, nothing)]
     body: dict[str, Any] = {"messages": QUESTION, "max_tokens": 250, "tools": tools, "temperature": 1.0}
-    async with edge(cloud_process, model=model, threads=1) as client:
+    async with edge(cloud_process, model=model) as client:
         named = {"type": "function", "function": {"name": "add-person"}}
         for choice, budget in (("required", 6), (named, 40)):
             answer = await chat(client, **body, tool_choice=choice, seed=1, gkt={"max_guidance_tokens": budget})
@@ -84,7 +83,7 @@ async def test_a_guided_call_of_a_tool_is_valid_under_its_parameters(cloud_proce
 
 
 async def test_streamed_with_choices_and_from_the_teacher_alone(cloud_process: CloudProcess) -> None:
-    async with edge(cloud_process, threads=1) as client:
+    async with edge(cloud_process) as client:
         stream = await chunks(client, **BODY, temperature=1.0, seed=3)
         Person.model_validate_json(text_of(stream))
         several = await chat(client, **BODY, temperature=1.0, seed=3, n=3)
@@ -134,7 +133,7 @@ async def test_a_schema_that_only_the_student_can_hold_is_the_students_alone(clo
     """vLLM rejects the constant below as an unsupported schema. The edge's circuit breaker must stay closed."""
     only = {"type": "integer", "multipleOf": 2}
     named = {"name": "rule", "schema": {"const": only}}
-    async with edge(cloud_process, breaker_failures=1, threads=1) as client:
+    async with edge(cloud_process, breaker_failures=1) as client:
         for _ in range(2):
             answer = await chat(client, **{**BODY, "response_format": {"type": "json_schema", "json_schema": named}})
             assert json.loads(answer["choices"][0]["message"]["content"]) == only

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -68,10 +67,7 @@ def alone(model: str, guidance: str, count: int) -> str:
     """Compute prompt, guidance and greedy decoding in one process, with llama-cpp-python's own loop."""
     path = ensure_gguf(model)
     # The same kernels and threads as the engine's: other ones add up in another order.
-    threads = os.cpu_count()
-    llama = llama_cpp.Llama(
-        str(path), n_ctx=1024, flash_attn=True, n_threads=threads, n_threads_batch=threads, verbose=False
-    )
+    llama = llama_cpp.Llama(str(path), n_ctx=1024, flash_attn=True, n_threads=1, n_threads_batch=1, verbose=False)
     vocab = llama_cpp.llama_model_get_vocab(llama.model)
     template = llama.metadata["tokenizer.chat_template"]
     formatter = llama_cpp.llama_chat_format.Jinja2ChatFormatter(template, eos_token="", bos_token="")

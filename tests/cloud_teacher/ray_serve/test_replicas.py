@@ -236,7 +236,7 @@ async def test_an_engine_goes_with_its_replica(tmp_path: Path, ray_folder: Path,
     environment = {"GKT_CLOUD_MODEL": small_teacher, "GKT_CLOUD_KEYS": CLOUD_KEY, "GKT_CLOUD_KV_CACHE_GIB": "0.25"}
     environment |= {"GKT_CLOUD_COALESCE": "off", "RAY_TMPDIR": str(ray_folder)}
     cloud = Process("gkt", environment, tmp_path, "cloud", "--ray", "--replicas", "1")
-    # So hot that the model hardly ever finds its end, and so long that the replica is killed before that.
+    # So hot that the model hardly ever finds its end: the replica is killed before the budget is used.
     long: dict[str, Any] = {"temperature": 2, "max_tokens": 1200, "gkt": {"max_guidance_tokens": 1000}}
     try:
         await asyncio.to_thread(cloud.url, 300)
