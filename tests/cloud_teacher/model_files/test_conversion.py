@@ -140,7 +140,7 @@ def test_a_folder_and_a_hub_name_stand_for_themselves(tmp_path: Path) -> None:
     assert ensure_folder("owner/repo") == "owner/repo"
     with pytest.raises(UnknownModelName, match=r"no config\.json"):
         ensure_folder(str(tmp_path.parent))
-    with pytest.raises(UnknownModelName, match="Near"):
+    with pytest.raises(UnknownModelName, match="Similar names"):
         ensure_folder("nobody")
 
 
