@@ -56,18 +56,13 @@ class RegistryStore(Protocol):
     async def moves(self, kind: Kind, name: str, label: str | None = None) -> list[Move]: ...
 
 
-class Registry:
-    """Templates and policies by reference: `name`, `name@3`, `name@label` or `name@3#digest`.
+class RegistryView:
+    """Templates and policies of one snapshot, by reference: `name`, `name@3`, `name@label` or `name@3#digest`."""
 
-    Without a store it holds the packaged templates alone and cannot be changed.
-    """
-
-    def __init__(self, packaged: Templates, store: RegistryStore | None = None) -> None:
-        self._packaged = packaged
-        self._store = store
+    def __init__(self, snapshot: Snapshot) -> None:
         self._compiled: dict[str, Template | None] = {}
         """Templates by digest; None for those that cannot be used."""
-        self._use(Snapshot(versions=tuple(_packaged(packaged))))
+        self._use(snapshot)
 
     @property
     def templates(self) -> Templates:
@@ -77,25 +72,6 @@ class Registry:
     @property
     def snapshot(self) -> Snapshot:
         return self._snapshot
-
-    async def read(self) -> None:
-        """Add packaged templates that the database does not have yet, and read everything."""
-        if self._store is None:
-            return
-        self._use(await self._store.snapshot())
-        for version in _packaged(self._packaged):
-            await self._add_packaged(version)
-
-    async def refresh(self) -> None:
-        """Follow changes until cancelled. While the database is away, the last snapshot serves."""
-        while True:
-            await asyncio.sleep(REFRESH_INTERVAL_S)
-            try:
-                await self._sync()
-            except GktError as error:
-                logger.error("the registry cannot be read: %s", error.message)
-            except Exception as error:  # noqa: BLE001 - drivers raise errors of many kinds
-                logger.error("the registry cannot be read: %s", type(error).__name__)
 
     def names(self, kind: Kind) -> list[str]:
         return sorted({version.name for version in self._snapshot.versions if version.kind is kind})
@@ -132,6 +108,57 @@ class Registry:
                 f"{kind} {name}@{found.version} has digest {found.digest[:8]}; expected {digest}", param=kind
             )
         return found
+
+    def _use(self, snapshot: Snapshot) -> None:
+        """Serve a snapshot. Templates that are known are not compiled again."""
+        compiled: dict[str, Template | None] = {}
+        for version in snapshot.versions:
+            if version.kind is Kind.TEMPLATE:
+                known = version.digest in self._compiled
+                compiled[version.digest] = self._compiled[version.digest] if known else _compile(version)
+        labels = {(n, label): version for (kind, n, label), version in snapshot.labels.items() if kind is Kind.TEMPLATE}
+        self._snapshot, self._compiled = snapshot, compiled
+        self._templates = Templates((template for template in compiled.values() if template), labels)
+
+
+def _compile(version: Version) -> Template | None:
+    """Return a version's template, or None if this release cannot read it, as it may happen after a downgrade."""
+    try:
+        return template_of(version)
+    except ConfigurationError as error:
+        logger.error("the registry's template %s cannot be used: %s", version.identity, error.message)
+        return None
+
+
+class Registry(RegistryView):
+    """The registry of one replica: it follows the database, and changes it.
+
+    Without a store it holds the packaged templates alone and cannot be changed.
+    """
+
+    def __init__(self, packaged: Templates, store: RegistryStore | None = None) -> None:
+        self._packaged = packaged
+        self._store = store
+        super().__init__(Snapshot(versions=tuple(_packaged(packaged))))
+
+    async def read(self) -> None:
+        """Add packaged templates that the database does not have yet, and read everything."""
+        if self._store is None:
+            return
+        self._use(await self._store.snapshot())
+        for version in _packaged(self._packaged):
+            await self._add_packaged(version)
+
+    async def refresh(self) -> None:
+        """Follow changes until cancelled. While the database is away, the last snapshot serves."""
+        while True:
+            await asyncio.sleep(REFRESH_INTERVAL_S)
+            try:
+                await self._sync()
+            except GktError as error:
+                logger.error("the registry cannot be read: %s", error.message)
+            except Exception as error:  # noqa: BLE001 - drivers raise errors of many kinds
+                logger.error("the registry cannot be read: %s", type(error).__name__)
 
     async def push(self, kind: Kind, name: str, content: str, *, author: str, message: str = "") -> Version:
         """Add a version. Content that equals the newest version's adds none and returns that one.
@@ -217,26 +244,6 @@ class Registry:
         """Read the database if another replica has changed it."""
         if self._store and await self._store.revision() != self._snapshot.revision:
             self._use(await self._store.snapshot())
-
-    def _use(self, snapshot: Snapshot) -> None:
-        """Serve a snapshot. Templates that are known are not compiled again."""
-        compiled: dict[str, Template | None] = {}
-        for version in snapshot.versions:
-            if version.kind is Kind.TEMPLATE:
-                known = version.digest in self._compiled
-                compiled[version.digest] = self._compiled[version.digest] if known else _compile(version)
-        labels = {(n, label): version for (kind, n, label), version in snapshot.labels.items() if kind is Kind.TEMPLATE}
-        self._snapshot, self._compiled = snapshot, compiled
-        self._templates = Templates((template for template in compiled.values() if template), labels)
-
-
-def _compile(version: Version) -> Template | None:
-    """Return a version's template, or None if this release cannot read it, as it may happen after a downgrade."""
-    try:
-        return template_of(version)
-    except ConfigurationError as error:
-        logger.error("the registry's template %s cannot be used: %s", version.identity, error.message)
-        return None
 
 
 def _packaged(templates: Templates) -> Sequence[Version]:
