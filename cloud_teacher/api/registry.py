@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
@@ -109,25 +110,8 @@ def _need(caller: Caller, role: Role) -> None:
 
 
 def _version(version: Version) -> RegisteredVersion:
-    return RegisteredVersion(
-        kind=version.kind.value,
-        name=version.name,
-        version=version.version,
-        digest=version.digest,
-        content=version.content,
-        author=version.author,
-        message=version.message,
-        created_ms=version.created_ms,
-    )
+    return RegisteredVersion.model_validate({**asdict(version), "kind": version.kind.value})
 
 
 def _move(move: Move) -> LabelMove:
-    return LabelMove(
-        name=move.name,
-        label=move.label,
-        from_version=move.from_version,
-        to_version=move.to_version,
-        author=move.author,
-        reason=move.reason,
-        moved_ms=move.moved_ms,
-    )
+    return LabelMove.model_validate(asdict(move))

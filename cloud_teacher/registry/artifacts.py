@@ -135,11 +135,6 @@ def template_of(version: Version) -> Template:
     return parse_template(version.content.encode(), source=f"{version.name}@{version.version}")
 
 
-def policy_of(version: Version) -> PolicyFile:
-    """Return the policy of a version. Raises ValueError."""
-    return PolicyFile.model_validate_json(version.content)
-
-
 def _check_length(content: str) -> None:
     if len(content) > MAX_CONTENT_CHARS:
         raise ConfigurationError(f"{len(content)} characters; the limit is {MAX_CONTENT_CHARS}")

@@ -69,10 +69,6 @@ class RegistryView:
         """All templates, as of the last refresh."""
         return self._templates
 
-    @property
-    def snapshot(self) -> Snapshot:
-        return self._snapshot
-
     def names(self, kind: Kind) -> list[str]:
         return sorted({version.name for version in self._snapshot.versions if version.kind is kind})
 
